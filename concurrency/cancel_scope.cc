@@ -1,0 +1,439 @@
+#include "tocsin/concurrency/cancel_scope.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "tocsin/concurrency/internal/deadline_timer.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+
+namespace tocsin {
+
+using internal::DeadlineTimer;
+using internal::MutexLock;
+using internal::scope_tree_mutex;
+using internal::Sleeper;
+
+namespace {
+
+// Goes up after every Cancel() and every change of a deadline or a shield.
+// While it stands still, a scope once found clear is clear: the check of a
+// scope at any depth compares two numbers instead of climbing to the outermost
+// scope.
+constinit std::atomic<uint64_t> epoch{1};
+
+constinit thread_local CancelScope* current_scope = nullptr;
+
+constexpr int64_t kNever = DeadlineTimer::kNone;
+
+int64_t Now() { return absl::GetCurrentTimeNanos(); }
+
+absl::Time FromNanoseconds(int64_t time) {
+  if (time == INT64_MAX) return absl::InfiniteFuture();
+  if (time == INT64_MIN) return absl::InfinitePast();
+  return absl::FromUnixNanos(time);
+}
+
+void DieOf(const char* mistake) {
+  std::fprintf(stderr,
+               "tocsin: a CancelScope was destroyed %s. Keep scopes in local "
+               "variables and task groups inside the scope they were made in, "
+               "so that the inner ones end first.\n",
+               mistake);
+  std::abort();
+}
+
+}  // namespace
+
+CancelScope::CancelScope() : CancelScope(Options()) {}
+
+CancelScope::CancelScope(Options options)
+    : CancelScope(current_scope, true, options) {
+  current_scope = this;
+}
+
+CancelScope::CancelScope(std::stop_token stop) : CancelScope(Options()) {
+  if (stop.stop_possible()) {
+    adopted_.emplace(std::move(stop), RequestCancel{this});
+  }
+}
+
+CancelScope::CancelScope(NotEntered, CancelScope* parent)
+    : CancelScope(parent, false, Options()) {}
+
+CancelScope::CancelScope(CancelScope* parent, bool entered,
+                         const Options& options)
+    : parent_(parent),
+      entered_(entered),
+      shield_(options.shield),
+      deadline_(absl::ToUnixNanos(options.deadline)),
+      clear_at_(parent == nullptr || deadline_ != kNever
+                    ? 0
+                    : parent->clear_at_.load(std::memory_order_acquire)),
+      timer_(kNever) {}
+
+CancelScope::~CancelScope() {
+  adopted_.reset();  // waits for the Cancel() it may be running
+  if (entered_) {
+    if (current_scope != this) {
+      DieOf("out of order or on another thread than the one that made it");
+    }
+    current_scope = parent_;
+  }
+  MutexLock lock(scope_tree_mutex);
+  if (!attached_) return;
+  if (first_child_ != nullptr || sleepers_ != nullptr) {
+    DieOf("while something inside it still waits");
+  }
+  DeadlineTimer::Get().Set(this, kNever);
+  if (next_sibling_ != nullptr) {
+    next_sibling_->previous_sibling_ = previous_sibling_;
+  }
+  if (previous_sibling_ != nullptr) {
+    previous_sibling_->next_sibling_ = next_sibling_;
+  } else if (parent_ != nullptr) {
+    parent_->first_child_ = next_sibling_;
+  }
+}
+
+void CancelScope::RequestCancel::operator()() const {
+  scope->Cancel(absl::CancelledError("stop was requested"));
+}
+
+void CancelScope::Cancel(absl::Status reason) {
+  News news;
+  {
+    MutexLock lock(scope_tree_mutex);
+    if (Latched()) return;
+    reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
+    State live = State::kLive;
+    if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
+    epoch.fetch_add(1);
+    CollectNews(news);
+  }
+  Spread(news);
+}
+
+absl::Status CancelScope::status() const {
+  const CancelScope* by = CancelledBy();
+  if (by == nullptr) return absl::OkStatus();
+  if (by->state_.load(std::memory_order_acquire) == State::kCancelled) {
+    return by->reason_;
+  }
+  return absl::DeadlineExceededError(absl::StrCat(
+      "the deadline of the cancel scope passed: ",
+      absl::FormatTime(
+          FromNanoseconds(by->deadline_.load(std::memory_order_relaxed)))));
+}
+
+absl::Status CancelScope::WaitStatus() const {
+  absl::Status status = this->status();
+  if (status.ok() || absl::IsCancelled(status) ||
+      absl::IsDeadlineExceeded(status)) {
+    return status;
+  }
+  return absl::CancelledError(status.ToString());
+}
+
+absl::Time CancelScope::deadline() const {
+  int64_t nearest = kNever;
+  for (const CancelScope* s = this; s != nullptr; s = s->OuterInReach()) {
+    nearest = std::min(nearest, s->deadline_.load(std::memory_order_acquire));
+  }
+  return FromNanoseconds(nearest);
+}
+
+void CancelScope::set_deadline(absl::Time deadline) {
+  News news;
+  {
+    MutexLock lock(scope_tree_mutex);
+    if (Latched()) return;
+    deadline_.store(absl::ToUnixNanos(deadline), std::memory_order_release);
+    epoch.fetch_add(1);
+    CollectNews(news);
+  }
+  Spread(news);
+}
+
+void CancelScope::set_shield(bool shield) {
+  News news;
+  {
+    MutexLock lock(scope_tree_mutex);
+    shield_.store(shield, std::memory_order_release);
+    epoch.fetch_add(1);
+    CollectNews(news);
+  }
+  Spread(news);
+}
+
+std::stop_token CancelScope::stop_token() const {
+  News news;
+  std::stop_token token;
+  {
+    MutexLock lock(scope_tree_mutex);
+    if (!exported_.stop_possible()) exported_ = std::stop_source();
+    token = exported_.get_token();
+    Attach();
+    CollectNews(news);
+  }
+  Spread(news);
+  return token;
+}
+
+CancelScope* CancelScope::OuterInReach() const {
+  return shield_.load(std::memory_order_acquire) ? nullptr : parent_;
+}
+
+// A deadline counts from the moment it is seen to have passed, so that a wall
+// clock that is set back does not un-cancel a scope.
+bool CancelScope::Latched() const {
+  if (state_.load(std::memory_order_acquire) != State::kLive) return true;
+  const int64_t deadline = deadline_.load(std::memory_order_acquire);
+  if (deadline == kNever || deadline > Now()) return false;
+  State live = State::kLive;
+  state_.compare_exchange_strong(live, State::kExpired);
+  return true;
+}
+
+const CancelScope* CancelScope::CancelledBy() const {
+  const uint64_t now = epoch.load(std::memory_order_acquire);
+  bool timed = false;
+  for (const CancelScope* s = this; s != nullptr; s = s->OuterInReach()) {
+    if (s->clear_at_.load(std::memory_order_acquire) == now) break;
+    if (s->Latched()) return s;
+    timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
+  }
+  if (!timed) clear_at_.store(now, std::memory_order_release);
+  return nullptr;
+}
+
+void CancelScope::CollectNews(News& news) const {
+  const CancelScope* s = this;
+  while (true) {
+    for (Sleeper* sleeper = s->sleepers_; sleeper != nullptr;
+         sleeper = sleeper->next_) {
+      if (const auto* word = sleeper->WakeLater()) news.asleep.push_back(word);
+    }
+    if (s->exported_.stop_possible() && !s->exported_.stop_requested()) {
+      const bool cancelled = s->cancelled();
+      if (cancelled) news.requested.push_back(s->exported_);
+      DeadlineTimer::Get().Set(
+          s, cancelled ? kNever : absl::ToUnixNanos(s->deadline()));
+    }
+    // On to the next scope of the subtree, in order and without a stack, past
+    // those that are shielded from the change.
+    const CancelScope* next = s->first_child_;
+    while (true) {
+      while (next != nullptr && next->shield_.load(std::memory_order_acquire)) {
+        next = next->next_sibling_;
+      }
+      if (next != nullptr || s == this) break;
+      next = s->next_sibling_;
+      s = s->parent_;
+    }
+    if (next == nullptr) return;
+    s = next;
+  }
+}
+
+void CancelScope::Spread(const News& news) {
+  for (const std::atomic<uint32_t>* word : news.asleep) {
+    internal::FutexWakeOne(word);
+  }
+  for (std::stop_source source : news.requested) source.request_stop();
+}
+
+absl::Status CheckCancelled() {
+  if (current_scope == nullptr || !current_scope->cancelled()) {
+    return absl::OkStatus();
+  }
+  return current_scope->WaitStatus();
+}
+
+bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
+  CancelScope scope({.deadline = absl::Now() + timeout});
+  body();
+  return scope.Latched();
+}
+
+absl::Status FailAfter(absl::Duration timeout,
+                       absl::FunctionRef<absl::Status()> body) {
+  CancelScope scope({.deadline = absl::Now() + timeout});
+  absl::Status status = body();
+  const bool interrupted =
+      absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
+  const bool from_outside = scope.parent_ && scope.parent_->cancelled();
+  if (interrupted && !from_outside && scope.Latched()) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("not done within ", absl::FormatDuration(timeout)));
+  }
+  return status;
+}
+
+// A forked child has one thread. What others left in the scopes that this
+// thread is in, their sleepers and inner scopes, does not exist there.
+struct CancelScope::Fork {
+  static void Prepare() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    scope_tree_mutex.Lock();
+  }
+  static void InParent() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    scope_tree_mutex.Unlock();
+  }
+  static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    DeadlineTimer::Get().ForgetAll();
+    const CancelScope* inner = nullptr;
+    for (CancelScope* s = current_scope; s != nullptr; s = s->parent_) {
+      s->sleepers_ = nullptr;
+      s->first_child_ = inner;
+      s->next_sibling_ = s->previous_sibling_ = nullptr;
+      s->timer_ = kNever;
+      if (s->attached_) inner = s;
+    }
+    scope_tree_mutex.Unlock();
+    // Without the queue of threads that waited for it in the parent.
+    new (&scope_tree_mutex) absl::Mutex;
+  }
+
+  // Before main(), because pthread_atfork() must not be called under the lock
+  // that a fork() on another thread is waiting for.
+  [[maybe_unused]] static const int registered;
+};
+
+const int CancelScope::Fork::registered =
+    pthread_atfork(Prepare, InParent, InChild);
+
+void CancelScope::Attach() const {
+  for (const CancelScope* s = this; s != nullptr && !s->attached_;
+       s = s->parent_) {
+    s->attached_ = true;
+    if (s->parent_ == nullptr) break;
+    s->next_sibling_ = s->parent_->first_child_;
+    if (s->next_sibling_ != nullptr) s->next_sibling_->previous_sibling_ = s;
+    s->parent_->first_child_ = s;
+  }
+}
+
+namespace internal {
+
+ABSL_CONST_INIT absl::Mutex scope_tree_mutex(absl::kConstInit);
+
+Sleeper::Sleeper(absl::Time timeout)
+    : scope_(current_scope), timeout_(timeout) {}
+
+Sleeper::~Sleeper() {
+  if (!joined_) return;
+  MutexLock lock(scope_tree_mutex);
+  if (next_ != nullptr) next_->previous_ = previous_;
+  (previous_ != nullptr ? previous_->next_ : scope_->sleepers_) = next_;
+}
+
+void Sleeper::Join() {
+  if (joined_ || scope_ == nullptr) return;
+  joined_ = true;
+  MutexLock lock(scope_tree_mutex);
+  scope_->Attach();
+  next_ = scope_->sleepers_;
+  if (next_ != nullptr) next_->previous_ = this;
+  scope_->sleepers_ = this;
+}
+
+absl::Status Sleeper::Sleep() {
+  // Joining comes before the look at the scope: what cancels it after the look
+  // finds this sleeper and wakes it.
+  Join();
+  absl::Time until = timeout_;
+  if (scope_ != nullptr) {
+    if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
+    until = std::min(until, scope_->deadline());
+  }
+  if (timeout_ != absl::InfiniteFuture() && timeout_ <= absl::Now()) {
+    return absl::DeadlineExceededError("the timeout of the call passed");
+  }
+  uint32_t awake = kAwake;
+  if (word_.compare_exchange_strong(awake, kAsleep,
+                                    std::memory_order_acq_rel)) {
+    FutexWait(word_, kAsleep, until);
+  }
+  word_.exchange(kAwake, std::memory_order_acq_rel);
+  return absl::OkStatus();
+}
+
+ScopeEntry::ScopeEntry(CancelScope& scope)
+    : scope_(&scope), outer_(current_scope) {
+  current_scope = &scope;
+}
+
+ScopeEntry::~ScopeEntry() {
+  if (current_scope != scope_) DieOf("after the scope around it was left");
+  current_scope = outer_;
+}
+
+CancelScope* ScopeEntry::Current() { return current_scope; }
+
+DeadlineTimer& DeadlineTimer::Get() {
+  static DeadlineTimer& timer = *new DeadlineTimer;
+  return timer;
+}
+
+void DeadlineTimer::Set(const CancelScope* scope, int64_t time) {
+  if (scope->timer_ == time) return;
+  if (scope->timer_ != kNone) alarms_.erase({scope->timer_, scope});
+  scope->timer_ = time;
+  if (time == kNone) return;
+  alarms_.insert({time, scope});
+  if (!running_) {
+    pthread_t thread;
+    auto run = [](void* timer) -> void* {
+      pthread_setname_np(pthread_self(), "tocsin-timer");
+      static_cast<DeadlineTimer*>(timer)->Run();
+      return nullptr;
+    };
+    // Where no thread can be had, the next change of a deadline tries again.
+    running_ = pthread_create(&thread, nullptr, run, this) == 0;
+    if (running_) pthread_detach(thread);
+  } else if (alarms_.begin()->second == scope) {
+    changes_.fetch_add(1, std::memory_order_release);
+    FutexWakeOne(&changes_);
+  }
+}
+
+void DeadlineTimer::ForgetAll() {
+  alarms_.clear();
+  running_ = false;
+}
+
+void DeadlineTimer::Run() {
+  while (true) {
+    const uint32_t changes = changes_.load(std::memory_order_acquire);
+    absl::Time next = absl::InfiniteFuture();
+    std::stop_source due(std::nostopstate);
+    {
+      MutexLock lock(scope_tree_mutex);
+      if (!alarms_.empty()) {
+        const auto [time, scope] = *alarms_.begin();
+        if (time > Now()) {
+          next = FromNanoseconds(time);
+        } else {
+          alarms_.erase(alarms_.begin());
+          scope->timer_ = kNone;
+          if (scope->cancelled()) due = scope->exported_;
+        }
+      }
+    }
+    if (due.stop_possible()) {
+      due.request_stop();
+    } else {
+      FutexWait(changes_, changes, next);
+    }
+  }
+}
+
+}  // namespace internal
+}  // namespace tocsin

@@ -1,0 +1,191 @@
+// A stretch of a thread's execution that can be cancelled from outside.
+//
+// Cancellation is ambient: every thread has a current scope, and every wait of
+// the library (Receive(), Pop(), SleepFor(), Wait(), ...) observes it. Nothing
+// has to be passed down.
+//
+//   CancelScope scope({.deadline = absl::Now() + absl::Seconds(5)});
+//   absl::StatusOr<SignalEvent> event = receiver.Receive();
+//   // kDeadlineExceeded after five seconds, kCancelled after scope.Cancel().
+//
+// A thread that was handed a stop token joins in with one line:
+//
+//   std::jthread worker([&](std::stop_token stop) {
+//     CancelScope scope(stop);
+//     for (const SignalEvent& event : receiver) Reload(event);
+//   });
+//
+// Cancellation is level-triggered: once a scope is cancelled, every wait in it
+// returns at once, the first and all later ones, until the scope is left or a
+// shield is entered. Scopes nest; what cancels a scope cancels those made
+// inside it, on this thread or, through task groups, on others. The first
+// reason wins and is kept; a scope is never un-cancelled.
+//
+// A scope is made and destroyed by the same thread, in the order of nesting
+// (checked: the program ends with a message). Every other member may be called
+// from any thread while the scope exists.
+#ifndef TOCSIN_CONCURRENCY_CANCEL_SCOPE_H_
+#define TOCSIN_CONCURRENCY_CANCEL_SCOPE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <stop_token>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace tocsin {
+
+namespace internal {
+class DeadlineTimer;
+class ScopeEntry;
+class Sleeper;
+
+// Guards the links between all scopes and sleepers. Taken by a thread that is
+// about to sleep anyway and by one that cancels, never by CheckCancelled().
+extern absl::Mutex scope_tree_mutex;
+}  // namespace internal
+
+class CancelScope {
+ public:
+  struct Options {
+    // When the scope cancels itself, on the wall clock. A time that has passed
+    // means at once.
+    absl::Time deadline = absl::InfiniteFuture();
+    // Keeps out the cancellation and the deadlines of the scopes around this
+    // one: for clean-up that must finish. Give it a deadline of its own.
+    bool shield = false;
+  };
+
+  // A child of the thread's current scope, and from here on the current one.
+  CancelScope();
+  explicit CancelScope(Options options);
+  // Also cancelled when `stop` is requested.
+  explicit CancelScope(std::stop_token stop);
+
+  CancelScope(const CancelScope&) = delete;
+  CancelScope& operator=(const CancelScope&) = delete;
+  ~CancelScope();
+
+  // Cancels this scope and those inside it; does nothing if it is cancelled
+  // already. Returns at once: wakes the waits, does not wait for them. Runs the
+  // callbacks of exported stop tokens, here, with no lock held. Waits return
+  // kCancelled with the reason's text, whatever its code.
+  void Cancel(absl::Status reason = absl::CancelledError());
+
+  // Whether waits in this scope return at once: it was cancelled, its deadline
+  // has passed, or either holds for a scope around it and no shield is between.
+  bool cancelled() const { return CancelledBy() != nullptr; }
+
+  // Why: the reason given to Cancel(), kDeadlineExceeded for a deadline, of
+  // the innermost cancelled scope. OK as long as cancelled() is false.
+  absl::Status status() const;
+
+  // The nearest of its own deadline and those around it, up to a shield.
+  absl::Time deadline() const;
+
+  // Moves the scope's own deadline; those who wait in the scope go by the new
+  // one. Without effect once the scope is cancelled.
+  void set_deadline(absl::Time deadline);
+
+  void set_shield(bool shield);
+
+  // A token that is requested when this scope is cancelled, by a deadline too:
+  // for code that polls, or an interface that takes one. It stays valid after
+  // the scope, and is then never requested any more.
+  std::stop_token stop_token() const;
+
+ private:
+  friend class internal::DeadlineTimer;
+  friend class internal::ScopeEntry;
+  friend class internal::Sleeper;
+  friend absl::Status CheckCancelled();
+  friend bool MoveOnAfter(absl::Duration, absl::FunctionRef<void()>);
+  friend absl::Status FailAfter(absl::Duration,
+                                absl::FunctionRef<absl::Status()>);
+
+  // kLive until the first cause, which is one of the others for good.
+  enum class State : uint8_t { kLive, kCancelled, kExpired };
+
+  struct RequestCancel {
+    CancelScope* scope;
+    void operator()() const;
+  };
+
+  // What a change of one scope means to the threads inside it: collected under
+  // scope_tree_mutex and carried out once that is released.
+  struct News {
+    absl::InlinedVector<const std::atomic<uint32_t>*, 32> asleep;
+    std::vector<std::stop_source> requested;
+  };
+
+  // A child of `parent`, which may be null, that no thread is in yet: they come
+  // in by internal::ScopeEntry, and any thread may destroy it.
+  struct NotEntered {};
+  CancelScope(NotEntered, CancelScope* parent);
+  CancelScope(CancelScope* parent, bool entered, const Options& options);
+
+  CancelScope* OuterInReach() const;
+  const CancelScope* CancelledBy() const;
+  bool Latched() const;  // cancelled by itself, its own deadline included
+  absl::Status WaitStatus() const;
+
+  void Attach() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
+  void CollectNews(News& news) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
+  static void Spread(const News& news);
+  struct Fork;
+
+  CancelScope* const parent_;
+  const bool entered_;
+  std::atomic<bool> shield_;
+  mutable std::atomic<State> state_{State::kLive};
+  std::atomic<int64_t> deadline_;           // its own, in Unix nanoseconds
+  mutable std::atomic<uint64_t> clear_at_;  // see `epoch` in cancel_scope.cc
+  absl::Status reason_;  // written once, before state_ becomes kCancelled
+
+  // The tree of those scopes that somebody sleeps in or took a token of. A
+  // scope joins it, with those around it, when that happens first: all others
+  // cost no lock and no memory.
+  mutable bool attached_ ABSL_GUARDED_BY(internal::scope_tree_mutex) = false;
+  mutable const CancelScope* first_child_
+      ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
+  mutable const CancelScope* next_sibling_
+      ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
+  mutable const CancelScope* previous_sibling_
+      ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
+  mutable internal::Sleeper* sleepers_
+      ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
+  mutable std::stop_source exported_
+      ABSL_GUARDED_BY(internal::scope_tree_mutex){std::nostopstate};
+  mutable int64_t timer_ ABSL_GUARDED_BY(internal::scope_tree_mutex);
+
+  // Last, because its callback uses all of the above.
+  std::optional<std::stop_callback<RequestCancel>> adopted_;
+};
+
+// The state of the thread's current scope, for loops that compute without
+// waiting: kCancelled or kDeadlineExceeded once it is cancelled, OK until then
+// and where there is no scope. Takes no lock; a few nanoseconds.
+absl::Status CheckCancelled();
+
+// Runs `body` in a scope that is cancelled after `timeout`. True if the time
+// ran out, which ended the waits of the body; false if a scope around it was
+// cancelled, or nothing was. A timeout that is zero or negative is over at
+// once.
+bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body);
+
+// The same for a body that can fail: kDeadlineExceeded, naming the timeout, if
+// the time ran out and the body did not succeed regardless; else its status.
+absl::Status FailAfter(absl::Duration timeout,
+                       absl::FunctionRef<absl::Status()> body);
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_CONCURRENCY_CANCEL_SCOPE_H_

@@ -1,0 +1,45 @@
+// The thread that requests the stop tokens of scopes whose deadline passes.
+//
+// The library's own waits sleep until their deadline and need no thread. A stop
+// token that somebody took of a scope does: one for the whole process, started
+// with the first such scope that has a deadline.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_DEADLINE_TIMER_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_DEADLINE_TIMER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <set>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/cancel_scope.h"
+
+namespace tocsin::internal {
+
+class DeadlineTimer {
+ public:
+  // Never destroyed: scopes may end after main().
+  static DeadlineTimer& Get();
+
+  // Moves the alarm of `scope` to `time`, in Unix nanoseconds; kNone removes
+  // it.
+  static constexpr int64_t kNone = INT64_MAX;
+  void Set(const CancelScope* scope, int64_t time)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+
+  // In a forked child, where the thread is gone and so are all scopes but those
+  // of the thread that forked.
+  void ForgetAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+
+ private:
+  void Run() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
+
+  std::set<std::pair<int64_t, const CancelScope*>> alarms_
+      ABSL_GUARDED_BY(scope_tree_mutex);
+  bool running_ ABSL_GUARDED_BY(scope_tree_mutex) = false;
+  std::atomic<uint32_t> changes_{0};  // what the thread sleeps on
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_DEADLINE_TIMER_H_

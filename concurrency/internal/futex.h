@@ -1,0 +1,49 @@
+// The three futex(2) calls that the library sleeps and wakes with.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_FUTEX_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_FUTEX_H_
+
+#ifndef __linux__
+#error "Tocsin needs Linux: it is built on futex(2) and sigwaitinfo(2)."
+#endif
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <climits>
+#include <cstdint>
+#include <ctime>
+
+#include "absl/time/time.h"
+
+namespace tocsin::internal {
+
+// Sleeps while `word` is `expected`, until a wake-up, a signal handler or
+// `deadline`; the caller looks again at whatever it waits for. The deadline is
+// on the wall clock, as Abseil's are.
+inline void FutexWait(std::atomic<uint32_t>& word, uint32_t expected,
+                      absl::Time deadline = absl::InfiniteFuture()) {
+  timespec until;
+  if (deadline != absl::InfiniteFuture()) until = absl::ToTimespec(deadline);
+  syscall(SYS_futex, &word,
+          FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME,
+          expected, deadline == absl::InfiniteFuture() ? nullptr : &until,
+          nullptr, FUTEX_BITSET_MATCH_ANY);
+}
+
+// Only the address counts, so the memory may be gone by now: at worst somebody
+// else's sleep there ends early, which every user of futexes must expect.
+inline void FutexWakeOne(const std::atomic<uint32_t>* word) {
+  syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr,
+          0);
+}
+
+inline void FutexWakeAll(const std::atomic<uint32_t>* word) {
+  syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX, nullptr,
+          nullptr, 0);
+}
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_FUTEX_H_

@@ -1,0 +1,38 @@
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_MUTEX_LOCK_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_MUTEX_LOCK_H_
+
+#include "absl/base/config.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace tocsin::internal {
+
+// absl::MutexLock for every release of Abseil: its constructor took a pointer
+// until 20250814 and takes a reference since.
+class ABSL_SCOPED_LOCKABLE MutexLock {
+ public:
+  explicit MutexLock(absl::Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex)
+      : mutex_(mutex) {
+#if defined(ABSL_LTS_RELEASE_VERSION) && ABSL_LTS_RELEASE_VERSION < 20250814
+    mutex_.Lock();
+#else
+    mutex_.lock();
+#endif
+  }
+  MutexLock(const MutexLock&) = delete;
+  MutexLock& operator=(const MutexLock&) = delete;
+  ~MutexLock() ABSL_UNLOCK_FUNCTION() {
+#if defined(ABSL_LTS_RELEASE_VERSION) && ABSL_LTS_RELEASE_VERSION < 20250814
+    mutex_.Unlock();
+#else
+    mutex_.unlock();
+#endif
+  }
+
+ private:
+  absl::Mutex& mutex_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_MUTEX_LOCK_H_

@@ -1,0 +1,95 @@
+// A thread that is about to sleep in the library, and what ends its sleep: a
+// wake-up, its cancel scope, the scope's deadline or a timeout of the call.
+//
+// Every wait of the library is this loop; the sleeper lives on the stack of the
+// thread that waits:
+//
+//   internal::Sleeper sleeper(timeout);
+//   for (;;) {
+//     {
+//       MutexLock lock(mutex_);
+//       if (there is something) take it, leave the list, return it;
+//       enter the list of those to wake;
+//     }
+//     absl::Status status = sleeper.Sleep();
+//     if (!status.ok()) leave the list; if nothing was handed over, return
+//     status;
+//   }
+//
+// Wake() is called by whoever provides what is waited for, while the lock that
+// guards the list keeps the sleeper alive.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/futex.h"
+
+namespace tocsin::internal {
+
+class Sleeper {
+ public:
+  // Sleeps in the thread's current scope, until `timeout` at the latest.
+  explicit Sleeper(absl::Time timeout = absl::InfiniteFuture());
+  Sleeper(const Sleeper&) = delete;
+  Sleeper& operator=(const Sleeper&) = delete;
+  ~Sleeper();
+
+  // Sleeps until woken. OK: woken, perhaps for nothing; look again. An error:
+  // the wait is over, by kCancelled or kDeadlineExceeded of the scope, or by
+  // kDeadlineExceeded of the timeout. A wake-up since the last Sleep() is not
+  // lost: this one returns OK at once, unless the wait is over.
+  absl::Status Sleep();
+
+  // Ends the sleep, or the next one. The caller keeps the sleeper alive.
+  void Wake() {
+    if (const std::atomic<uint32_t>* word = WakeLater()) FutexWakeOne(word);
+  }
+
+  // As Wake(), but leaves the system call to the caller, who makes it with
+  // FutexWakeOne() once the lock that keeps the sleeper alive is released.
+  // Null where none is needed.
+  [[nodiscard]] const std::atomic<uint32_t>* WakeLater() {
+    return word_.exchange(kWoken, std::memory_order_acq_rel) == kAsleep
+               ? &word_
+               : nullptr;
+  }
+
+ private:
+  friend class tocsin::CancelScope;
+  enum : uint32_t { kAwake, kAsleep, kWoken };
+
+  void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
+
+  std::atomic<uint32_t> word_{kAwake};
+  const CancelScope* const scope_;
+  const absl::Time timeout_;
+  bool joined_ = false;  // only its own thread looks
+  Sleeper* next_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
+  Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
+};
+
+// Makes `scope` the thread's current scope for as long as it lives.
+class ScopeEntry {
+ public:
+  explicit ScopeEntry(CancelScope& scope);
+  ScopeEntry(const ScopeEntry&) = delete;
+  ScopeEntry& operator=(const ScopeEntry&) = delete;
+  ~ScopeEntry();
+
+  // The scope that the thread is in; null outside of any.
+  static CancelScope* Current();
+
+ private:
+  CancelScope* const scope_;
+  CancelScope* const outer_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_
