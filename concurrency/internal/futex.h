@@ -44,6 +44,35 @@ inline void FutexWakeAll(const std::atomic<uint32_t>* word) {
           nullptr, 0);
 }
 
+// Wake-ups that are due once a lock is released. Declare it before the lock, so
+// that its destructor, which makes the system calls, runs after the unlocking.
+// Allocates nothing: when there are very many, some are made early.
+class FutexWakes {
+ public:
+  FutexWakes() = default;
+  FutexWakes(const FutexWakes&) = delete;
+  FutexWakes& operator=(const FutexWakes&) = delete;
+  ~FutexWakes() { Flush(); }
+
+  // Null is allowed, and is nothing to wake.
+  void Add(const std::atomic<uint32_t>* word) {
+    if (word == nullptr) return;
+    if (size_ == kCapacity) Flush();
+    words_[size_++] = word;
+  }
+
+ private:
+  static constexpr int kCapacity = 64;
+
+  void Flush() {
+    for (int i = 0; i < size_; ++i) FutexWakeOne(words_[i]);
+    size_ = 0;
+  }
+
+  int size_ = 0;
+  const std::atomic<uint32_t>* words_[kCapacity];
+};
+
 }  // namespace tocsin::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_FUTEX_H_

@@ -1,0 +1,430 @@
+#include "tocsin/signals/internal/dispatcher.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+
+namespace tocsin::internal {
+namespace {
+
+constexpr int kStandardSignals = 31;
+
+bool IsStandard(int signum) { return signum <= kStandardSignals; }
+
+uint32_t PlacesFor(const SignalSet& signals, int capacity) {
+  for (int signum : signals) {
+    if (!IsStandard(signum))
+      return static_cast<uint32_t>(capacity) + kStandardSignals;
+  }
+  return kStandardSignals;
+}
+
+bool IsTerminalSignal(int signum) {
+  switch (signum) {
+    case SIGINT:
+    case SIGQUIT:
+    case SIGTSTP:
+    case SIGHUP:
+    case SIGCONT:
+    case SIGWINCH:
+      return true;
+  }
+  return false;
+}
+
+SignalEvent::Cause CauseOf(const siginfo_t& info) {
+  using Cause = SignalEvent::Cause;
+  switch (info.si_code) {
+    case SI_USER:
+    case SI_TKILL:
+      return Cause::kUser;
+    case SI_QUEUE:
+      return Cause::kQueue;
+    case SI_TIMER:
+      return Cause::kTimer;
+    case SI_MESGQ:
+      return Cause::kMessageQueue;
+    case SI_KERNEL:
+      return IsTerminalSignal(info.si_signo) ? Cause::kTerminal
+                                             : Cause::kKernel;
+    case SI_SIGIO:
+      return Cause::kIo;
+  }
+  if (info.si_code < 0) return Cause::kOther;
+  // Positive codes mean different things for different signals. The ones of
+  // SIGIO stand for any signal that was chosen with F_SETSIG.
+  if (info.si_signo == SIGCHLD) return Cause::kChild;
+  if (info.si_signo == SIGIO || !IsStandard(info.si_signo)) return Cause::kIo;
+  return Cause::kKernel;
+}
+
+ChildStatus::Change ChangeOf(int code) {
+  switch (code) {
+    case CLD_KILLED:
+      return ChildStatus::Change::kKilled;
+    case CLD_DUMPED:
+      return ChildStatus::Change::kDumped;
+    case CLD_TRAPPED:
+      return ChildStatus::Change::kTrapped;
+    case CLD_STOPPED:
+      return ChildStatus::Change::kStopped;
+    case CLD_CONTINUED:
+      return ChildStatus::Change::kContinued;
+  }
+  return ChildStatus::Change::kExited;
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(std::optional<absl::Time> fake_time)
+    : fake_(fake_time.has_value()),
+      fake_now_(fake_time.value_or(absl::InfinitePast())) {}
+
+void Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
+  const int signum = info.signum();
+  FutexWakes wakes;
+  MutexLock lock(mutex_);
+  ++stats_.received;
+  if (redirected) ++stats_.redirected;
+  const absl::Time now = fake_ ? fake_now_ : absl::Now();
+  const uint32_t arrival = NewArrival();
+  for (Subscription* subscription : registered_) {
+    if (subscription->signals_.contains(signum)) {
+      subscription->Enqueue(info, arrival, now, wakes);
+    }
+  }
+  Release(arrival);
+}
+
+absl::Time Dispatcher::Now() const {
+  if (!fake_) return absl::Now();
+  MutexLock lock(mutex_);
+  return fake_now_;
+}
+
+void Dispatcher::Advance(absl::Duration duration) {
+  FutexWakes wakes;
+  MutexLock lock(mutex_);
+  fake_now_ += duration;
+  for (Subscription* subscription : registered_) {
+    for (auto* waiter = subscription->first_waiter_; waiter != nullptr;
+         waiter = waiter->next) {
+      wakes.Add(waiter->sleeper.WakeLater());
+    }
+  }
+}
+
+SignalServiceStats Dispatcher::stats() const {
+  MutexLock lock(mutex_);
+  SignalServiceStats stats = stats_;
+  stats.siginfo_lost = LostSiginfoCount();
+  return stats;
+}
+
+absl::Status Dispatcher::Enter(Subscription& subscription) {
+  MutexLock lock(mutex_);
+  Register(subscription);
+  return absl::OkStatus();
+}
+
+std::vector<RawSiginfo> Dispatcher::Leave(Subscription& subscription) {
+  FutexWakes wakes;
+  MutexLock lock(mutex_);
+  if (Unregister(subscription)) subscription.MarkClosed(wakes);
+  return {};
+}
+
+void Dispatcher::Return(const std::vector<RawSiginfo>& signals,
+                        ReceiverOptions::OnClose on_close) {
+  const bool redeliver = on_close == ReceiverOptions::OnClose::kRedeliver;
+  {
+    MutexLock lock(mutex_);
+    (redeliver ? stats_.redelivered : stats_.discarded) += signals.size();
+  }
+  if (redeliver) SendAgain(signals);
+}
+
+void Dispatcher::Register(Subscription& subscription) {
+  registered_.push_back(&subscription);
+  subscription.closed_ = false;
+}
+
+bool Dispatcher::Unregister(Subscription& subscription) {
+  return std::erase(registered_, &subscription) > 0;
+}
+
+bool Dispatcher::IsRegistered(const Subscription& subscription) const {
+  return std::find(registered_.begin(), registered_.end(), &subscription) !=
+         registered_.end();
+}
+
+SignalSet Dispatcher::Subscribed(const Subscription* except) const {
+  SignalSet signals;
+  for (const Subscription* subscription : registered_) {
+    if (subscription == except) continue;
+    for (int signum : subscription->signals_) signals.insert(signum);
+  }
+  return signals;
+}
+
+uint32_t Dispatcher::NewArrival() {
+  const uint32_t arrival = free_arrivals_.back();
+  free_arrivals_.pop_back();
+  arrivals_[arrival] = {.holders = 1, .received = false};
+  return arrival;
+}
+
+void Dispatcher::Release(uint32_t arrival) {
+  if (--arrivals_[arrival].holders == 0) free_arrivals_.push_back(arrival);
+}
+
+Subscription::Subscription(std::shared_ptr<Dispatcher> dispatcher,
+                           const SignalSet& signals,
+                           const ReceiverOptions& options)
+    : dispatcher_(std::move(dispatcher)),
+      signals_(signals),
+      options_(options),
+      places_(PlacesFor(signals, options.capacity)),
+      // Not zeroed: it is touched as far as it is used.
+      ring_(new Queued[places_]) {
+  MutexLock lock(dispatcher_->mutex_);
+  dispatcher_->queue_places_ += places_;
+  for (uint32_t next = static_cast<uint32_t>(dispatcher_->arrivals_.size());
+       next < dispatcher_->queue_places_ + 1; ++next) {
+    dispatcher_->arrivals_.push_back({});
+    dispatcher_->free_arrivals_.push_back(next);
+  }
+  dispatcher_->free_arrivals_.reserve(dispatcher_->arrivals_.size());
+}
+
+Subscription::~Subscription() {
+  std::vector<RawSiginfo> on_their_way = dispatcher_->Leave(*this);
+  std::vector<RawSiginfo> unread;
+  {
+    MutexLock lock(dispatcher_->mutex_);
+    for (; head_ != tail_; ++head_) {
+      const Queued& queued = At(head_);
+      const auto& arrival = dispatcher_->arrivals_[queued.arrival];
+      if (!arrival.received && arrival.holders == 1) {
+        unread.push_back(queued.info);
+      }
+      dispatcher_->Release(queued.arrival);
+    }
+    dispatcher_->queue_places_ -= places_;
+  }
+  if (fd_ >= 0) close(fd_);
+  unread.insert(unread.end(), on_their_way.begin(), on_their_way.end());
+  dispatcher_->Return(unread, options_.on_close);
+}
+
+void Subscription::Close() {
+  dispatcher_->Return(dispatcher_->Leave(*this), options_.on_close);
+}
+
+absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
+  absl::Status status = CheckCancelled();
+  if (!status.ok()) return status;
+  const absl::Time until = dispatcher_->Now() + timeout;
+  Waiter waiter(dispatcher_->fake_ ? absl::InfiniteFuture() : until);
+  std::optional<Queued> queued;
+  while (true) {
+    {
+      MutexLock lock(dispatcher_->mutex_);
+      // A thread whose wait is over takes an event all the same if it was
+      // picked for it: nobody else was.
+      if (status.ok() || !waiter.listed) queued = Dequeue();
+      if (!queued.has_value() && status.ok()) status = WhyOver(until);
+      if (queued.has_value() || !status.ok()) {
+        Unlist(waiter);
+        break;
+      }
+      List(waiter);
+    }
+    status = waiter.sleeper.Sleep();
+  }
+  if (queued.has_value()) return ToEvent(*queued);
+  return status;
+}
+
+std::optional<SignalEvent> Subscription::TryReceive() {
+  std::optional<Queued> queued;
+  {
+    MutexLock lock(dispatcher_->mutex_);
+    queued = Dequeue();
+  }
+  if (!queued.has_value()) return std::nullopt;
+  return ToEvent(*queued);
+}
+
+int Subscription::fd() {
+  MutexLock lock(dispatcher_->mutex_);
+  if (fd_ < 0) {
+    fd_ =
+        eventfd(head_ != tail_ || closed_ ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
+  }
+  return fd_;
+}
+
+uint64_t Subscription::dropped() const {
+  MutexLock lock(dispatcher_->mutex_);
+  return dropped_;
+}
+
+absl::Status Subscription::iteration_status() const {
+  MutexLock lock(dispatcher_->mutex_);
+  return iteration_status_;
+}
+
+void Subscription::set_iteration_status(const absl::Status& status) {
+  MutexLock lock(dispatcher_->mutex_);
+  iteration_status_ = status;
+}
+
+SignalEvent Subscription::ToEvent(const Queued& queued) {
+  using Cause = SignalEvent::Cause;
+  const siginfo_t info = queued.info.Full();
+  SignalEvent event;
+  event.signum = info.si_signo;
+  event.count = queued.count;
+  event.cause = CauseOf(info);
+  event.received_at = queued.received_at;
+  switch (event.cause) {
+    case Cause::kUser:
+    case Cause::kQueue:
+    case Cause::kMessageQueue:
+      if (info.si_pid != 0) event.sender = {info.si_pid, info.si_uid};
+      if (event.cause != Cause::kUser) event.value = info.si_value;
+      break;
+    case Cause::kTimer:
+      event.value = info.si_value;
+      event.timer_overrun = info.si_overrun;
+      break;
+    case Cause::kChild:
+      event.sender = {info.si_pid, info.si_uid};
+      event.child = {info.si_pid, ChangeOf(info.si_code), info.si_status};
+      break;
+    case Cause::kIo:
+      event.fd = info.si_fd;
+      break;
+    case Cause::kKernel:
+    case Cause::kTerminal:
+    case Cause::kOther:
+      break;
+  }
+  return event;
+}
+
+void Subscription::Enqueue(const RawSiginfo& info, uint32_t arrival,
+                           absl::Time now, FutexWakes& wakes) {
+  SignalServiceStats& stats = dispatcher_->stats_;
+  const int signum = info.signum();
+  if (standard_queued_.contains(signum)) {
+    Queued& queued = At(standard_at_[signum]);
+    ++queued.count;
+    dispatcher_->Release(std::exchange(queued.arrival, arrival));
+    ++dispatcher_->arrivals_[arrival].holders;
+    ++stats.merged;
+    return;
+  }
+  if (IsStandard(signum)) {
+    standard_queued_.insert(signum);
+    standard_at_[signum] = tail_;
+  } else if (real_time_queued_ == options_.capacity) {
+    ++dropped_;
+    ++stats.dropped;
+    return;
+  } else {
+    ++real_time_queued_;
+  }
+  ++dispatcher_->arrivals_[arrival].holders;
+  At(tail_++) = {info, 1, now, arrival};
+  ++stats.delivered;
+  if (tail_ - head_ == 1) SetReadable(true);
+  Pick(wakes);
+}
+
+std::optional<Subscription::Queued> Subscription::Dequeue() {
+  if (head_ == tail_) return std::nullopt;
+  const Queued queued = At(head_++);
+  const int signum = queued.info.signum();
+  if (IsStandard(signum)) {
+    standard_queued_.erase(signum);
+  } else {
+    --real_time_queued_;
+  }
+  dispatcher_->arrivals_[queued.arrival].received = true;
+  dispatcher_->Release(queued.arrival);
+  if (head_ == tail_ && !closed_) SetReadable(false);
+  return queued;
+}
+
+absl::Status Subscription::WhyOver(absl::Time until) const {
+  if (forked_) {
+    return absl::FailedPreconditionError(
+        "forked: this receiver belongs to the parent process; start a "
+        "SignalService in the child and open one there");
+  }
+  if (closed_) return absl::OutOfRangeError("the receiver is closed");
+  if (dispatcher_->fake_ && dispatcher_->fake_now_ >= until) {
+    return absl::DeadlineExceededError("the timeout of the call passed");
+  }
+  return absl::OkStatus();
+}
+
+void Subscription::MarkClosed(FutexWakes& wakes) {
+  closed_ = true;
+  SetReadable(true);
+  while (first_waiter_ != nullptr) Pick(wakes);
+}
+
+void Subscription::MarkForked() {
+  forked_ = true;
+  // The threads that waited are not in this process, and what is queued is the
+  // parent's to receive.
+  first_waiter_ = last_waiter_ = nullptr;
+  for (; head_ != tail_; ++head_) dispatcher_->Release(At(head_).arrival);
+}
+
+void Subscription::List(Waiter& waiter) {
+  if (waiter.listed) return;
+  waiter.listed = true;
+  waiter.next = nullptr;
+  (last_waiter_ != nullptr ? last_waiter_->next : first_waiter_) = &waiter;
+  last_waiter_ = &waiter;
+}
+
+void Subscription::Unlist(Waiter& waiter) {
+  if (!waiter.listed) return;
+  waiter.listed = false;
+  Waiter* before = nullptr;
+  for (Waiter* w = first_waiter_; w != &waiter; w = w->next) before = w;
+  (before != nullptr ? before->next : first_waiter_) = waiter.next;
+  if (last_waiter_ == &waiter) last_waiter_ = before;
+}
+
+void Subscription::Pick(FutexWakes& wakes) {
+  Waiter* waiter = first_waiter_;
+  if (waiter == nullptr) return;
+  first_waiter_ = waiter->next;
+  if (first_waiter_ == nullptr) last_waiter_ = nullptr;
+  waiter->listed = false;
+  wakes.Add(waiter->sleeper.WakeLater());
+}
+
+void Subscription::SetReadable(bool readable) {
+  if (fd_ < 0) return;
+  if (readable) {
+    eventfd_write(fd_, 1);
+  } else {
+    eventfd_t ignored;
+    eventfd_read(fd_, &ignored);
+  }
+}
+
+}  // namespace tocsin::internal

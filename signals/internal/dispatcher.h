@@ -1,0 +1,177 @@
+// Hands each signal to the queue of every receiver that is subscribed to it.
+//
+// Where the signals come from is not its concern: the kernel (kernel_signals.h)
+// or a test (testing/fake_signals.h). Public members may be called from any
+// thread.
+#ifndef TOCSIN_SIGNALS_INTERNAL_DISPATCHER_H_
+#define TOCSIN_SIGNALS_INTERNAL_DISPATCHER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/signal_event.h"
+#include "tocsin/signals/signal_receiver.h"
+#include "tocsin/signals/signal_service_stats.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin::internal {
+
+class Dispatcher {
+ public:
+  // With a time, its clock stands at that until Advance().
+  explicit Dispatcher(std::optional<absl::Time> fake_time = std::nullopt);
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+  virtual ~Dispatcher() = default;
+
+  // `redirected`: it came through a handler.
+  void Dispatch(const RawSiginfo& info, bool redirected)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  absl::Time Now() const ABSL_LOCKS_EXCLUDED(mutex_);
+  void Advance(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
+  SignalServiceStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Brings a subscription into the registry. May take signals out of it, as its
+  // options say.
+  virtual absl::Status Enter(Subscription& subscription);
+
+  // Takes it out. Its queue stays. Returns the signals that were on their way
+  // to it and must be sent again. Does nothing the second time.
+  virtual std::vector<RawSiginfo> Leave(Subscription& subscription);
+
+  // Sends signals that nobody received to the process again, or discards them.
+  void Return(const std::vector<RawSiginfo>& signals,
+              ReceiverOptions::OnClose on_close) ABSL_LOCKS_EXCLUDED(mutex_);
+
+ protected:
+  // A signal that came from a test has nowhere to go back to.
+  virtual void SendAgain(const std::vector<RawSiginfo>&) {}
+
+  void Register(Subscription& subscription)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False if it is not registered (any more).
+  bool Unregister(Subscription& subscription)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsRegistered(const Subscription& subscription) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What the registered ones, but for `except`, are subscribed to.
+  SignalSet Subscribed(const Subscription* except = nullptr) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  mutable absl::Mutex mutex_;
+  std::vector<Subscription*> registered_ ABSL_GUARDED_BY(mutex_);
+  SignalServiceStats stats_ ABSL_GUARDED_BY(mutex_);
+
+ private:
+  friend class Subscription;
+
+  // One signal that came, as the queues share it. Whether it must be sent again
+  // when a receiver goes depends on what became of it in the others.
+  struct Arrival {
+    uint32_t holders;  // queues that it is in
+    bool received;     // somebody took it out of one of them
+  };
+  uint32_t NewArrival() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Release(uint32_t arrival) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const bool fake_;  // whether the clock is fake_now_
+  absl::Time fake_now_ ABSL_GUARDED_BY(mutex_);
+  // As many as all queues can hold together and one more, made by the
+  // subscriptions, so that dispatching allocates nothing.
+  std::vector<Arrival> arrivals_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint32_t> free_arrivals_ ABSL_GUARDED_BY(mutex_);
+  size_t queue_places_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// One receiver: its signals, its queue and the threads that wait for it.
+class Subscription {
+ public:
+  Subscription(std::shared_ptr<Dispatcher> dispatcher, const SignalSet& signals,
+               const ReceiverOptions& options);
+  Subscription(const Subscription&) = delete;
+  Subscription& operator=(const Subscription&) = delete;
+  ~Subscription();
+
+  absl::Status Enter() { return dispatcher_->Enter(*this); }
+  void Close();
+
+  absl::StatusOr<SignalEvent> Receive(absl::Duration timeout);
+  std::optional<SignalEvent> TryReceive();
+  int fd();
+  const SignalSet& signals() const { return signals_; }
+  uint64_t dropped() const;
+  absl::Status iteration_status() const;
+  void set_iteration_status(const absl::Status& status);
+
+ private:
+  friend class Dispatcher;
+  friend class KernelSignals;
+
+  struct Queued {
+    RawSiginfo info;  // of the first that was merged into it
+    int count;
+    absl::Time received_at;
+    uint32_t arrival;  // the last that was merged into it
+  };
+
+  // A thread in Receive(). It is in the list until somebody picks it, because
+  // there is an event for it, or it gives up.
+  struct Waiter {
+    explicit Waiter(absl::Time until) : sleeper(until) {}
+    Sleeper sleeper;
+    bool listed = false;
+    Waiter* next = nullptr;
+  };
+
+  static SignalEvent ToEvent(const Queued& queued);
+
+  // The dispatcher's mutex guards all below but the constants.
+  void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
+               FutexWakes& wakes);
+  std::optional<Queued> Dequeue();
+  absl::Status WhyOver(absl::Time until) const;
+  void MarkClosed(FutexWakes& wakes);
+  void MarkForked();
+  void List(Waiter& waiter);
+  void Unlist(Waiter& waiter);
+  void Pick(FutexWakes& wakes);
+  Queued& At(uint64_t position) { return ring_[position % places_]; }
+  void SetReadable(bool readable);
+
+  const std::shared_ptr<Dispatcher> dispatcher_;
+  SignalSet signals_;  // changed by Enter() only
+  const ReceiverOptions options_;
+
+  // The queue, in order of arrival: room for `capacity` real-time signals and
+  // for one event of each standard signal. Positions only grow.
+  const uint32_t places_;
+  const std::unique_ptr<Queued[]> ring_;
+  uint64_t head_ = 0;
+  uint64_t tail_ = 0;
+  int real_time_queued_ = 0;
+  SignalSet standard_queued_;
+  uint64_t standard_at_[32];  // the position of each in standard_queued_
+
+  Waiter* first_waiter_ = nullptr;  // in the order of their coming
+  Waiter* last_waiter_ = nullptr;
+  bool closed_ = false;
+  bool forked_ = false;
+  int fd_ = -1;
+  uint64_t dropped_ = 0;
+  absl::Status iteration_status_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_DISPATCHER_H_

@@ -1,0 +1,409 @@
+#include "tocsin/signals/internal/forwarder.h"
+
+#include <sched.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include "absl/time/clock.h"
+
+// Handlers are not instrumented: a sanitizer's runtime may itself have been
+// interrupted. They use nothing but the __atomic builtins and raw system calls,
+// which leave errno alone. Where they copy, they do so through volatile words,
+// so that the compiler makes no call to memcpy of it.
+#if defined(__clang__)
+#define TOCSIN_IN_HANDLER                                     \
+  __attribute__((disable_sanitizer_instrumentation, noinline, \
+                 no_stack_protector, no_sanitize("address", "undefined")))
+#else
+#define TOCSIN_IN_HANDLER \
+  __attribute__((no_sanitize("thread", "address", "undefined"), noinline))
+#endif
+
+#if defined(__x86_64__)
+// Where a handler returns to; x86-64 asks the program for it. These are the
+// bytes of the C library's, by which debuggers and unwinders know a signal
+// frame.
+extern "C" void tocsin_restore_rt();
+asm(R"(
+.pushsection .text
+.globl tocsin_restore_rt
+.hidden tocsin_restore_rt
+.type tocsin_restore_rt,@function
+.align 16
+nop
+tocsin_restore_rt:
+  .byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05
+.size tocsin_restore_rt, .-tocsin_restore_rt
+.popsection
+)");
+#endif
+
+namespace tocsin::internal {
+namespace {
+
+constexpr int kSignals = 65;  // an array indexed by signal number has this size
+
+// A signal that waits for the service's thread because the kernel would not
+// queue it. Free, then being written by one handler, then ready for the thread.
+struct SpillSlot {
+  uint32_t state;
+  RawSiginfo info;
+};
+enum : uint32_t { kFree, kWriting, kReady };
+
+// All that handlers share with threads. Threads write it while they hold the
+// service's control mutex; both sides use only the __atomic builtins on it.
+struct Shared {
+  pid_t process;
+  pid_t service_thread;
+  int32_t mark;  // si_code of a forwarded signal
+  uint32_t handlers_running;
+  uint64_t siginfo_lost;
+  uint8_t forwarded[kSignals];
+  uint8_t ignored_before[kSignals];
+  SpillSlot spilled[64];
+};
+constinit Shared shared{};
+
+// struct sigaction as rt_sigaction(2) takes it.
+struct KernelAction {
+  void* handler;
+  unsigned long flags;
+  void* restorer;
+  uint64_t mask;
+};
+constinit KernelAction previous[kSignals] ABSL_GUARDED_BY(
+    disposition_mutex) = {};
+
+TOCSIN_IN_HANDLER long Syscall(long number, long a = 0, long b = 0, long c = 0,
+                               long d = 0) {
+#if defined(__x86_64__)
+  long result;
+  register long r10 asm("r10") = d;
+  asm volatile("syscall"
+               : "=a"(result)
+               : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+               : "rcx", "r11", "memory");
+  return result;
+#elif defined(__aarch64__)
+  register long x8 asm("x8") = number;
+  register long x0 asm("x0") = a;
+  register long x1 asm("x1") = b;
+  register long x2 asm("x2") = c;
+  register long x3 asm("x3") = d;
+  asm volatile("svc #0"
+               : "+r"(x0)
+               : "r"(x8), "r"(x1), "r"(x2), "r"(x3)
+               : "memory");
+  return x0;
+#else
+#error "Tocsin knows the system calls of x86-64 and AArch64."
+#endif
+}
+
+template <typename T>
+TOCSIN_IN_HANDLER long Address(T* pointer) {
+  return reinterpret_cast<long>(pointer);
+}
+
+// Not sigaction(3), for two reasons. Under ThreadSanitizer that one installs a
+// handler that runs "later", which for a thread asleep in a futex is never. And
+// the C library takes its own two signals out of sa_mask; with them blocked
+// too, pthread_cancel() cannot unwind through our handler.
+TOCSIN_IN_HANDLER KernelAction GetAction(int signum) {
+  KernelAction action;
+  Syscall(SYS_rt_sigaction, signum, 0, Address(&action), sizeof(uint64_t));
+  return action;
+}
+TOCSIN_IN_HANDLER void SetAction(int signum, const KernelAction& action) {
+  Syscall(SYS_rt_sigaction, signum, Address(&action), 0, sizeof(uint64_t));
+}
+
+// si_signo, si_errno and si_code are the first three ints of a siginfo_t,
+// si_pid and si_uid the fifth and sixth.
+TOCSIN_IN_HANDLER volatile int32_t* Fields(uint64_t* info) {
+  return reinterpret_cast<volatile int32_t*>(info);
+}
+
+constexpr int kFullWords = sizeof(siginfo_t) / sizeof(uint64_t);
+constexpr int kRawWords = sizeof(RawSiginfo) / sizeof(uint64_t);
+
+TOCSIN_IN_HANDLER void CopyRaw(volatile uint64_t* to,
+                               const volatile uint64_t* from) {
+  for (int i = 0; i < kRawWords; ++i) to[i] = from[i];
+}
+
+// The process is at its RLIMIT_SIGPENDING. Gives those who drain the queue
+// about 50 ms; false when that was in vain.
+TOCSIN_IN_HANDLER bool WaitForRoom(int tries) {
+  if (tries < 100) {
+    Syscall(SYS_sched_yield);
+  } else if (tries < 600) {
+    volatile int64_t pause[2];  // a timespec
+    pause[0] = 0;
+    pause[1] = 50'000;
+    Syscall(SYS_nanosleep, Address(&pause));
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// To the process as a whole, siginfo unchanged. The kernel allows that under
+// the thread id of the caller only, which stands for its process here.
+TOCSIN_IN_HANDLER void SendToProcess(int signum, uint64_t* info) {
+  const long self = Syscall(SYS_gettid);
+  for (int tries = 0;; ++tries) {
+    const long result =
+        Syscall(SYS_rt_sigqueueinfo, self, signum, Address(info));
+    if (result != -EAGAIN) return;
+    if (!WaitForRoom(tries)) break;
+  }
+  // A signal by kill(2) is never refused: the number survives, its siginfo does
+  // not.
+  __atomic_fetch_add(&shared.siginfo_lost, 1, __ATOMIC_RELAXED);
+  for (int i = 1; i < kFullWords; ++i) {
+    const_cast<volatile uint64_t*>(info)[i] = 0;
+  }
+  Fields(info)[1] = 0;
+  Syscall(SYS_rt_sigqueueinfo, self, signum, Address(info));
+}
+
+TOCSIN_IN_HANDLER void Ring(long process) {
+  Syscall(SYS_tgkill, process,
+          __atomic_load_n(&shared.service_thread, __ATOMIC_SEQ_CST), kDoorbell);
+}
+
+TOCSIN_IN_HANDLER bool Spill(long process, const uint64_t* info) {
+  for (SpillSlot& slot : shared.spilled) {
+    uint32_t free = kFree;
+    if (!__atomic_compare_exchange_n(&slot.state, &free, uint32_t{kWriting},
+                                     false, __ATOMIC_ACQUIRE,
+                                     __ATOMIC_RELAXED)) {
+      continue;
+    }
+    CopyRaw(slot.info.words, info);
+    __atomic_store_n(&slot.state, uint32_t{kReady}, __ATOMIC_SEQ_CST);
+    Ring(process);
+    return true;
+  }
+  return false;
+}
+
+TOCSIN_IN_HANDLER void SendToService(long process, int signum, uint64_t* info) {
+  volatile int32_t* fields = Fields(info);
+  const int32_t error = fields[1];
+  const int32_t code = fields[2];
+  for (int tries = 0;; ++tries) {
+    fields[1] = code;
+    fields[2] = __atomic_load_n(&shared.mark, __ATOMIC_SEQ_CST);
+    const long result =
+        Syscall(SYS_rt_tgsigqueueinfo, process,
+                __atomic_load_n(&shared.service_thread, __ATOMIC_SEQ_CST),
+                signum, Address(info));
+    if (result == 0) return;
+    fields[1] = error;
+    fields[2] = code;
+    if (result != -EAGAIN) break;
+    if (Spill(process, info)) return;
+    if (!WaitForRoom(tries)) break;
+  }
+  SendToProcess(signum, info);
+}
+
+// A child made behind the back of pthread_atfork(), by vfork(), _Fork() or
+// clone(): the signal is its own, and it does what it would do without us.
+TOCSIN_IN_HANDLER void TakeDefaultAction(int signum, uint64_t* info) {
+  if (signum == kDoorbell) return;
+  KernelAction action = GetAction(signum);
+  action.handler = reinterpret_cast<void*>(
+      __atomic_load_n(&shared.ignored_before[signum], __ATOMIC_SEQ_CST)
+          ? SIG_IGN
+          : SIG_DFL);
+  action.flags &= ~static_cast<unsigned long>(SA_SIGINFO);
+  SetAction(signum, action);
+  SendToProcess(signum, info);  // pending until the handler has returned
+}
+
+TOCSIN_IN_HANDLER void Handler(int signum, siginfo_t* received, void*) {
+  // The padding is zeroed: with a si_code it does not know, the kernel takes
+  // nothing else.
+  uint64_t info[kFullWords];
+  CopyRaw(info, reinterpret_cast<const volatile uint64_t*>(received));
+  for (int i = kRawWords; i < kFullWords; ++i) {
+    const_cast<volatile uint64_t*>(info)[i] = 0;
+  }
+
+  const long process = Syscall(SYS_getpid);
+  if (process != __atomic_load_n(&shared.process, __ATOMIC_SEQ_CST)) {
+    TakeDefaultAction(signum, info);
+    return;
+  }
+  // Counted before the look at `forwarded`: StopForwarding() clears that and
+  // then waits for the count to be zero. Both orders are sequentially
+  // consistent, so either we see that it is cleared, or it sees that we are
+  // here.
+  __atomic_fetch_add(&shared.handlers_running, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&shared.forwarded[signum], __ATOMIC_SEQ_CST)) {
+    SendToService(process, signum, info);
+  } else if (signum != kDoorbell) {
+    SendToProcess(signum, info);
+  }
+  __atomic_fetch_sub(&shared.handlers_running, 1, __ATOMIC_SEQ_CST);
+}
+
+bool IgnoredBy(const KernelAction& action) {
+  return action.handler == reinterpret_cast<void*>(SIG_IGN);
+}
+
+int32_t RandomMark() {
+  uint32_t random = 0;
+  if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
+    random = static_cast<uint32_t>(absl::ToUnixNanos(absl::Now()));
+  }
+  // Negative, for the kernel takes only these; and below all that it defines.
+  return -1000 - static_cast<int32_t>(random & 0x3fffffff);
+}
+
+}  // namespace
+
+ABSL_CONST_INIT absl::Mutex disposition_mutex(absl::kConstInit);
+
+siginfo_t RawSiginfo::Full() const {
+  siginfo_t full{};
+  std::memcpy(&full, words, sizeof(words));
+  return full;
+}
+
+RawSiginfo RawSiginfo::From(const siginfo_t& info) {
+  RawSiginfo raw;
+  std::memcpy(raw.words, &info, sizeof(raw.words));
+  return raw;
+}
+
+void SetServiceThread(pid_t thread) {
+  __atomic_store_n(&shared.mark, RandomMark(), __ATOMIC_SEQ_CST);
+  __atomic_store_n(&shared.service_thread, thread, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&shared.process, getpid(), __ATOMIC_SEQ_CST);
+}
+
+void Forward(int signum) {
+  previous[signum] = GetAction(signum);
+  KernelAction action{};
+  action.handler = reinterpret_cast<void*>(&Handler);
+  action.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+  action.mask = ~uint64_t{0};
+  if (signum == SIGCHLD) {
+    // Which children become zombies, and which changes are told, stays as it
+    // was.
+    action.flags |= previous[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
+    if (IgnoredBy(previous[signum])) action.flags |= SA_NOCLDWAIT;
+  }
+#if defined(__x86_64__)
+  action.flags |= 0x04000000;  // SA_RESTORER, in no header
+  action.restorer = reinterpret_cast<void*>(&tocsin_restore_rt);
+#endif
+  __atomic_store_n(&shared.ignored_before[signum],
+                   uint8_t{IgnoredBy(previous[signum])}, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&shared.forwarded[signum], uint8_t{1}, __ATOMIC_SEQ_CST);
+  SetAction(signum, action);
+}
+
+bool RestoreDisposition(int signum) {
+  if (!HandlerInPlace(signum)) return false;
+  SetAction(signum, previous[signum]);
+  return true;
+}
+
+void StopForwarding(int signum) {
+  __atomic_store_n(&shared.forwarded[signum], uint8_t{0}, __ATOMIC_SEQ_CST);
+}
+
+void AwaitHandlers() {
+  while (__atomic_load_n(&shared.handlers_running, __ATOMIC_SEQ_CST) != 0) {
+    sched_yield();
+  }
+}
+
+bool IsIgnored(int signum) {
+  if (HandlerInPlace(signum)) {
+    return __atomic_load_n(&shared.ignored_before[signum], __ATOMIC_SEQ_CST);
+  }
+  return IgnoredBy(GetAction(signum));
+}
+
+bool HandlerInPlace(int signum) {
+  return GetAction(signum).handler == reinterpret_cast<void*>(&Handler);
+}
+
+int TakePending(uint64_t signals, RawSiginfo& info, absl::Duration timeout) {
+  // Not sigwaitinfo(3), which hides that a signal came from pthread_kill(3).
+  siginfo_t full;
+  const timespec limit = absl::ToTimespec(timeout);
+  const long result =
+      Syscall(SYS_rt_sigtimedwait, Address(&signals), Address(&full),
+              timeout == absl::InfiniteDuration() ? 0 : Address(&limit),
+              sizeof(signals));
+  if (result > 0) info = RawSiginfo::From(full);
+  return static_cast<int>(result);
+}
+
+bool Unwrap(RawSiginfo& info) {
+  volatile int32_t* fields = Fields(info.words);
+  if (fields[2] != __atomic_load_n(&shared.mark, __ATOMIC_SEQ_CST))
+    return false;
+  fields[2] = fields[1];
+  fields[1] = 0;
+  return true;
+}
+
+bool TakeSpilled(RawSiginfo& info) {
+  for (SpillSlot& slot : shared.spilled) {
+    if (__atomic_load_n(&slot.state, __ATOMIC_SEQ_CST) != kReady) continue;
+    CopyRaw(info.words, slot.info.words);
+    __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_RELEASE);
+    return true;
+  }
+  return false;
+}
+
+void GiveBack(const RawSiginfo& info) {
+  uint64_t full[kFullWords] = {};
+  std::memcpy(full, info.words, sizeof(info.words));
+  SendToProcess(info.signum(), full);
+}
+
+void RingDoorbell() { Ring(getpid()); }
+
+uint64_t LostSiginfoCount() {
+  return __atomic_load_n(&shared.siginfo_lost, __ATOMIC_RELAXED);
+}
+
+void ForgetHandlersAfterFork() {
+  __atomic_store_n(&shared.handlers_running, 0u, __ATOMIC_SEQ_CST);
+  for (SpillSlot& slot : shared.spilled) {
+    __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_SEQ_CST);
+  }
+}
+
+ScopedDefaultDisposition::ScopedDefaultDisposition(int signum)
+    : signum_(signum) {
+  const KernelAction action = GetAction(signum);
+  static_assert(sizeof(previous_) == sizeof(action));
+  std::memcpy(previous_, &action, sizeof(action));
+  KernelAction default_action{};
+  SetAction(signum, default_action);
+}
+
+ScopedDefaultDisposition::~ScopedDefaultDisposition() {
+  KernelAction action;
+  std::memcpy(&action, previous_, sizeof(action));
+  SetAction(signum_, action);
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,333 @@
+#include "tocsin/signals/internal/kernel_signals.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+
+namespace tocsin::internal {
+namespace {
+
+uint64_t Bit(int signum) { return uint64_t{1} << (signum - 1); }
+
+uint64_t Mask(const SignalSet& signals) {
+  uint64_t mask = 0;
+  for (int signum : signals) mask |= Bit(signum);
+  return mask;
+}
+
+// All signals but the faults, which are raised on the thread that caused them:
+// a blocked one would skip the program's crash handler. SIGPROF stays open too,
+// so that a profiler sees this thread, unless it is itself received.
+sigset_t ServiceMask(bool receives_sigprof) {
+  sigset_t mask;
+  sigfillset(&mask);  // without the C library's own, which setuid(2) waits for
+  for (int fault :
+       {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) {
+    sigdelset(&mask, fault);
+  }
+  if (!receives_sigprof) sigdelset(&mask, SIGPROF);
+  return mask;
+}
+
+// Blocks signals in the calling thread. While dispositions change and locks are
+// held, no handler of the program's runs here, which might call us again.
+class ScopedMask {
+ public:
+  ScopedMask() {
+    const sigset_t mask = ServiceMask(/*receives_sigprof=*/true);
+    pthread_sigmask(SIG_SETMASK, &mask, &previous_);
+  }
+  ScopedMask(const ScopedMask&) = delete;
+  ScopedMask& operator=(const ScopedMask&) = delete;
+  ~ScopedMask() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
+
+ private:
+  sigset_t previous_;
+};
+
+// How many of one real-time signal are taken in a row before the others get a
+// look; standard signals have one each.
+constexpr int kRealTimeBatch = 64;
+
+constinit KernelSignals* alive ABSL_GUARDED_BY(disposition_mutex) = nullptr;
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
+  ScopedMask mask;
+  MutexLock disposition_lock(disposition_mutex);
+  if (alive != nullptr) {
+    return absl::AlreadyExistsError(
+        "a SignalService is alive in this process, and there can be only one; "
+        "pass it on by reference");
+  }
+  auto kernel = std::make_shared<KernelSignals>();
+  auto run = [](void* self) -> void* {
+    pthread_setname_np(pthread_self(), "tocsin-signals");
+    static_cast<KernelSignals*>(self)->Run();
+    return nullptr;
+  };
+  // The thread is born with the mask of this one.
+  if (const int error =
+          pthread_create(&kernel->thread_, nullptr, run, kernel.get());
+      error != 0) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "pthread_create for the signal service: ", std::strerror(error),
+        "; see RLIMIT_NPROC and pids.max"));
+  }
+  {
+    MutexLock lock(kernel->mutex_);
+    kernel->mutex_.Await(absl::Condition(
+        +[](pid_t* id) { return *id != 0; }, &kernel->thread_id_));
+    SetServiceThread(kernel->thread_id_);
+  }
+  Forward(kDoorbell);  // so that a stranger's does not end the process
+  alive = kernel.get();
+  return kernel;
+}
+
+void KernelSignals::Stop() {
+  std::vector<RawSiginfo> again;
+  {
+    ScopedMask mask;
+    MutexLock disposition_lock(disposition_mutex);
+    if (alive != this) return;  // in a forked child
+    std::vector<Subscription*> open;
+    {
+      MutexLock lock(mutex_);
+      open = registered_;
+    }
+    for (Subscription* subscription : open) {
+      std::vector<RawSiginfo> signals = LeaveLocked(*subscription);
+      if (subscription->options_.on_close ==
+          ReceiverOptions::OnClose::kRedeliver) {
+        again.insert(again.end(), signals.begin(), signals.end());
+      }
+    }
+    RestoreDisposition(kDoorbell);
+    StopForwarding(kDoorbell);
+    AwaitHandlers();
+    {
+      MutexLock lock(mutex_);
+      stopping_ = true;
+      change_.fetch_add(1);
+    }
+    RingDoorbell();
+    pthread_join(thread_, nullptr);
+    alive = nullptr;
+  }
+  Return(again, ReceiverOptions::OnClose::kRedeliver);
+}
+
+absl::Status KernelSignals::Enter(Subscription& subscription) {
+  ScopedMask mask;
+  MutexLock disposition_lock(disposition_mutex);
+  if (alive != this) {
+    return absl::FailedPreconditionError(
+        "forked: this SignalService belongs to the parent process; start one "
+        "in the child");
+  }
+  if (subscription.options_.honor_ignored) {
+    for (int signum : SignalSet(subscription.signals_)) {
+      if (IsIgnored(signum)) subscription.signals_.erase(signum);
+    }
+  }
+  SignalSet first;
+  {
+    MutexLock lock(mutex_);
+    for (int signum : subscription.signals_) {
+      if (!wanted_.contains(signum)) first.insert(signum);
+      wanted_.insert(signum);
+    }
+    Register(subscription);
+    change_.fetch_add(1);
+  }
+  // The thread must block SIGPROF before a handler forwards one to it, or it
+  // would be its own handler that takes it there, for ever.
+  if (first.contains(SIGPROF)) Synchronize();
+  for (int signum : first) Forward(signum);
+  // Nothing to wait for: what is forwarded stays pending on the thread until it
+  // waits for it.
+  RingDoorbell();
+  return absl::OkStatus();
+}
+
+std::vector<RawSiginfo> KernelSignals::Leave(Subscription& subscription) {
+  ScopedMask mask;
+  MutexLock disposition_lock(disposition_mutex);
+  if (alive != this) return {};  // stopped, or in a forked child
+  return LeaveLocked(subscription);
+}
+
+std::vector<RawSiginfo> KernelSignals::LeaveLocked(Subscription& subscription) {
+  SignalSet last;  // those that nobody else receives
+  {
+    MutexLock lock(mutex_);
+    if (!IsRegistered(subscription)) return {};
+    const SignalSet others = Subscribed(&subscription);
+    for (int signum : subscription.signals_) {
+      if (!others.contains(signum)) last.insert(signum);
+    }
+  }
+  uint64_t conflicts = 0;
+  for (int signum : last) {
+    if (!RestoreDisposition(signum)) ++conflicts;
+  }
+  // Place 1: handlers that have not run yet will send theirs to the process
+  // again.
+  for (int signum : last) StopForwarding(signum);
+  if (!last.empty()) {
+    // Place 2: these have forwarded theirs now.
+    AwaitHandlers();
+    // Place 3: the thread takes them out of its pending signals.
+    {
+      MutexLock lock(mutex_);
+      for (int signum : last) wanted_.erase(signum);
+      leaving_ = last;
+    }
+    Synchronize();
+  }
+  FutexWakes wakes;
+  MutexLock lock(mutex_);
+  stats_.conflicts += conflicts;
+  Unregister(subscription);
+  subscription.MarkClosed(wakes);
+  return std::exchange(left_over_, {});
+}
+
+absl::Status KernelSignals::Verify() const {
+  MutexLock disposition_lock(disposition_mutex);
+  std::string displaced;
+  {
+    MutexLock lock(mutex_);
+    for (int signum : wanted_) {
+      if (HandlerInPlace(signum)) continue;
+      absl::StrAppend(&displaced, displaced.empty() ? "" : ", ",
+                      SignalName(signum));
+    }
+  }
+  if (displaced.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "other code of this process has replaced the signal service's handler "
+      "and "
+      "now gets: ",
+      displaced,
+      "; open the receivers after it is installed, or leave it out"));
+}
+
+void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
+  for (const RawSiginfo& info : signals) GiveBack(info);
+}
+
+void KernelSignals::Synchronize() {
+  uint64_t change;
+  {
+    MutexLock lock(mutex_);
+    change = change_.fetch_add(1) + 1;
+  }
+  RingDoorbell();
+  struct Done {
+    const KernelSignals* self;
+    uint64_t change;
+  } done{this, change};
+  MutexLock lock(mutex_);
+  mutex_.Await(absl::Condition(
+      +[](Done* d) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        return d->self->taken_over_ >= d->change;
+      },
+      &done));
+}
+
+void KernelSignals::Run() {
+  uint64_t wanted = 0;
+  bool receives_sigprof = true;
+  {
+    MutexLock lock(mutex_);
+    thread_id_ = static_cast<pid_t>(syscall(SYS_gettid));
+  }
+  uint64_t change = change_.load() - 1;
+  // The kernel hands out the lowest pending number first. So that a storm of
+  // one signal does not starve those above it, each number is taken once, and
+  // then not waited for until a look at the others has found nothing.
+  uint64_t had_their_turn = 0;
+  int in_a_row = 0;
+  while (true) {
+    RawSiginfo info;
+    if (change_.load(std::memory_order_acquire) != change) {
+      while (TakeSpilled(info)) Dispatch(info, /*redirected=*/true);
+      MutexLock lock(mutex_);
+      if (stopping_) return;
+      if (receives_sigprof != wanted_.contains(SIGPROF)) {
+        receives_sigprof = !receives_sigprof;
+        const sigset_t mask = ServiceMask(receives_sigprof);
+        pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+      }
+      while (TakePending(Mask(leaving_), info, absl::ZeroDuration()) > 0) {
+        Unwrap(info);
+        left_over_.push_back(info);
+      }
+      leaving_ = {};
+      wanted = Mask(wanted_) | Bit(kDoorbell);
+      taken_over_ = change = change_.load();
+    }
+    const int signum = TakePending(
+        wanted & ~had_their_turn, info,
+        had_their_turn != 0 ? absl::ZeroDuration() : absl::InfiniteDuration());
+    if (signum == -EAGAIN) had_their_turn = 0;
+    if (signum <= 0) continue;  // -EINTR: the process was stopped and continued
+    if (signum < SIGRTMIN || ++in_a_row == kRealTimeBatch) {
+      had_their_turn |= Bit(signum);
+      in_a_row = 0;
+    }
+    if (signum == kDoorbell) {
+      while (TakeSpilled(info)) Dispatch(info, /*redirected=*/true);
+      continue;
+    }
+    const bool redirected = Unwrap(info);
+    Dispatch(info, redirected);
+  }
+}
+
+struct KernelSignals::Fork {
+  static void Prepare() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    disposition_mutex.Lock();
+    if (alive != nullptr) alive->mutex_.Lock();
+  }
+  static void InParent() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (alive != nullptr) alive->mutex_.Unlock();
+    disposition_mutex.Unlock();
+  }
+  // The child has this thread only, and the parent's handlers. A signal that
+  // comes before this is dealt with in the handler, by its look at the process.
+  static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (KernelSignals* mine = std::exchange(alive, nullptr)) {
+      mine->wanted_.insert(kDoorbell);
+      for (int signum : mine->wanted_) RestoreDisposition(signum);
+      for (int signum : mine->wanted_) StopForwarding(signum);
+      ForgetHandlersAfterFork();
+      for (Subscription* subscription : mine->registered_) {
+        subscription->MarkForked();
+      }
+      mine->registered_.clear();
+      mine->mutex_.Unlock();
+      // Both anew, without the queues of threads that waited in the parent.
+      new (&mine->mutex_) absl::Mutex;
+    }
+    disposition_mutex.Unlock();
+    new (&disposition_mutex) absl::Mutex;
+  }
+
+  [[maybe_unused]] static const int registered;
+};
+
+const int KernelSignals::Fork::registered =
+    pthread_atfork(Prepare, InParent, InChild);
+
+}  // namespace tocsin::internal

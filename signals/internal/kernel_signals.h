@@ -1,0 +1,75 @@
+// The source of real signals: the dedicated thread that waits for them, and the
+// protocol by which receivers come and go without one being lost.
+//
+// A signal is, at any moment, in one of these places; Leave() empties them in
+// this order, and it says in kernel_signals.cc how:
+//   1. in a handler's frame that was set up but has not run yet;
+//   2. in a handler that is past its look at whether to forward;
+//   3. pending on the service's thread;
+//   4. in the queues of receivers, from which somebody takes it or none does.
+// When one of several receivers goes, 4 is what matters: a signal that another
+// one has in its queue too, or that somebody took, has been heard.
+#ifndef TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
+#define TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "tocsin/signals/internal/dispatcher.h"
+#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin::internal {
+
+class KernelSignals final : public Dispatcher {
+ public:
+  // At most one in a process, from Start() to Stop().
+  static absl::StatusOr<std::shared_ptr<KernelSignals>> Start()
+      ABSL_LOCKS_EXCLUDED(disposition_mutex);
+  void Stop() ABSL_LOCKS_EXCLUDED(disposition_mutex);
+
+  absl::Status Enter(Subscription& subscription) override
+      ABSL_LOCKS_EXCLUDED(disposition_mutex);
+  std::vector<RawSiginfo> Leave(Subscription& subscription) override
+      ABSL_LOCKS_EXCLUDED(disposition_mutex);
+
+  absl::Status Verify() const ABSL_LOCKS_EXCLUDED(disposition_mutex);
+
+ private:
+  struct Fork;
+
+  void SendAgain(const std::vector<RawSiginfo>& signals) override;
+
+  std::vector<RawSiginfo> LeaveLocked(Subscription& subscription)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
+  // Has the thread take over what was changed below, and waits until it has: it
+  // is then in no wait for signals that it should not take any more.
+  void Synchronize() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  pthread_t thread_;
+  pid_t thread_id_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  // What the thread is to do; it looks when the change number moves, which the
+  // doorbell tells it.
+  SignalSet wanted_ ABSL_GUARDED_BY(mutex_);
+  SignalSet leaving_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<uint64_t> change_{0};  // moved under mutex_
+  uint64_t taken_over_ ABSL_GUARDED_BY(mutex_) = 0;
+  // What was still pending on it of those in `leaving_`.
+  std::vector<RawSiginfo> left_over_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_

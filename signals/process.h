@@ -1,0 +1,32 @@
+// What a process does to itself by signals.
+//
+// All functions may be called from any thread.
+#ifndef TOCSIN_SIGNALS_PROCESS_H_
+#define TOCSIN_SIGNALS_PROCESS_H_
+
+#include <csignal>
+
+namespace tocsin {
+
+// Sends a signal to this process, as kill(getpid(), signum): receivers get it,
+// whichever thread calls. (raise(3) sends to the calling thread alone, where a
+// blocked signal waits unheard.) Returns 0, or -1 with errno.
+int Raise(int signum);
+
+// Ends the process by `signum`, so that its parent sees it killed by that
+// signal: a shell then stops its loop, a supervisor knows why. Ends it with
+// status 128 + signum where that cannot be: as process 1 of a pid namespace,
+// and for signals whose default action is not to end a process. Neither
+// destructors nor atexit(3) functions run, and stdio buffers are not flushed.
+[[noreturn]] void DieBySignal(int signum);
+
+// Stops the process as Ctrl+Z does, also while a receiver is open for SIGTSTP,
+// and returns when it is continued. For the receiver of SIGTSTP, once it has
+// put the terminal in order. Does not stop in an orphaned process group, where
+// the kernel ignores the terminal's stop signals (POSIX.1, "Process Group
+// Orphaning").
+void StopSelf();
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_PROCESS_H_

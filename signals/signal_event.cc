@@ -1,0 +1,97 @@
+#include "tocsin/signals/signal_event.h"
+
+#include <fstream>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin {
+namespace {
+
+std::string CommandOf(pid_t pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/comm"));
+  std::string command;
+  std::getline(file, command);
+  return command;
+}
+
+const char* Verb(ChildStatus::Change change) {
+  switch (change) {
+    case ChildStatus::Change::kExited:
+      return "exited with status ";
+    case ChildStatus::Change::kKilled:
+      return "was killed by ";
+    case ChildStatus::Change::kDumped:
+      return "dumped core on ";
+    case ChildStatus::Change::kTrapped:
+      return "was trapped by ";
+    case ChildStatus::Change::kStopped:
+      return "was stopped by ";
+    case ChildStatus::Change::kContinued:
+      return "was continued by ";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::ostream& operator<<(std::ostream& out, SignalEvent::Cause cause) {
+  switch (cause) {
+    case SignalEvent::Cause::kUser:
+      return out << "user";
+    case SignalEvent::Cause::kQueue:
+      return out << "queue";
+    case SignalEvent::Cause::kKernel:
+      return out << "kernel";
+    case SignalEvent::Cause::kTerminal:
+      return out << "terminal";
+    case SignalEvent::Cause::kTimer:
+      return out << "timer";
+    case SignalEvent::Cause::kChild:
+      return out << "child";
+    case SignalEvent::Cause::kMessageQueue:
+      return out << "message queue";
+    case SignalEvent::Cause::kIo:
+      return out << "io";
+    case SignalEvent::Cause::kOther:
+      break;
+  }
+  return out << "other";
+}
+
+std::ostream& operator<<(std::ostream& out, const SignalEvent& event) {
+  using Cause = SignalEvent::Cause;
+  out << SignalName(event.signum);
+  if (event.count > 1) out << " (" << event.count << " times)";
+  if (event.child.has_value()) {
+    out << ": child " << event.child->pid << " " << Verb(event.child->change);
+    if (event.child->change == ChildStatus::Change::kExited) {
+      return out << event.child->code;
+    }
+    return out << SignalName(event.child->code);
+  }
+  if (event.sender.has_value()) {
+    out << " from pid " << event.sender->pid << " (";
+    if (std::string name = CommandOf(event.sender->pid); !name.empty()) {
+      out << name << ", ";
+    }
+    out << "uid " << event.sender->uid << ")";
+  } else if (event.cause == Cause::kUser || event.cause == Cause::kQueue) {
+    out << " from outside of this pid namespace";
+  } else {
+    out << " from ";
+    if (event.cause != Cause::kOther) out << "the ";
+    out << event.cause;
+  }
+  if (event.fd.has_value()) out << " for fd " << *event.fd;
+  if (event.value.has_value()) {
+    out << " with value " << event.value->sival_int;
+  }
+  if (event.timer_overrun.value_or(0) > 0) {
+    out << ", " << *event.timer_overrun << " expirations missed";
+  }
+  return out;
+}
+
+}  // namespace tocsin

@@ -1,0 +1,78 @@
+// One signal as a receiver gets it: which, why, from whom.
+//
+//   std::cout << event << "\n";   // SIGTERM from pid 4711 (kubelet, uid 0)
+//
+// What it says about the sender is for people to read, not to decide by: any
+// process that may send a signal at all can forge it (sigqueue(3)).
+#ifndef TOCSIN_SIGNALS_SIGNAL_EVENT_H_
+#define TOCSIN_SIGNALS_SIGNAL_EVENT_H_
+
+#include <sys/types.h>
+
+#include <csignal>
+#include <optional>
+#include <ostream>
+
+#include "absl/time/time.h"
+
+namespace tocsin {
+
+struct Sender {
+  pid_t pid;
+  uid_t uid;
+};
+
+// What SIGCHLD tells of a child.
+struct ChildStatus {
+  enum class Change {
+    kExited,
+    kKilled,
+    kDumped,
+    kTrapped,
+    kStopped,
+    kContinued
+  };
+  pid_t pid;
+  Change change;
+  int code;  // the exit status for kExited, else the signal
+};
+
+struct SignalEvent {
+  // Where it came from, by siginfo_t's si_code.
+  enum class Cause {
+    kUser,          // kill(2), raise(3), pthread_kill(3)
+    kQueue,         // sigqueue(3)
+    kKernel,        // the kernel on its own account, for example a CPU limit
+    kTerminal,      // a key such as Ctrl+C, a hang-up, a new window size
+    kTimer,         // timer_settime(2)
+    kChild,         // a child changed its state
+    kMessageQueue,  // mq_notify(3)
+    kIo,            // a file descriptor became ready, fcntl(2) F_SETSIG
+    kOther,
+  };
+
+  int signum = 0;
+  // How many of this number were merged into this event since it was queued,
+  // itself included. Always 1 for real-time signals, which are never merged.
+  int count = 1;
+  Cause cause = Cause::kOther;
+  // Nothing where the kernel names none: for the terminal and the kernel
+  // itself, and for kUser and kQueue when the sender is outside of our pid
+  // namespace.
+  std::optional<Sender> sender;
+  std::optional<sigval> value;       // kQueue, kTimer, kMessageQueue
+  std::optional<ChildStatus> child;  // kChild
+  std::optional<int> timer_overrun;  // kTimer: expirations that were missed
+  std::optional<int> fd;             // kIo
+  absl::Time received_at;            // when our process took it from the kernel
+
+  // In words, with the sender's command name as it is at the time of printing.
+  friend std::ostream& operator<<(std::ostream& out, const SignalEvent& event);
+};
+
+// "user", "queue", "terminal", ...
+std::ostream& operator<<(std::ostream& out, SignalEvent::Cause cause);
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_SIGNAL_EVENT_H_

@@ -1,0 +1,56 @@
+#include "tocsin/signals/signal_receiver.h"
+
+#include <utility>
+
+#include "tocsin/signals/internal/dispatcher.h"
+
+namespace tocsin {
+
+SignalReceiver::SignalReceiver(
+    std::unique_ptr<internal::Subscription> subscription)
+    : subscription_(std::move(subscription)) {}
+
+SignalReceiver::SignalReceiver(SignalReceiver&&) noexcept = default;
+SignalReceiver& SignalReceiver::operator=(SignalReceiver&&) noexcept = default;
+SignalReceiver::~SignalReceiver() = default;
+
+absl::StatusOr<SignalEvent> SignalReceiver::Receive() {
+  return subscription_->Receive(absl::InfiniteDuration());
+}
+
+absl::StatusOr<SignalEvent> SignalReceiver::ReceiveFor(absl::Duration timeout) {
+  return subscription_->Receive(timeout);
+}
+
+std::optional<SignalEvent> SignalReceiver::TryReceive() {
+  return subscription_->TryReceive();
+}
+
+void SignalReceiver::Close() { subscription_->Close(); }
+
+SignalReceiver::iterator SignalReceiver::begin() { return iterator(*this); }
+
+absl::Status SignalReceiver::status() const {
+  return subscription_->iteration_status();
+}
+
+int SignalReceiver::fd() const { return subscription_->fd(); }
+
+const SignalSet& SignalReceiver::signals() const {
+  return subscription_->signals();
+}
+
+uint64_t SignalReceiver::dropped() const { return subscription_->dropped(); }
+
+SignalReceiver::iterator& SignalReceiver::iterator::operator++() {
+  absl::StatusOr<SignalEvent> event = receiver_->Receive();
+  if (event.ok()) {
+    event_ = *std::move(event);
+  } else {
+    receiver_->subscription_->set_iteration_status(event.status());
+    event_.reset();
+  }
+  return *this;
+}
+
+}  // namespace tocsin

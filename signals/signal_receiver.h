@@ -1,0 +1,150 @@
+// An open subscription to signals, from which threads take events by blocking.
+//
+//   absl::StatusOr<SignalReceiver> receiver = service.Open({SIGTERM, SIGHUP});
+//   for (const SignalEvent& event : *receiver) {
+//     if (event.signum == SIGTERM) break;
+//     ReloadConfiguration();
+//   }
+//
+// Signals that came before a wait are kept in a queue, in order of arrival.
+// Standard signals (below SIGRTMIN) merge per number, as they do in the kernel:
+// the first keeps its place and siginfo, `count` goes up, and no kind is ever
+// dropped. Real-time signals queue one by one, up to ReceiverOptions::capacity;
+// what comes then is dropped and counted.
+//
+// Several threads may receive from one receiver: each event goes to one of
+// them. All members may be called from any thread; move and destroy a receiver
+// only while no thread is inside it. It may outlive its service.
+#ifndef TOCSIN_SIGNALS_SIGNAL_RECEIVER_H_
+#define TOCSIN_SIGNALS_SIGNAL_RECEIVER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "tocsin/signals/signal_event.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin {
+
+namespace internal {
+class Dispatcher;
+class Subscription;
+}  // namespace internal
+
+inline constexpr int kMaxReceiverCapacity = 1'000'000;
+
+struct ReceiverOptions {
+  // How many real-time signals wait in the queue at most, from 1 to
+  // kMaxReceiverCapacity. The memory is allocated when the receiver is opened,
+  // about 80 bytes for each, if there is a real-time signal among its signals.
+  int capacity = 1024;
+
+  // What becomes of events that nobody has received when the receiver is
+  // destroyed. kRedeliver: they are sent to the process again, so that they
+  // have the effect that they had without us, or reach a receiver that has not
+  // seen them. Those that another receiver has or had too are not sent again.
+  enum class OnClose { kRedeliver, kDiscard };
+  OnClose on_close = OnClose::kRedeliver;
+
+  // Leave alone the signals that are ignored (SIG_IGN) when the receiver is
+  // opened, as nohup(1) and shells do to background jobs; see signals().
+  bool honor_ignored = false;
+};
+
+class SignalReceiver {
+ public:
+  class iterator;
+
+  SignalReceiver(SignalReceiver&&) noexcept;
+  SignalReceiver& operator=(SignalReceiver&&) noexcept;
+
+  // Closes it, and then deals with unread events as ReceiverOptions::on_close
+  // says. If they are sent again under a disposition that ends the process, the
+  // process ends here.
+  ~SignalReceiver();
+
+  // Waits for the next event. Errors: kCancelled and kDeadlineExceeded of the
+  // current CancelScope, in which nothing is taken; kOutOfRange when the
+  // receiver is closed and its queue empty; kFailedPrecondition in a forked
+  // child, where this receiver is its parent's.
+  absl::StatusOr<SignalEvent> Receive();
+
+  // The same, and kDeadlineExceeded when `timeout` is over. A timeout that is
+  // zero or negative takes what is queued without waiting.
+  absl::StatusOr<SignalEvent> ReceiveFor(absl::Duration timeout);
+
+  // What is queued, without waiting and whatever the scope; nothing if it is
+  // empty.
+  std::optional<SignalEvent> TryReceive();
+
+  // Ends the subscription. Signals that nobody else receives have their
+  // previous disposition from here on, to the last flag; one that was already
+  // on its way is sent again under it. Threads in Receive() wake; what is
+  // queued can still be received, by them and others, and then they get
+  // kOutOfRange. Waits for the service's thread, tens of microseconds.
+  void Close();
+
+  // Blocking iteration by Receive(). It ends with the first that is not OK.
+  iterator begin();
+  std::default_sentinel_t end() { return std::default_sentinel; }
+
+  // Why the last iteration ended: kOutOfRange after Close(), kCancelled, ... OK
+  // while none has, or if it was left by break.
+  absl::Status status() const;
+
+  // For poll(2) and epoll(7): a descriptor that is readable while an event is
+  // queued or the receiver is closed. Take events with TryReceive() and do not
+  // read from it. It belongs to the receiver; it is made by the first call, -1
+  // with errno if that fails.
+  int fd() const;
+
+  // What it receives: the signals it was opened for, without those that were
+  // left alone by ReceiverOptions::honor_ignored.
+  const SignalSet& signals() const;
+
+  // Real-time signals that were dropped because the queue was full.
+  uint64_t dropped() const;
+
+ private:
+  friend class SignalService;
+  explicit SignalReceiver(std::unique_ptr<internal::Subscription> subscription);
+
+  std::unique_ptr<internal::Subscription> subscription_;  // null: moved from
+};
+
+// An input iterator: copies share the position.
+class SignalReceiver::iterator {
+ public:
+  using iterator_category = std::input_iterator_tag;
+  using value_type = SignalEvent;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const SignalEvent*;
+  using reference = const SignalEvent&;
+
+  reference operator*() const { return *event_; }
+  pointer operator->() const { return &*event_; }
+  iterator& operator++();
+  void operator++(int) { ++*this; }
+  friend bool operator==(const iterator& it, std::default_sentinel_t) {
+    return !it.event_.has_value();
+  }
+
+ private:
+  friend class SignalReceiver;
+  explicit iterator(SignalReceiver& receiver) : receiver_(&receiver) {
+    ++*this;
+  }
+
+  SignalReceiver* receiver_;
+  std::optional<SignalEvent> event_;
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_SIGNAL_RECEIVER_H_

@@ -1,0 +1,50 @@
+#include "tocsin/signals/signal_service.h"
+
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "tocsin/signals/internal/dispatcher.h"
+#include "tocsin/signals/internal/kernel_signals.h"
+
+namespace tocsin {
+
+absl::StatusOr<std::unique_ptr<SignalService>> SignalService::Start() {
+  auto kernel = internal::KernelSignals::Start();
+  if (!kernel.ok()) return kernel.status();
+  return absl::WrapUnique(new SignalService(*std::move(kernel)));
+}
+
+SignalService::SignalService(std::shared_ptr<internal::KernelSignals> kernel)
+    : dispatcher_(kernel), kernel_(std::move(kernel)) {}
+
+SignalService::SignalService(std::shared_ptr<internal::Dispatcher> dispatcher)
+    : dispatcher_(std::move(dispatcher)) {}
+
+SignalService::~SignalService() {
+  if (kernel_ != nullptr) kernel_->Stop();
+}
+
+absl::StatusOr<SignalReceiver> SignalService::Open(const SignalSet& signals,
+                                                   ReceiverOptions options) {
+  if (absl::Status status = CheckReceivable(signals); !status.ok()) {
+    return status;
+  }
+  if (options.capacity < 1 || options.capacity > kMaxReceiverCapacity) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("ReceiverOptions::capacity is ", options.capacity,
+                     "; give 1 to ", kMaxReceiverCapacity));
+  }
+  auto subscription =
+      std::make_unique<internal::Subscription>(dispatcher_, signals, options);
+  if (absl::Status status = subscription->Enter(); !status.ok()) return status;
+  return SignalReceiver(std::move(subscription));
+}
+
+SignalServiceStats SignalService::stats() const { return dispatcher_->stats(); }
+
+absl::Status SignalService::Verify() const {
+  return kernel_ != nullptr ? kernel_->Verify() : absl::OkStatus();
+}
+
+}  // namespace tocsin

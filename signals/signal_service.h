@@ -1,0 +1,85 @@
+// Hears the signals of this process, on a thread of its own, for any number of
+// receivers.
+//
+//   absl::StatusOr<std::unique_ptr<SignalService>> service =
+//       SignalService::Start();
+//   absl::StatusOr<SignalReceiver> receiver = (*service)->Open({SIGTERM});
+//   absl::StatusOr<SignalEvent> event = receiver->Receive();
+//
+// Start it first in main(); later, and from any thread, is correct too. Only a
+// signal that some receiver is open for is touched at all, and no thread's
+// signal mask but that of the service's own thread: children, debuggers,
+// profilers and crash handlers see nothing of it. The price is that such a
+// signal interrupts the thread that the kernel picks, as a rule the main one:
+// system calls are restarted where SA_RESTART covers them and else fail with
+// EINTR (signal(7) lists both). ScopedSignalBlock avoids that. SIGSTKFLT
+// belongs to the service while it lives.
+//
+// All members may be called from any thread.
+#ifndef TOCSIN_SIGNALS_SIGNAL_SERVICE_H_
+#define TOCSIN_SIGNALS_SIGNAL_SERVICE_H_
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "tocsin/signals/signal_receiver.h"
+#include "tocsin/signals/signal_service_stats.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin {
+
+class FakeSignals;
+
+namespace internal {
+class Dispatcher;
+class KernelSignals;
+}  // namespace internal
+
+class SignalService {
+ public:
+  // Starts the service's thread. At most one service is alive in a process:
+  // kAlreadyExists for a second one. kResourceExhausted if the thread cannot be
+  // created. A child made by fork() may start one of its own.
+  static absl::StatusOr<std::unique_ptr<SignalService>> Start();
+
+  SignalService(const SignalService&) = delete;
+  SignalService& operator=(const SignalService&) = delete;
+
+  // Closes the receivers that are open (what they have queued can still be
+  // received) and joins the thread.
+  ~SignalService();
+
+  // Opens a receiver for `signals`. Every open receiver gets every signal that
+  // it is subscribed to; a slow one delays nobody. From the return of this call
+  // on, each of these signals is received and has no other effect.
+  //
+  // kInvalidArgument, and nothing has changed, if one of the signals cannot be
+  // received (see CheckReceivable()) or an option is out of range.
+  // kFailedPrecondition in a child made by fork(): start a service there.
+  absl::StatusOr<SignalReceiver> Open(const SignalSet& signals,
+                                      ReceiverOptions options = {});
+
+  // What went through the service so far.
+  SignalServiceStats stats() const;
+
+  // OK if our handler is in place for every signal that is being received;
+  // kFailedPrecondition names those for which other code of this process has
+  // installed one since, which now gets them.
+  absl::Status Verify() const;
+
+ private:
+  friend class FakeSignals;
+
+  explicit SignalService(std::shared_ptr<internal::KernelSignals> kernel);
+  // One that is driven by a test and not by the kernel.
+  explicit SignalService(std::shared_ptr<internal::Dispatcher> dispatcher);
+
+  const std::shared_ptr<internal::Dispatcher> dispatcher_;
+  // The same object, if the signals come from the kernel; else null.
+  const std::shared_ptr<internal::KernelSignals> kernel_;
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_SIGNAL_SERVICE_H_

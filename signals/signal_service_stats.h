@@ -1,0 +1,34 @@
+// Counts of what went through a SignalService since its start.
+#ifndef TOCSIN_SIGNALS_SIGNAL_SERVICE_STATS_H_
+#define TOCSIN_SIGNALS_SIGNAL_SERVICE_STATS_H_
+
+#include <cstdint>
+
+namespace tocsin {
+
+struct SignalServiceStats {
+  // Signals taken from the kernel. Those that the kernel merged count once.
+  uint64_t received = 0;
+  // Those of them that came through our handler on another thread. The rest
+  // came to the service's thread directly, because all others block them.
+  uint64_t redirected = 0;
+  // Events put into queues; one signal counts once for each receiver.
+  uint64_t delivered = 0;
+  // Signals merged into an event that was queued already.
+  uint64_t merged = 0;
+  // Real-time signals that a full queue had no room for.
+  uint64_t dropped = 0;
+  // Signals that were sent to the process again because a receiver closed.
+  uint64_t redelivered = 0;
+  // Unread events that a receiver was told to discard.
+  uint64_t discarded = 0;
+  // Closings that found somebody else's handler in the place of ours.
+  uint64_t conflicts = 0;
+  // Signals that arrived as a bare number because the process was at its limit
+  // of pending signals (RLIMIT_SIGPENDING).
+  uint64_t siginfo_lost = 0;
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_SIGNAL_SERVICE_STATS_H_

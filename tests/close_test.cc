@@ -1,0 +1,220 @@
+// What closing a receiver leaves behind. Whatever may end the process runs in a
+// child of the test.
+#include <csignal>
+#include <cstring>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "gtest/gtest.h"
+#include "tests/signal_testing.h"
+#include "tocsin/signals/process.h"
+#include "tocsin/signals/signal_receiver.h"
+#include "tocsin/signals/signal_service.h"
+
+namespace tocsin {
+namespace {
+
+using ::testing::ExitedWithCode;
+using ::testing::KilledBySignal;
+
+std::atomic<int> handled = 0;
+void CountHandled(int) { ++handled; }
+
+bool Same(const struct sigaction& a, const struct sigaction& b) {
+  bool same_mask = true;
+  for (int signum = 1; signum <= SIGRTMAX; ++signum) {
+    same_mask = same_mask && sigismember(&a.sa_mask, signum) ==
+                                 sigismember(&b.sa_mask, signum);
+  }
+  return same_mask && a.sa_handler == b.sa_handler && a.sa_flags == b.sa_flags;
+}
+
+// G07, X8, N1
+TEST(Open, RefusesTheEmptySetAndChangesNothing) {
+  auto service = StartService();
+  EXPECT_TRUE(absl::IsInvalidArgument(service->Open({}).status()));
+}
+
+// G08, G09, X6
+TEST(Open, ABadSignalInTheListLeavesTheOthersUntouched) {
+  auto service = StartService();
+  const struct sigaction before = Disposition(SIGTERM);
+  for (int bad : {SIGKILL, SIGSTOP, 32, 33, SIGSEGV, 0, 65, -1}) {
+    const absl::Status status = service->Open({SIGTERM, bad}).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_TRUE(Same(Disposition(SIGTERM), before)) << bad;
+  }
+  for (int capacity : {0, -1, kMaxReceiverCapacity + 1}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(
+        service->Open({SIGTERM}, {.capacity = capacity}).status()));
+    EXPECT_TRUE(Same(Disposition(SIGTERM), before)) << capacity;
+  }
+}
+
+// G10, X7
+TEST(Close, RestoresTheExactDispositionOnceForADuplicate) {
+  struct sigaction mine {};
+  mine.sa_handler = CountHandled;
+  mine.sa_flags = SA_NODEFER;
+  sigaddset(&mine.sa_mask, SIGUSR2);
+  ASSERT_EQ(sigaction(SIGTERM, &mine, nullptr), 0);
+  const struct sigaction before = Disposition(SIGTERM);
+  auto service = StartService();
+  {
+    SignalReceiver receiver = OpenReceiver(*service, {SIGTERM, SIGTERM});
+    EXPECT_FALSE(Same(Disposition(SIGTERM), before));
+  }
+  EXPECT_TRUE(Same(Disposition(SIGTERM), before));
+  EXPECT_EQ(service->stats().conflicts, 0u);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// G11, X2
+TEST(Close, GivesTheSignalBackToTheHandlerThatWasThere) {
+  SetDisposition(SIGTERM, CountHandled);
+  handled = 0;
+  auto service = StartService();
+  {
+    SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+    SendSelf(SIGTERM);
+    Next(receiver);
+    EXPECT_EQ(handled, 0);
+  }
+  raise(SIGTERM);
+  EXPECT_EQ(handled, 1);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// G12, X9
+TEST(Close, LeavesAHandlerThatCameMeanwhile) {
+  auto service = StartService();
+  {
+    SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+    SetDisposition(SIGTERM, CountHandled);
+    EXPECT_TRUE(absl::IsFailedPrecondition(service->Verify()));
+  }
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, CountHandled);
+  EXPECT_EQ(service->stats().conflicts, 1u);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// X1
+TEST(CloseDeathTest, TheDefaultActionHappensAfterwards) {
+  EXPECT_EXIT(
+      {
+        auto service = StartService();
+        OpenReceiver(*service, {SIGTERM}).Close();
+        Raise(SIGTERM);
+        _exit(0);
+      },
+      KilledBySignal(SIGTERM), "");
+}
+
+// G13: an event that nobody received has its default action.
+TEST(CloseDeathTest, AnUnreadEventIsSentAgain) {
+  EXPECT_EXIT(
+      {
+        auto service = StartService();
+        SignalReceiver witness = OpenReceiver(*service, {SIGUSR1});
+        {
+          SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+          Raise(SIGTERM);
+          Raise(SIGUSR1);
+          Next(witness);
+        }
+        _exit(0);
+      },
+      KilledBySignal(SIGTERM), "");
+}
+
+TEST(CloseDeathTest, AnUnreadEventCanBeDiscarded) {
+  EXPECT_EXIT(
+      {
+        auto service = StartService();
+        ReceiverOptions discard;
+        discard.on_close = ReceiverOptions::OnClose::kDiscard;
+        {
+          SignalReceiver receiver = OpenReceiver(*service, {SIGTERM}, discard);
+          SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
+          Raise(SIGTERM);
+          Next(witness);
+        }
+        _exit(service->stats().discarded == 0 ? 7 : 8);
+      },
+      ExitedWithCode(7), "");
+}
+
+// G15, X3
+TEST(Close, AnIgnoredSignalIsIgnoredAgain) {
+  SetDisposition(SIGTERM, SIG_IGN);
+  auto service = StartService();
+  {
+    SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+    SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
+    SendSelf(SIGTERM);
+    Next(witness);
+    SendSelf(SIGTERM);
+    Next(witness);
+  }
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_IGN);
+  SendSelf(SIGTERM);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// G16
+TEST(Close, AnEventThatAnotherReceiverHasIsNotSentAgain) {
+  SetDisposition(SIGTERM, CountHandled);
+  handled = 0;
+  auto service = StartService();
+  {
+    SignalReceiver other = OpenReceiver(*service, {SIGTERM});
+    {
+      SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+      SendSelf(SIGTERM);
+      while (service->stats().delivered < 2) sched_yield();
+    }
+    EXPECT_EQ(Next(other).count, 1);
+    EXPECT_FALSE(other.TryReceive().has_value());
+  }
+  EXPECT_EQ(handled, 0);
+  EXPECT_EQ(service->stats().redelivered, 0u);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// The converse: what only the closed one had reaches one that opened later.
+TEST(Close, AnEventThatNobodyElseHasGoesToTheReceiversThatAreOpen) {
+  auto service = StartService();
+  std::optional<SignalReceiver> early(OpenReceiver(*service, {SIGRTMIN}));
+  QueueSelf(SIGRTMIN, 42);
+  while (service->stats().delivered < 1) sched_yield();
+  SignalReceiver late = OpenReceiver(*service, {SIGRTMIN});
+  early.reset();
+  const SignalEvent event = Next(late);
+  EXPECT_EQ(event.value->sival_int, 42);
+  EXPECT_EQ(event.cause, SignalEvent::Cause::kQueue);
+  EXPECT_EQ(event.sender->pid, getpid());
+}
+
+// V5: a receiver may outlive its service.
+TEST(Close, AServiceThatEndsClosesItsReceivers) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
+  SendSelf(SIGTERM);
+  Next(witness);
+  service.reset();
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
+  EXPECT_EQ(Next(receiver).signum, SIGTERM);
+  EXPECT_TRUE(absl::IsOutOfRange(receiver.Receive().status()));
+}
+
+// V1
+TEST(SignalService, OnlyOneIsAliveAtATime) {
+  auto service = StartService();
+  EXPECT_TRUE(absl::IsAlreadyExists(SignalService::Start().status()));
+  service.reset();
+  EXPECT_TRUE(SignalService::Start().ok());
+}
+
+}  // namespace
+}  // namespace tocsin

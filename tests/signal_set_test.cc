@@ -1,0 +1,137 @@
+#include "tocsin/signals/signal_set.h"
+
+#include <csignal>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace tocsin {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(SignalSet, IteratesInAscendingOrder) {
+  const SignalSet set({SIGTERM, SIGRTMAX, SIGHUP, SIGTERM});
+  EXPECT_THAT(std::vector<int>(set.begin(), set.end()),
+              ElementsAre(SIGHUP, SIGTERM, SIGRTMAX));
+  EXPECT_EQ(set.size(), 3u);
+  EXPECT_TRUE(SignalSet().begin() == SignalSet().end());
+}
+
+TEST(SignalSet, ContainsWhatWasInsertedAndNotErased) {
+  SignalSet set = SignalSet::Termination();
+  EXPECT_TRUE(set.contains(SIGINT));
+  set.erase(SIGINT);
+  EXPECT_FALSE(set.contains(SIGINT));
+  EXPECT_EQ(set, SignalSet({SIGTERM}));
+  EXPECT_FALSE(set.contains(0));
+  EXPECT_FALSE(set.contains(4096));
+}
+
+// R10
+TEST(SignalName, NamesEveryNumber) {
+  EXPECT_EQ(SignalName(SIGTERM), "SIGTERM");
+  EXPECT_EQ(SignalName(SIGABRT), "SIGABRT");
+  EXPECT_EQ(SignalName(SIGIO), "SIGIO");
+  EXPECT_EQ(SignalName(SIGRTMIN), "SIGRTMIN");
+  EXPECT_EQ(SignalName(SIGRTMIN + 3), "SIGRTMIN+3");
+  EXPECT_EQ(SignalName(SIGRTMAX), "SIGRTMAX");
+  EXPECT_EQ(SignalName(32), "signal 32");
+  EXPECT_EQ(SignalName(0), "signal 0");
+  EXPECT_EQ(SignalName(-1), "signal -1");
+  EXPECT_EQ(SignalName(4096), "signal 4096");
+}
+
+TEST(ParseSignal, ReadsWhatSignalNameWrites) {
+  for (int signum = 1; signum <= SIGRTMAX; ++signum) {
+    if (signum >= 32 && signum < SIGRTMIN) continue;
+    const auto parsed = ParseSignal(SignalName(signum));
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_EQ(*parsed, signum);
+  }
+}
+
+TEST(ParseSignal, ReadsNamesNumbersAndOffsets) {
+  const std::pair<std::string, int> cases[] = {
+      {"TERM", SIGTERM},         {"SIGTERM", SIGTERM},
+      {"sigterm", SIGTERM},      {"15", 15},
+      {"RTMIN+3", SIGRTMIN + 3}, {"SIGRTMIN+0", SIGRTMIN},
+      {"RTMAX-1", SIGRTMAX - 1}, {"SIGRTMAX", SIGRTMAX},
+      {"CLD", SIGCHLD},          {"POLL", SIGPOLL},
+      {"KILL", SIGKILL},
+  };
+  for (const auto& [text, signum] : cases) {
+    const auto parsed = ParseSignal(text);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_EQ(*parsed, signum) << text;
+  }
+}
+
+TEST(ParseSignal, RefusesEverythingElseAndQuotesIt) {
+  for (const char* text :
+       {"",         "SIG",      "FOO",    "0",
+        "-1",       "65",       "4096",   "15x",
+        " 15",      "+15",      "1e1",    "99999999999999999999",
+        "RTMIN-1",  "RTMAX+1",  "RTMIN+", "RTMIN+31",
+        "RTMIN++1", "RTMIN+ 1", "RTMINX", "SIGSIGTERM"}) {
+    const auto parsed = ParseSignal(text);
+    ASSERT_FALSE(parsed.ok()) << text << " was read as " << *parsed;
+    EXPECT_TRUE(absl::IsInvalidArgument(parsed.status()));
+    EXPECT_THAT(std::string(parsed.status().message()),
+                HasSubstr(std::string("\"") + text + "\""));
+  }
+}
+
+// N1, G08
+TEST(CheckReceivable, RefusesByNameAndReason) {
+  const std::pair<int, std::string> cases[] = {
+      {SIGKILL, "SIGKILL cannot be received: the kernel never"},
+      {SIGSTOP, "SIGSTOP cannot be received: the kernel never"},
+      {SIGSEGV, "SIGSEGV cannot be received: it reports a fault"},
+      {SIGBUS, "SIGBUS cannot be received: it reports a fault"},
+      {SIGFPE, "SIGFPE cannot be received: it reports a fault"},
+      {SIGILL, "SIGILL cannot be received: it reports a fault"},
+      {SIGTRAP, "SIGTRAP cannot be received: it reports a fault"},
+      {SIGSYS, "SIGSYS cannot be received: it reports a fault"},
+      {SIGABRT, "SIGABRT cannot be received: abort()"},
+      {SIGTTIN, "SIGTTIN cannot be received: the terminal call"},
+      {SIGTTOU, "SIGTTOU cannot be received: the terminal call"},
+      {SIGSTKFLT, "SIGSTKFLT cannot be received: the signal service"},
+      {32, "signal 32 cannot be received: the C library"},
+      {33, "signal 33 cannot be received: the C library"},
+      {0, "signal 0 cannot be received: signals are numbered"},
+      {-1, "signal -1 cannot be received: signals are numbered"},
+      {65, "signal 65 cannot be received: signals are numbered"},
+      {4096, "signal 4096 cannot be received: signals are numbered"},
+  };
+  for (const auto& [signum, message] : cases) {
+    const absl::Status status = CheckReceivable({SIGTERM, signum});
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << signum;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  }
+}
+
+// X8, G07
+TEST(CheckReceivable, RefusesTheEmptySet) {
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckReceivable({})));
+}
+
+TEST(CheckReceivable, AcceptsAllOthers) {
+  for (int signum :
+       {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM,
+        SIGPROF, SIGXCPU, SIGXFSZ, SIGIO, SIGPWR, SIGWINCH, SIGURG, SIGCONT,
+        SIGCHLD, SIGPIPE, SIGTSTP}) {
+    EXPECT_TRUE(CheckReceivable({signum}).ok()) << SignalName(signum);
+  }
+  for (int signum = SIGRTMIN; signum <= SIGRTMAX; ++signum) {
+    EXPECT_TRUE(CheckReceivable({signum}).ok()) << SignalName(signum);
+  }
+}
+
+}  // namespace
+}  // namespace tocsin
