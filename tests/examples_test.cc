@@ -1,0 +1,79 @@
+// Runs the programs in examples/ and sends them real signals.
+#include <sys/wait.h>
+
+#include <csignal>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/program.h"
+
+namespace tocsin {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+int ExitStatus(int wait_status) {
+  EXPECT_TRUE(WIFEXITED(wait_status)) << "wait status " << wait_status;
+  return WEXITSTATUS(wait_status);
+}
+
+TEST(ReloadAndStop, PrintsALineForEachHangUpAndReturnsAtTermination) {
+  Program program({"examples/reload_and_stop"});
+  program.AwaitHandlers({SIGHUP, SIGTERM});
+  for (int i = 0; i < 2; ++i) {
+    program.Send(SIGHUP);
+    EXPECT_EQ(program.ReadLine(), "Reloading configuration");
+  }
+  program.Send(SIGTERM);
+  EXPECT_EQ(program.ReadAll(), "");
+  EXPECT_EQ(ExitStatus(program.Wait()), 0);
+}
+
+TEST(WatchSignals, ShowsEachSignalWithItsSender) {
+  Program program({"examples/watch_signals", "--count=2"});
+  EXPECT_THAT(program.ReadLine(), StartsWith("Watching process "));
+  EXPECT_THAT(program.ReadLine(), StartsWith("TIME "));
+  program.Send(SIGTERM);
+  EXPECT_THAT(program.ReadLine(),
+              AllOf(HasSubstr(" SIGTERM "), HasSubstr(" user "),
+                    HasSubstr(" " + std::to_string(getpid()) + " "),
+                    HasSubstr(" examples_test")));
+  ASSERT_EQ(sigqueue(program.pid(), SIGRTMIN + 1, sigval{.sival_int = 42}), 0);
+  EXPECT_THAT(
+      program.ReadLine(),
+      AllOf(HasSubstr(" SIGRTMIN+1 "), HasSubstr(" queue "), HasSubstr(" 42")));
+  EXPECT_EQ(program.ReadAll(), "");
+  EXPECT_EQ(ExitStatus(program.Wait()), 0);
+}
+
+TEST(WatchSignals, EndsAtTheSecondInterrupt) {
+  Program program(
+      {"examples/watch_signals", "TERM", "SIGHUP", "RTMIN+1", "10"});
+  EXPECT_THAT(program.ReadLine(), StartsWith("Watching process "));
+  program.AwaitHandlers({SIGINT});
+  // Until it has ended (and is there to be waited for): two that the kernel or
+  // the queue merges are one event.
+  while (!program.HasEnded()) program.Send(SIGINT);
+  EXPECT_EQ(ExitStatus(program.Wait()), 0);
+}
+
+TEST(WatchSignals, RefusesWhatCannotBeReceivedWithOneLine) {
+  for (const char* argument : {"FOO", "KILL", "--count=0", "--verbose"}) {
+    Program program({"examples/watch_signals", argument});
+    EXPECT_THAT(program.ReadLine(), StartsWith("watch_signals: "));
+    EXPECT_EQ(program.ReadAll(), "") << argument;
+    EXPECT_EQ(ExitStatus(program.Wait()), 2) << argument;
+  }
+}
+
+TEST(WatchSignals, ExplainsItself) {
+  Program program({"examples/watch_signals", "--help"});
+  EXPECT_THAT(program.ReadAll(), HasSubstr("--count=N"));
+  EXPECT_EQ(ExitStatus(program.Wait()), 0);
+}
+
+}  // namespace
+}  // namespace tocsin
