@@ -79,10 +79,10 @@ std::ostream& operator<<(std::ostream& out, const SignalEvent& event) {
     out << "uid " << event.sender->uid << ")";
   } else if (event.cause == Cause::kUser || event.cause == Cause::kQueue) {
     out << " from outside of this pid namespace";
+  } else if (event.cause == Cause::kTerminal || event.cause == Cause::kTimer) {
+    out << " from the " << event.cause;
   } else {
-    out << " from ";
-    if (event.cause != Cause::kOther) out << "the ";
-    out << event.cause;
+    out << " from the kernel";
   }
   if (event.fd.has_value()) out << " for fd " << *event.fd;
   if (event.value.has_value()) {

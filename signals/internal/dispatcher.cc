@@ -86,7 +86,7 @@ Dispatcher::Dispatcher(std::optional<absl::Time> fake_time)
     : fake_(fake_time.has_value()),
       fake_now_(fake_time.value_or(absl::InfinitePast())) {}
 
-void Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
+bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
   const int signum = info.signum();
   FutexWakes wakes;
   MutexLock lock(mutex_);
@@ -94,12 +94,14 @@ void Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
   if (redirected) ++stats_.redirected;
   const absl::Time now = fake_ ? fake_now_ : absl::Now();
   const uint32_t arrival = NewArrival();
+  bool subscribed = false;
   for (Subscription* subscription : registered_) {
-    if (subscription->signals_.contains(signum)) {
-      subscription->Enqueue(info, arrival, now, wakes);
-    }
+    if (!subscription->signals_.contains(signum)) continue;
+    subscription->Enqueue(info, arrival, now, wakes);
+    subscribed = true;
   }
   Release(arrival);
+  return subscribed;
 }
 
 absl::Time Dispatcher::Now() const {
@@ -138,6 +140,15 @@ std::vector<RawSiginfo> Dispatcher::Leave(Subscription& subscription) {
   MutexLock lock(mutex_);
   if (Unregister(subscription)) subscription.MarkClosed(wakes);
   return {};
+}
+
+void Dispatcher::CloseAll() {
+  FutexWakes wakes;
+  MutexLock lock(mutex_);
+  for (Subscription* subscription : registered_) {
+    subscription->MarkClosed(wakes);
+  }
+  registered_.clear();
 }
 
 void Dispatcher::Return(const std::vector<RawSiginfo>& signals,

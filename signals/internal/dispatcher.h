@@ -34,8 +34,9 @@ class Dispatcher {
   Dispatcher& operator=(const Dispatcher&) = delete;
   virtual ~Dispatcher() = default;
 
-  // `redirected`: it came through a handler.
-  void Dispatch(const RawSiginfo& info, bool redirected)
+  // False if nobody is subscribed to it. `redirected`: it came through a
+  // handler.
+  bool Dispatch(const RawSiginfo& info, bool redirected)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::Time Now() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -49,6 +50,9 @@ class Dispatcher {
   // Takes it out. Its queue stays. Returns the signals that were on their way
   // to it and must be sent again. Does nothing the second time.
   virtual std::vector<RawSiginfo> Leave(Subscription& subscription);
+
+  // Closes all that are open, for good.
+  void CloseAll() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Sends signals that nobody received to the process again, or discards them.
   void Return(const std::vector<RawSiginfo>& signals,
@@ -89,8 +93,8 @@ class Dispatcher {
   absl::Time fake_now_ ABSL_GUARDED_BY(mutex_);
   // As many as all queues can hold together and one more, made by the
   // subscriptions, so that dispatching allocates nothing.
-  std::vector<Arrival> arrivals_ ABSL_GUARDED_BY(mutex_);
-  std::vector<uint32_t> free_arrivals_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Arrival> arrivals_ ABSL_GUARDED_BY(mutex_){Arrival{}};
+  std::vector<uint32_t> free_arrivals_ ABSL_GUARDED_BY(mutex_){0};
   size_t queue_places_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

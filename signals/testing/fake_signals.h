@@ -1,0 +1,67 @@
+// Signals for tests, without the operating system.
+//
+// Code that takes a SignalService& is given the service of a FakeSignals
+// instead. Its receivers work as real ones do, but for what the test sends and
+// for the time, which stands still until the test moves it:
+//
+//   TEST(Server, ReloadsOnHangUp) {
+//     FakeSignals signals;
+//     Server server(signals.service());
+//     signals.Send(SIGHUP);
+//     EXPECT_EQ(server.reloads(), 1);
+//   }
+//
+// Any number of them may exist, next to a real service too. They touch neither
+// dispositions nor masks. All members may be called from any thread.
+#ifndef TOCSIN_SIGNALS_TESTING_FAKE_SIGNALS_H_
+#define TOCSIN_SIGNALS_TESTING_FAKE_SIGNALS_H_
+
+#include <sys/types.h>
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "tocsin/signals/signal_event.h"
+#include "tocsin/signals/signal_service.h"
+
+namespace tocsin {
+
+class FakeSignals {
+ public:
+  // The clock starts at `now`.
+  explicit FakeSignals(absl::Time now = absl::FromUnixSeconds(1'000'000'000));
+  FakeSignals(const FakeSignals&) = delete;
+  FakeSignals& operator=(const FakeSignals&) = delete;
+  // Receivers may outlive it; they get nothing more.
+  ~FakeSignals();
+
+  // What the code under test takes. Lives as long as this does.
+  SignalService& service() { return *service_; }
+
+  // Hands a signal to every open receiver that is subscribed to it, before it
+  // returns: the receivers merge, order and drop as real ones do. By default it
+  // comes from this process, as by kill(2).
+  // kInvalidArgument for what can never be received, and kNotFound if no open
+  // receiver is subscribed to it: a real one would have its default action.
+  absl::Status Send(int signum);
+
+  // The same, with the cause and all that belongs to it as in `event`. Its
+  // count is ignored: a signal is sent once. Its time is that of the clock.
+  absl::Status Send(const SignalEvent& event);
+
+  // The time by which ReceiveFor() ends and `received_at` is set. Deadlines of
+  // cancel scopes go by the real clock.
+  absl::Time now() const;
+
+  // Moves the time. Threads in ReceiveFor() whose timeout it passes return.
+  void Advance(absl::Duration duration);
+
+ private:
+  const std::shared_ptr<internal::Dispatcher> dispatcher_;
+  const std::unique_ptr<SignalService> service_;
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_TESTING_FAKE_SIGNALS_H_
