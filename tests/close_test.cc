@@ -98,6 +98,31 @@ TEST(Close, LeavesAHandlerThatCameMeanwhile) {
   SetDisposition(SIGTERM, SIG_DFL);
 }
 
+struct sigaction predecessor;
+void CallPredecessor(int signum, siginfo_t* info, void* context) {
+  ++handled;
+  predecessor.sa_sigaction(signum, info, context);
+}
+
+// A handler that calls the one it replaced, ours, goes on doing so after the
+// close.
+TEST(Close, AHandlerThatCallsOursAfterwardsReturns) {
+  handled = 0;
+  auto service = StartService();
+  {
+    SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+    struct sigaction chained {};
+    chained.sa_sigaction = CallPredecessor;
+    chained.sa_flags = SA_SIGINFO;
+    ASSERT_EQ(sigaction(SIGTERM, &chained, &predecessor), 0);
+    raise(SIGTERM);
+    EXPECT_EQ(Next(receiver).signum, SIGTERM);
+  }
+  raise(SIGTERM);
+  EXPECT_EQ(handled, 2);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
 // X1
 TEST(CloseDeathTest, TheDefaultActionHappensAfterwards) {
   EXPECT_EXIT(

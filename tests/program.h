@@ -83,14 +83,6 @@ class Program {
     }
   }
 
-  bool HasEnded() const {
-    siginfo_t info{};
-    EXPECT_EQ(waitid(P_PID, static_cast<id_t>(pid_), &info,
-                     WEXITED | WNOHANG | WNOWAIT),
-              0);
-    return info.si_pid == pid_;
-  }
-
   void Send(int signum) const { EXPECT_EQ(kill(pid_, signum), 0); }
 
   // Its wait status, as of waitpid(2).

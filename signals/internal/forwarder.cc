@@ -62,7 +62,7 @@ struct Shared {
   pid_t process;
   pid_t service_thread;
   int32_t mark;  // si_code of a forwarded signal
-  uint32_t handlers_running;
+  uint32_t handlers_running[kSignals];
   uint64_t siginfo_lost;
   uint8_t forwarded[kSignals];
   uint8_t ignored_before[kSignals];
@@ -231,6 +231,16 @@ TOCSIN_IN_HANDLER void TakeDefaultAction(int signum, uint64_t* info) {
 }
 
 TOCSIN_IN_HANDLER void Handler(int signum, siginfo_t* received, void*) {
+  // A handler that replaced ours may call it as its predecessor, also after we
+  // have closed. Sending the signal again would then bring it back here for
+  // ever.
+#if defined(__x86_64__)
+  const bool called_by_kernel = __builtin_return_address(0) ==
+                                reinterpret_cast<void*>(&tocsin_restore_rt);
+#else
+  const bool called_by_kernel = true;
+#endif
+
   // The padding is zeroed: with a si_code it does not know, the kernel takes
   // nothing else.
   uint64_t info[kFullWords];
@@ -248,13 +258,13 @@ TOCSIN_IN_HANDLER void Handler(int signum, siginfo_t* received, void*) {
   // then waits for the count to be zero. Both orders are sequentially
   // consistent, so either we see that it is cleared, or it sees that we are
   // here.
-  __atomic_fetch_add(&shared.handlers_running, 1, __ATOMIC_SEQ_CST);
+  __atomic_fetch_add(&shared.handlers_running[signum], 1, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&shared.forwarded[signum], __ATOMIC_SEQ_CST)) {
     SendToService(process, signum, info);
-  } else if (signum != kDoorbell) {
+  } else if (signum != kDoorbell && called_by_kernel) {
     SendToProcess(signum, info);
   }
-  __atomic_fetch_sub(&shared.handlers_running, 1, __ATOMIC_SEQ_CST);
+  __atomic_fetch_sub(&shared.handlers_running[signum], 1, __ATOMIC_SEQ_CST);
 }
 
 bool IgnoredBy(const KernelAction& action) {
@@ -324,8 +334,9 @@ void StopForwarding(int signum) {
   __atomic_store_n(&shared.forwarded[signum], uint8_t{0}, __ATOMIC_SEQ_CST);
 }
 
-void AwaitHandlers() {
-  while (__atomic_load_n(&shared.handlers_running, __ATOMIC_SEQ_CST) != 0) {
+void AwaitHandlers(int signum) {
+  while (__atomic_load_n(&shared.handlers_running[signum], __ATOMIC_SEQ_CST) !=
+         0) {
     sched_yield();
   }
 }
@@ -385,7 +396,9 @@ uint64_t LostSiginfoCount() {
 }
 
 void ForgetHandlersAfterFork() {
-  __atomic_store_n(&shared.handlers_running, 0u, __ATOMIC_SEQ_CST);
+  for (uint32_t& count : shared.handlers_running) {
+    __atomic_store_n(&count, 0u, __ATOMIC_SEQ_CST);
+  }
   for (SpillSlot& slot : shared.spilled) {
     __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_SEQ_CST);
   }

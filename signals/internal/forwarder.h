@@ -63,7 +63,7 @@ bool RestoreDisposition(int signum)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 void StopForwarding(int signum)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
-void AwaitHandlers();
+void AwaitHandlers(int signum);
 
 // Whether `signum` is ignored, by the disposition that Forward() found if it is
 // being forwarded.

@@ -113,7 +113,7 @@ void KernelSignals::Stop() {
     }
     RestoreDisposition(kDoorbell);
     StopForwarding(kDoorbell);
-    AwaitHandlers();
+    AwaitHandlers(kDoorbell);
     {
       MutexLock lock(mutex_);
       stopping_ = true;
@@ -185,7 +185,7 @@ std::vector<RawSiginfo> KernelSignals::LeaveLocked(Subscription& subscription) {
   for (int signum : last) StopForwarding(signum);
   if (!last.empty()) {
     // Place 2: these have forwarded theirs now.
-    AwaitHandlers();
+    for (int signum : last) AwaitHandlers(signum);
     // Place 3: the thread takes them out of its pending signals.
     {
       MutexLock lock(mutex_);
