@@ -1,0 +1,52 @@
+// Something that happens once, and that any number of threads wait for.
+//
+// Any member may be called from any thread. The event may be destroyed as soon
+// as a Wait() or is_set() has told that it is set, even if Set() has not
+// returned yet, and nobody else is inside it.
+//
+//   Event ready;
+//   group.Spawn([&] { Load(); ready.Set(); });
+//   if (absl::Status status = ready.Wait(); !status.ok()) return status;
+//
+// What was written before Set() is seen after Wait() returned OK and after
+// is_set() returned true.
+#ifndef TOCSIN_CONCURRENCY_EVENT_H_
+#define TOCSIN_CONCURRENCY_EVENT_H_
+
+#include <atomic>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "tocsin/concurrency/internal/waiter_list.h"
+
+namespace tocsin {
+
+class Event {
+ public:
+  Event() = default;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event();
+
+  // Wakes those who wait and lets all later ones pass. Once is enough, more
+  // does nothing.
+  void Set();
+
+  // Blocks until the event is set. kCancelled or kDeadlineExceeded if the
+  // thread's scope ends the wait first, or had ended when it began.
+  absl::Status Wait();
+
+  bool is_set() const { return set_.load(std::memory_order_acquire); }
+
+ private:
+  struct Waiter;
+
+  absl::Mutex mutex_;
+  std::atomic<bool> set_{false};  // becomes true under mutex_
+  internal::WaiterList<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_CONCURRENCY_EVENT_H_

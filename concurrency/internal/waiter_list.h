@@ -1,0 +1,61 @@
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_WAITER_LIST_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_WAITER_LIST_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "absl/container/inlined_vector.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+
+namespace tocsin::internal {
+
+// Those who wait for something, in the order they came. A waiter lives on the
+// stack of its thread and has the members `Waiter* next` and `Waiter*
+// previous`, null unless it is in a list. The list is guarded by its owner's
+// lock, and so are the waiters in it.
+template <typename Waiter>
+class WaiterList {
+ public:
+  bool empty() const { return first_ == nullptr; }
+  Waiter* first() const { return first_; }
+
+  void Append(Waiter& waiter) {
+    waiter.previous = last_;
+    (last_ != nullptr ? last_->next : first_) = &waiter;
+    last_ = &waiter;
+  }
+
+  void Remove(Waiter& waiter) {
+    (waiter.previous != nullptr ? waiter.previous->next : first_) = waiter.next;
+    (waiter.next != nullptr ? waiter.next->previous : last_) = waiter.previous;
+    waiter.next = waiter.previous = nullptr;
+  }
+
+ private:
+  Waiter* first_ = nullptr;
+  Waiter* last_ = nullptr;
+};
+
+// The system calls that wake sleepers, made when this goes out of scope:
+// declare it before the lock that keeps the sleepers alive.
+class PendingWakes {
+ public:
+  PendingWakes() = default;
+  PendingWakes(const PendingWakes&) = delete;
+  PendingWakes& operator=(const PendingWakes&) = delete;
+  ~PendingWakes() {
+    for (const std::atomic<uint32_t>* word : asleep_) FutexWakeOne(word);
+  }
+
+  void Add(Sleeper& sleeper) {
+    if (const auto* word = sleeper.WakeLater()) asleep_.push_back(word);
+  }
+
+ private:
+  absl::InlinedVector<const std::atomic<uint32_t>*, 8> asleep_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_WAITER_LIST_H_

@@ -1,0 +1,106 @@
+// A capacity limiter: a number of permits that threads take and give back, and
+// wait for while all are in use.
+//
+// Any member may be called from any thread; permits may be given back by
+// another thread than the one that took them. Destroy the semaphore only once
+// no thread is inside it and no Permit is left.
+//
+//   Semaphore connections(8);
+//   absl::StatusOr<Semaphore::Permit> permit = connections.Borrow();
+//   if (!permit.ok()) return permit.status();  // the scope was cancelled
+//   ...                                        // given back with `permit`
+//
+// First come, first served: a thread that wants many permits is not overtaken
+// by others that want few, TryAcquire() included. The one exception is a thread
+// that wants more than the limit: it waits until set_limit() makes it possible,
+// and holds up nobody meanwhile.
+//
+// A wait that is cancelled leaves no trace: it holds no permit afterwards and
+// does not delay those behind it. A permit granted at that very moment counts:
+// Acquire() is OK then.
+#ifndef TOCSIN_CONCURRENCY_SEMAPHORE_H_
+#define TOCSIN_CONCURRENCY_SEMAPHORE_H_
+
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "tocsin/concurrency/internal/waiter_list.h"
+
+namespace tocsin {
+
+class Semaphore {
+ public:
+  // Gives back what it holds when it is destroyed. Moved, never copied.
+  class Permit {
+   public:
+    Permit(Permit&& other) noexcept
+        : semaphore_(std::exchange(other.semaphore_, nullptr)),
+          count_(other.count_) {}
+    Permit& operator=(Permit&& other) noexcept {
+      Permit(std::move(other)).swap(*this);
+      return *this;
+    }
+    ~Permit() {
+      if (semaphore_ != nullptr) semaphore_->Release(count_).IgnoreError();
+    }
+
+   private:
+    friend class Semaphore;
+    Permit(Semaphore* semaphore, int64_t count)
+        : semaphore_(semaphore), count_(count) {}
+    void swap(Permit& other) {
+      std::swap(semaphore_, other.semaphore_);
+      std::swap(count_, other.count_);
+    }
+
+    Semaphore* semaphore_;
+    int64_t count_;
+  };
+
+  // A limit of zero admits nobody until it is raised; one below counts as zero.
+  explicit Semaphore(int64_t limit);
+  Semaphore(const Semaphore&) = delete;
+  Semaphore& operator=(const Semaphore&) = delete;
+
+  // Takes `count` permits, all at once, and blocks until they can be had.
+  // kCancelled or kDeadlineExceeded, and none taken, if the thread's scope ends
+  // the wait first, or had ended when it began. kInvalidArgument for a count
+  // below 1.
+  absl::Status Acquire(int64_t count = 1);
+  absl::StatusOr<Permit> Borrow(int64_t count = 1);
+
+  // Takes them if that is possible now and overtakes nobody.
+  bool TryAcquire(int64_t count = 1);
+  std::optional<Permit> TryBorrow(int64_t count = 1);
+
+  // Gives back what Acquire() or TryAcquire() took. kFailedPrecondition, and
+  // nothing done, if fewer are in use: somebody gives back what he never took.
+  absl::Status Release(int64_t count = 1);
+
+  // A higher limit lets waiters in. A lower one takes nothing from those who
+  // have a permit: nobody is admitted until enough are given back.
+  void set_limit(int64_t limit);
+  int64_t limit() const;
+  int64_t in_use() const;
+
+ private:
+  struct Waiter;
+
+  void Admit(internal::PendingWakes& wakes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool TakeNow(int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  mutable absl::Mutex mutex_;
+  int64_t limit_ ABSL_GUARDED_BY(mutex_);
+  int64_t in_use_ ABSL_GUARDED_BY(mutex_) = 0;
+  internal::WaiterList<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_CONCURRENCY_SEMAPHORE_H_
