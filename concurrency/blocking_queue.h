@@ -1,0 +1,277 @@
+// A closable first-in, first-out queue between threads.
+//
+// Any member may be called from any thread, by any number of producers and
+// consumers at once; destroy the queue only once no thread is inside it.
+//
+//   BlockingQueue<Job> jobs(100);
+//   // Producers:
+//   if (absl::Status status = jobs.Push(std::move(job)); !status.ok()) ...
+//   jobs.Close();  // no more
+//   // Consumers:
+//   for (Job& job : jobs) Run(job);  // ends once closed and drained
+//
+// Every item pushed is popped once or still there. A Pop() that is cancelled or
+// runs into a deadline takes nothing; one that was given an item in the same
+// moment returns the item. A Push() that fails leaves its argument as it was.
+// Those who wait are served in the order they came, and an item that a waiting
+// Pop() was given cannot be taken by another.
+//
+// Both observe the thread's cancel scope: kCancelled or kDeadlineExceeded, at
+// once if the scope had ended before the call, though there be an item or room.
+// Give the scope a deadline for a Pop() with a timeout.
+//
+// The move constructor of T, and the destructor of a T moved from, run under
+// the queue's lock: they must not throw, nor use the queue. Items left over are
+// destroyed with the queue.
+#ifndef TOCSIN_CONCURRENCY_BLOCKING_QUEUE_H_
+#define TOCSIN_CONCURRENCY_BLOCKING_QUEUE_H_
+
+#include <cstddef>
+#include <deque>
+#include <iterator>
+#include <optional>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/waiter_list.h"
+
+namespace tocsin {
+
+template <typename T>
+class BlockingQueue {
+ public:
+  class Iterator;
+
+  static constexpr size_t kUnbounded = static_cast<size_t>(-1);
+
+  // Holds up to `capacity` items. With none, a Push() waits for the Pop() that
+  // takes its item.
+  explicit BlockingQueue(size_t capacity = kUnbounded) : capacity_(capacity) {}
+  BlockingQueue(const BlockingQueue&) = delete;
+  BlockingQueue& operator=(const BlockingQueue&) = delete;
+
+  // Blocks while the queue is full. kFailedPrecondition once it is closed, also
+  // for those who wait then.
+  absl::Status Push(T&& item);
+  absl::Status Push(const T& item) { return Push(T(item)); }
+
+  // False, and the item left as it was, if the queue is full or closed.
+  bool TryPush(T&& item);
+  bool TryPush(const T& item) { return TryPush(T(item)); }
+
+  // Blocks while the queue is empty. kOutOfRange once it is closed and drained.
+  absl::StatusOr<T> Pop();
+
+  // Nothing if the queue is empty.
+  std::optional<T> TryPop();
+
+  // Refuses all further pushes; what is in the queue can still be popped. Again
+  // does nothing.
+  void Close();
+
+  // The number of items that a Pop() would not wait for.
+  size_t size() const;
+
+  // Blocking iteration, by several threads at once too: each item goes to one
+  // of them. It ends when Pop() fails: closed and drained, or the thread's
+  // scope has ended, which CheckCancelled() tells.
+  Iterator begin() { return Iterator(this); }
+  std::default_sentinel_t end() const { return {}; }
+
+ private:
+  // Those who wait live on the stacks of their threads. A Popper is out of the
+  // list once it has an item, a Pusher once its item is taken, and either once
+  // the queue is closed. While Poppers wait there is no item, and while Pushers
+  // wait no room.
+  struct Popper {
+    std::optional<T> item;
+    bool refused = false;
+    internal::Sleeper sleeper;
+    Popper* next = nullptr;
+    Popper* previous = nullptr;
+  };
+  struct Pusher {
+    explicit Pusher(T& pushed) : item(&pushed) {}
+
+    T* const item;
+    bool taken = false;
+    bool refused = false;
+    internal::Sleeper sleeper;
+    Pusher* next = nullptr;
+    Pusher* previous = nullptr;
+  };
+
+  static absl::Status Closed() {
+    return absl::FailedPreconditionError("the queue is closed");
+  }
+  static absl::Status Drained() {
+    return absl::OutOfRangeError("the queue is closed and drained");
+  }
+
+  bool Put(T& item, internal::PendingWakes& wakes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<T> Take(internal::PendingWakes& wakes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  template <typename Waiter>
+  static void Refuse(internal::WaiterList<Waiter>& waiters,
+                     internal::PendingWakes& wakes) {
+    while (Waiter* waiter = waiters.first()) {
+      waiter->refused = true;
+      waiters.Remove(*waiter);
+      wakes.Add(waiter->sleeper);
+    }
+  }
+
+  const size_t capacity_;
+  mutable absl::Mutex mutex_;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<T> items_ ABSL_GUARDED_BY(mutex_);
+  internal::WaiterList<Popper> poppers_ ABSL_GUARDED_BY(mutex_);
+  internal::WaiterList<Pusher> pushers_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Holds the item it stands at.
+template <typename T>
+class BlockingQueue<T>::Iterator {
+ public:
+  using value_type = T;
+  using difference_type = std::ptrdiff_t;
+
+  explicit Iterator(BlockingQueue* queue) : queue_(queue) { ++*this; }
+
+  T& operator*() const { return *item_; }
+  Iterator& operator++() {
+    item_.reset();
+    absl::StatusOr<T> item = queue_->Pop();
+    if (item.ok()) item_.emplace(*std::move(item));
+    return *this;
+  }
+  void operator++(int) { ++*this; }
+  friend bool operator==(const Iterator& iterator, std::default_sentinel_t) {
+    return !iterator.item_.has_value();
+  }
+
+ private:
+  BlockingQueue* queue_;
+  mutable std::optional<T> item_;
+};
+
+template <typename T>
+bool BlockingQueue<T>::Put(T& item, internal::PendingWakes& wakes) {
+  if (closed_) return false;
+  if (Popper* popper = poppers_.first()) {
+    popper->item.emplace(std::move(item));
+    poppers_.Remove(*popper);
+    wakes.Add(popper->sleeper);
+    return true;
+  }
+  if (items_.size() >= capacity_) return false;
+  items_.push_back(std::move(item));
+  return true;
+}
+
+template <typename T>
+std::optional<T> BlockingQueue<T>::Take(internal::PendingWakes& wakes) {
+  std::optional<T> item;
+  if (!items_.empty()) {
+    item.emplace(std::move(items_.front()));
+    items_.pop_front();
+  }
+  if (Pusher* pusher = pushers_.first()) {
+    if (item.has_value()) {
+      items_.push_back(std::move(*pusher->item));
+    } else {  // a queue without capacity
+      item.emplace(std::move(*pusher->item));
+    }
+    pusher->taken = true;
+    pushers_.Remove(*pusher);
+    wakes.Add(pusher->sleeper);
+  }
+  return item;
+}
+
+template <typename T>
+absl::Status BlockingQueue<T>::Push(T&& item) {
+  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  Pusher self(item);
+  {
+    internal::PendingWakes wakes;
+    internal::MutexLock lock(mutex_);
+    if (Put(item, wakes)) return absl::OkStatus();
+    if (closed_) return Closed();
+    pushers_.Append(self);
+  }
+  while (true) {
+    absl::Status status = self.sleeper.Sleep();
+    internal::MutexLock lock(mutex_);
+    if (self.taken) return absl::OkStatus();
+    if (self.refused) return Closed();
+    if (!status.ok()) {
+      pushers_.Remove(self);
+      return status;
+    }
+  }
+}
+
+template <typename T>
+bool BlockingQueue<T>::TryPush(T&& item) {
+  internal::PendingWakes wakes;
+  internal::MutexLock lock(mutex_);
+  return Put(item, wakes);
+}
+
+template <typename T>
+absl::StatusOr<T> BlockingQueue<T>::Pop() {
+  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  Popper self;
+  {
+    internal::PendingWakes wakes;
+    internal::MutexLock lock(mutex_);
+    if (std::optional<T> item = Take(wakes)) return *std::move(item);
+    if (closed_) return Drained();
+    poppers_.Append(self);
+  }
+  while (true) {
+    absl::Status status = self.sleeper.Sleep();
+    internal::MutexLock lock(mutex_);
+    if (self.item.has_value()) return *std::move(self.item);
+    if (self.refused) return Drained();
+    if (!status.ok()) {
+      poppers_.Remove(self);
+      return status;
+    }
+  }
+}
+
+template <typename T>
+std::optional<T> BlockingQueue<T>::TryPop() {
+  internal::PendingWakes wakes;
+  internal::MutexLock lock(mutex_);
+  return Take(wakes);
+}
+
+template <typename T>
+void BlockingQueue<T>::Close() {
+  internal::PendingWakes wakes;
+  internal::MutexLock lock(mutex_);
+  closed_ = true;
+  Refuse(poppers_, wakes);
+  Refuse(pushers_, wakes);
+}
+
+template <typename T>
+size_t BlockingQueue<T>::size() const {
+  internal::MutexLock lock(mutex_);
+  return items_.size();
+}
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_CONCURRENCY_BLOCKING_QUEUE_H_

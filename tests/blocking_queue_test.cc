@@ -1,0 +1,400 @@
+#include "tocsin/concurrency/blocking_queue.h"
+
+#include <atomic>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/tests/scoped_thread.h"
+
+namespace tocsin {
+namespace {
+
+static_assert(std::input_iterator<BlockingQueue<int>::Iterator>);
+
+// AnyIO channel: send then receive without waiting. Trio channels: infinite
+// capacity
+TEST(BlockingQueue, GivesItemsInTheOrderTheyCame) {
+  BlockingQueue<int> queue;
+  for (int i = 0; i < 10'000; ++i) ASSERT_TRUE(queue.Push(i).ok());
+  EXPECT_EQ(queue.size(), 10'000u);
+  for (int i = 0; i < 10'000; ++i) ASSERT_EQ(queue.Pop().value(), i);
+  EXPECT_EQ(queue.size(), 0u);
+  EXPECT_EQ(queue.TryPop(), std::nullopt);
+}
+
+// Trio channels: buffer of two, would-block
+TEST(BlockingQueue, TakesNoMoreThanItsCapacity) {
+  BlockingQueue<std::unique_ptr<int>> queue(2);
+  EXPECT_TRUE(queue.TryPush(std::make_unique<int>(1)));
+  EXPECT_TRUE(queue.TryPush(std::make_unique<int>(2)));
+  auto third = std::make_unique<int>(3);
+  EXPECT_FALSE(queue.TryPush(std::move(third)));
+  ASSERT_NE(third, nullptr);  // left as it was
+  EXPECT_EQ(*queue.TryPop().value(), 1);
+  EXPECT_TRUE(queue.TryPush(std::move(third)));
+  EXPECT_EQ(queue.size(), 2u);
+}
+
+// AnyIO channel: receive then send
+TEST(BlockingQueue, PopWaitsForAnItem) {
+  BlockingQueue<std::unique_ptr<int>> queue;
+  ScopedThread popper([&] { EXPECT_EQ(**queue.Pop(), 7); });
+  popper.AwaitAsleep();
+  EXPECT_TRUE(queue.Push(std::make_unique<int>(7)).ok());
+}
+
+// AnyIO channel: send unblocked by a non-waiting receive
+TEST(BlockingQueue, PushWaitsForRoom) {
+  BlockingQueue<std::string> queue(1);
+  ASSERT_TRUE(queue.Push("first").ok());
+  ScopedThread pusher([&] { EXPECT_TRUE(queue.Push("second").ok()); });
+  pusher.AwaitAsleep();
+  EXPECT_EQ(queue.size(), 1u);
+  EXPECT_EQ(queue.TryPop(), "first");
+  EXPECT_EQ(queue.TryPop(), "second");  // moved in by the pop before
+  pusher.Join();
+}
+
+TEST(BlockingQueue, WithoutCapacityAPushWaitsForItsPop) {
+  BlockingQueue<std::unique_ptr<int>> queue(0);
+  EXPECT_FALSE(queue.TryPush(std::make_unique<int>(0)));
+  EXPECT_EQ(queue.TryPop(), std::nullopt);
+  {
+    ScopedThread pusher(
+        [&] { EXPECT_TRUE(queue.Push(std::make_unique<int>(1)).ok()); });
+    EXPECT_EQ(*queue.Pop().value(), 1);
+  }
+  ScopedThread popper([&] { EXPECT_EQ(*queue.Pop().value(), 2); });
+  popper.AwaitAsleep();
+  EXPECT_TRUE(queue.TryPush(std::make_unique<int>(2)));
+}
+
+// Trio channels: a waiting receiver owns the item that woke it
+TEST(BlockingQueue, AnItemGivenToAWaitingPopCannotBeTakenByAnother) {
+  BlockingQueue<int> queue;
+  int item = 0;
+  ScopedThread popper([&] { item = queue.Pop().value(); });
+  popper.AwaitAsleep();
+  ASSERT_TRUE(queue.Push(1).ok());
+  EXPECT_EQ(queue.TryPop(), std::nullopt);
+  popper.Join();
+  EXPECT_EQ(item, 1);
+}
+
+TEST(BlockingQueue, ServesThoseWhoWaitInTheOrderTheyCame) {
+  BlockingQueue<int> queue;
+  std::vector<int> got(4);
+  std::vector<std::unique_ptr<ScopedThread>> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.push_back(std::make_unique<ScopedThread>(
+        [&, i] { got[i] = queue.Pop().value(); }));
+    threads.back()->AwaitAsleep();
+  }
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(queue.Push(i).ok());
+  threads.clear();
+  EXPECT_EQ(got, (std::vector<int>{0, 1, 2, 3}));
+
+  BlockingQueue<int> full(1);
+  ASSERT_TRUE(full.Push(0).ok());
+  for (int i = 1; i < 4; ++i) {
+    threads.push_back(std::make_unique<ScopedThread>(
+        [&, i] { EXPECT_TRUE(full.Push(i).ok()); }));
+    threads.back()->AwaitAsleep();
+  }
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(full.TryPop(), i);
+  threads.clear();
+}
+
+// AnyIO channel: receive after close drains then ends. Trio channels: close,
+// end after drain, double close harmless
+TEST(BlockingQueue, AClosedQueueDrainsThenEnds) {
+  BlockingQueue<int> queue;
+  ASSERT_TRUE(queue.Push(1).ok());
+  ASSERT_TRUE(queue.Push(2).ok());
+  queue.Close();
+  queue.Close();
+  EXPECT_TRUE(absl::IsFailedPrecondition(queue.Push(3)));
+  EXPECT_FALSE(queue.TryPush(3));
+  EXPECT_EQ(queue.Pop().value(), 1);
+  EXPECT_EQ(queue.TryPop(), 2);
+  EXPECT_TRUE(absl::IsOutOfRange(queue.Pop().status()));
+  EXPECT_TRUE(absl::IsOutOfRange(queue.Pop().status()));
+  EXPECT_EQ(queue.TryPop(), std::nullopt);
+}
+
+// AnyIO channel: close under a blocked receiver and sender. Trio channels: all
+// close states latched
+TEST(BlockingQueue, CloseEndsThoseWhoWait) {
+  BlockingQueue<int> empty;
+  absl::Status popped[2];
+  ScopedThread first([&] { popped[0] = empty.Pop().status(); });
+  ScopedThread second([&] { popped[1] = empty.Pop().status(); });
+  first.AwaitAsleep();
+  second.AwaitAsleep();
+  empty.Close();
+  first.Join();
+  second.Join();
+  EXPECT_TRUE(absl::IsOutOfRange(popped[0]));
+  EXPECT_TRUE(absl::IsOutOfRange(popped[1]));
+
+  BlockingQueue<std::unique_ptr<int>> full(1);
+  ASSERT_TRUE(full.Push(std::make_unique<int>(1)).ok());
+  auto item = std::make_unique<int>(2);
+  absl::Status pushed;
+  ScopedThread pusher([&] { pushed = full.Push(std::move(item)); });
+  pusher.AwaitAsleep();
+  full.Close();
+  pusher.Join();
+  EXPECT_TRUE(absl::IsFailedPrecondition(pushed));
+  EXPECT_NE(item, nullptr);
+  EXPECT_EQ(*full.Pop().value(), 1);
+  EXPECT_TRUE(absl::IsOutOfRange(full.Pop().status()));
+}
+
+// AnyIO channel: iterate
+TEST(BlockingQueue, IteratesUntilClosed) {
+  BlockingQueue<std::unique_ptr<int>> queue(1);
+  std::vector<int> got;
+  ScopedThread consumer([&] {
+    for (std::unique_ptr<int>& item : queue) got.push_back(*item);
+  });
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(queue.Push(std::make_unique<int>(i)).ok());
+  }
+  queue.Close();
+  consumer.Join();
+  ASSERT_EQ(got.size(), 100u);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(got[i], i);
+}
+
+TEST(BlockingQueue, IterationEndsWithTheScope) {
+  BlockingQueue<int> queue;
+  absl::Status after;
+  ScopedThread consumer([&] {
+    for (int item : queue) ADD_FAILURE() << item;
+    after = CheckCancelled();
+  });
+  consumer.AwaitAsleep();
+  consumer.scope().Cancel();
+  consumer.Join();
+  EXPECT_TRUE(absl::IsCancelled(after));
+}
+
+// An iterator that waits for the next item has let go of the last.
+TEST(BlockingQueue, IterationKeepsNoItemWhileItWaits) {
+  BlockingQueue<std::shared_ptr<int>> queue;
+  auto item = std::make_shared<int>(1);
+  ASSERT_TRUE(queue.Push(item).ok());
+  ScopedThread consumer([&] {
+    for (std::shared_ptr<int>& popped : queue) EXPECT_EQ(*popped, 1);
+  });
+  while (item.use_count() > 1) std::this_thread::yield();
+  queue.Close();
+}
+
+// AnyIO channel: receive or send in a cancelled scope loses and delivers
+// nothing
+TEST(BlockingQueue, InACancelledScopeNothingIsPushedOrPopped) {
+  BlockingQueue<std::unique_ptr<int>> queue(2);
+  ASSERT_TRUE(queue.Push(std::make_unique<int>(1)).ok());
+  {
+    CancelScope scope;
+    scope.Cancel();
+    auto item = std::make_unique<int>(2);
+    EXPECT_TRUE(absl::IsCancelled(queue.Push(std::move(item))));
+    EXPECT_NE(item, nullptr);
+    EXPECT_TRUE(absl::IsCancelled(queue.Pop().status()));
+    EXPECT_EQ(queue.size(), 1u);
+  }
+  EXPECT_EQ(*queue.Pop().value(), 1);
+}
+
+// AnyIO channel: cancel of receive and of send
+TEST(BlockingQueue, CancelEndsThoseWhoWaitAndLeavesNoTrace) {
+  BlockingQueue<std::unique_ptr<int>> queue(1);
+  absl::Status popped;
+  ScopedThread popper([&] { popped = queue.Pop().status(); });
+  popper.AwaitAsleep();
+  popper.scope().Cancel(absl::CancelledError("enough"));
+  popper.Join();
+  EXPECT_EQ(popped, absl::CancelledError("enough"));
+
+  ASSERT_TRUE(queue.Push(std::make_unique<int>(1)).ok());
+  auto item = std::make_unique<int>(2);
+  absl::Status pushed;
+  ScopedThread pusher([&] { pushed = queue.Push(std::move(item)); });
+  pusher.AwaitAsleep();
+  pusher.scope().Cancel();
+  pusher.Join();
+  EXPECT_TRUE(absl::IsCancelled(pushed));
+  EXPECT_NE(item, nullptr);
+  EXPECT_EQ(*queue.Pop().value(), 1);
+  EXPECT_EQ(queue.size(), 0u);
+}
+
+TEST(BlockingQueue, ADeadlineGivesPopATimeout) {
+  BlockingQueue<int> queue;
+  CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(queue.Pop().status()));
+}
+
+// AnyIO channel: cancel while an item is being handed over keeps the item
+TEST(BlockingQueue, APopThatRacesWithCancelLosesNothing) {
+  BlockingQueue<int> queue;
+  int popped_by_racer = 0;
+  for (int i = 0; i < 500; ++i) {
+    absl::StatusOr<int> item;
+    ScopedThread popper([&] { item = queue.Pop(); });
+    if (i % 2 == 0) popper.AwaitAsleep();
+    std::thread pusher([&] { EXPECT_TRUE(queue.Push(i).ok()); });
+    popper.scope().Cancel();
+    popper.Join();
+    pusher.join();
+    if (item.ok()) {
+      EXPECT_EQ(*item, i);
+      EXPECT_EQ(queue.TryPop(), std::nullopt);
+      ++popped_by_racer;
+    } else {
+      EXPECT_EQ(queue.TryPop(), i);
+    }
+  }
+  EXPECT_LE(popped_by_racer, 500);
+}
+
+// Handed over and cancelled before the popper could run: the item counts.
+TEST(BlockingQueue, AnItemHandedOverIsReturnedThoughTheScopeIsCancelled) {
+  BlockingQueue<int> queue;
+  absl::StatusOr<int> item;
+  ScopedThread popper([&] { item = queue.Pop(); });
+  popper.AwaitAsleep();
+  ASSERT_TRUE(queue.Push(1).ok());
+  popper.scope().Cancel();
+  popper.Join();
+  EXPECT_EQ(item.value(), 1);
+}
+
+TEST(BlockingQueue, APushThatRacesWithCancelIsDoneOrNot) {
+  BlockingQueue<std::unique_ptr<int>> queue(1);
+  for (int i = 0; i < 300; ++i) {
+    ASSERT_TRUE(queue.Push(std::make_unique<int>(-1)).ok());
+    auto item = std::make_unique<int>(i);
+    absl::Status status;
+    ScopedThread pusher([&] { status = queue.Push(std::move(item)); });
+    if (i % 2 == 0) pusher.AwaitAsleep();
+    std::thread popper([&] { EXPECT_EQ(*queue.Pop().value(), -1); });
+    pusher.scope().Cancel();
+    pusher.Join();
+    popper.join();
+    EXPECT_EQ(status.ok(), item == nullptr) << status;
+    std::optional<std::unique_ptr<int>> left = queue.TryPop();
+    ASSERT_EQ(left.has_value(), status.ok());
+    if (left.has_value()) {
+      EXPECT_EQ(**left, i);
+    }
+  }
+}
+
+// Trio channels: several producers and consumers. Every item pushed comes out
+// once, though consumers and producers are cancelled all the time.
+TEST(BlockingQueue, AccountsForEveryItemWhileWaitsAreCancelled) {
+  for (size_t capacity :
+       {size_t{0}, size_t{1}, size_t{16}, BlockingQueue<int>::kUnbounded}) {
+    constexpr int kProducers = 3;
+    constexpr int kConsumers = 3;
+    constexpr int kEach = 2000;
+    BlockingQueue<std::unique_ptr<int>> queue(capacity);
+    std::vector<std::atomic<int>> seen(kProducers * kEach);
+    std::atomic<bool> over{false};
+
+    // Each wait is in a scope that a third thread may cancel under it. The
+    // mutex keeps the scope alive meanwhile.
+    struct Cancellable {
+      absl::Mutex mutex;
+      CancelScope* scope = nullptr;
+    };
+    std::vector<Cancellable> targets(kProducers + kConsumers);
+    auto in_scope = [](Cancellable& target, auto body) {
+      CancelScope scope;
+      {
+        internal::MutexLock lock(target.mutex);
+        target.scope = &scope;
+      }
+      body();
+      internal::MutexLock lock(target.mutex);
+      target.scope = nullptr;
+    };
+
+    std::vector<std::thread> producers;
+    for (int p = 0; p < kProducers; ++p) {
+      producers.emplace_back([&, p] {
+        for (int i = 0; i < kEach; ++i) {
+          auto item = std::make_unique<int>(p * kEach + i);
+          while (item != nullptr) {
+            in_scope(targets[p], [&] {
+              absl::Status status = queue.Push(std::move(item));
+              EXPECT_EQ(status.ok(), item == nullptr);
+            });
+          }
+        }
+      });
+    }
+    std::vector<std::thread> consumers;
+    for (int c = 0; c < kConsumers; ++c) {
+      consumers.emplace_back([&, c] {
+        bool drained = false;
+        while (!drained) {
+          in_scope(targets[kProducers + c], [&] {
+            absl::StatusOr<std::unique_ptr<int>> item = queue.Pop();
+            if (item.ok()) {
+              ++seen[**item];
+            } else {
+              drained = absl::IsOutOfRange(item.status());
+              EXPECT_TRUE(drained || absl::IsCancelled(item.status()));
+            }
+          });
+        }
+      });
+    }
+    std::thread canceller([&] {
+      while (!over) {
+        for (Cancellable& target : targets) {
+          internal::MutexLock lock(target.mutex);
+          if (target.scope != nullptr) target.scope->Cancel();
+        }
+        std::this_thread::yield();
+      }
+    });
+    for (std::thread& thread : producers) thread.join();
+    queue.Close();
+    for (std::thread& thread : consumers) thread.join();
+    over = true;
+    canceller.join();
+    for (std::atomic<int>& count : seen) ASSERT_EQ(count, 1);
+  }
+}
+
+TEST(BlockingQueue, DestroysWhatIsLeft) {
+  auto item = std::make_shared<int>(1);
+  {
+    BlockingQueue<std::shared_ptr<int>> queue;
+    ASSERT_TRUE(queue.Push(item).ok());
+    EXPECT_EQ(item.use_count(), 2);
+  }
+  EXPECT_EQ(item.use_count(), 1);
+}
+
+}  // namespace
+}  // namespace tocsin
