@@ -325,7 +325,10 @@ namespace internal {
 ABSL_CONST_INIT absl::Mutex scope_tree_mutex(absl::kConstInit);
 
 Sleeper::Sleeper(absl::Time timeout)
-    : scope_(current_scope), timeout_(timeout) {}
+    : scope_(current_scope), timeout_(timeout), call_(nullptr) {}
+
+Sleeper::Sleeper(BlockingCall& call)
+    : scope_(current_scope), timeout_(absl::InfiniteFuture()), call_(&call) {}
 
 Sleeper::~Sleeper() {
   if (!joined_) return;
@@ -359,7 +362,11 @@ absl::Status Sleeper::Sleep() {
   uint32_t awake = kAwake;
   if (word_.compare_exchange_strong(awake, kAsleep,
                                     std::memory_order_acq_rel)) {
-    FutexWait(word_, kAsleep, until);
+    if (call_ == nullptr) {
+      FutexWait(word_, kAsleep, until);
+    } else {
+      call_->Block(*this, until);
+    }
   }
   word_.exchange(kAwake, std::memory_order_acq_rel);
   return absl::OkStatus();

@@ -32,10 +32,30 @@
 
 namespace tocsin::internal {
 
+class Sleeper;
+
+// What a sleeper sleeps in where its own futex will not do: poll(2), the queue
+// of an absl::Mutex. Outlives its sleeper, which must be woken by nobody but
+// its scope.
+class BlockingCall {
+ public:
+  // Blocks the thread until `until` at the latest, or Interrupt(), also one
+  // that was there first: sleeper.woken() is true then.
+  virtual void Block(const Sleeper& sleeper, absl::Time until) = 0;
+
+  // Called by other threads, which hold scope_tree_mutex: takes no lock and
+  // does not wait. May come too late, then the next Block() ends early.
+  virtual void Interrupt() = 0;
+
+ protected:
+  ~BlockingCall() = default;
+};
+
 class Sleeper {
  public:
   // Sleeps in the thread's current scope, until `timeout` at the latest.
   explicit Sleeper(absl::Time timeout = absl::InfiniteFuture());
+  explicit Sleeper(BlockingCall& call);
   Sleeper(const Sleeper&) = delete;
   Sleeper& operator=(const Sleeper&) = delete;
   ~Sleeper();
@@ -55,10 +75,16 @@ class Sleeper {
   // FutexWakeOne() once the lock that keeps the sleeper alive is released.
   // Null where none is needed.
   [[nodiscard]] const std::atomic<uint32_t>* WakeLater() {
-    return word_.exchange(kWoken, std::memory_order_acq_rel) == kAsleep
-               ? &word_
-               : nullptr;
+    if (word_.exchange(kWoken, std::memory_order_acq_rel) != kAsleep) {
+      return nullptr;
+    }
+    if (call_ == nullptr) return &word_;
+    call_->Interrupt();
+    return nullptr;
   }
+
+  // Whether a wake-up came since the last Sleep().
+  bool woken() const { return word_.load(std::memory_order_acquire) == kWoken; }
 
  private:
   friend class tocsin::CancelScope;
@@ -69,6 +95,7 @@ class Sleeper {
   std::atomic<uint32_t> word_{kAwake};
   const CancelScope* const scope_;
   const absl::Time timeout_;
+  BlockingCall* const call_;
   bool joined_ = false;  // only its own thread looks
   Sleeper* next_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;

@@ -1,0 +1,119 @@
+#include "tocsin/concurrency/wait.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <ctime>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+
+namespace tocsin {
+
+absl::Status SleepFor(absl::Duration duration) {
+  return SleepUntil(absl::Now() + duration);
+}
+
+absl::Status SleepUntil(absl::Time time) {
+  internal::Sleeper sleeper(time);
+  while (true) {
+    if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+    if (time <= absl::Now()) return absl::OkStatus();
+    sleeper.Sleep().IgnoreError();
+  }
+}
+
+namespace {
+
+std::string Failed(const char* call, int fd, int error) {
+  return absl::StrCat(call, " for PollFd() of file descriptor ", fd, ": ",
+                      std::strerror(error));
+}
+
+// Woken through an eventfd of its own, which costs two system calls next to a
+// sleep, and spares a descriptor for each thread that ever polled and care for
+// those descriptors in a forked child.
+class PollCall final : public internal::BlockingCall {
+ public:
+  PollCall(int fd, short events)
+      : fds_{{.fd = fd, .events = events, .revents = 0},
+             {.fd = -1, .events = POLLIN, .revents = 0}} {}
+  ~PollCall() {
+    if (fds_[1].fd >= 0) close(fds_[1].fd);
+  }
+
+  absl::Status OpenDoorbell() {
+    fds_[1].fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fds_[1].fd >= 0) return absl::OkStatus();
+    return absl::ResourceExhaustedError(Failed("eventfd", fds_[0].fd, errno));
+  }
+
+  void Poll(absl::Duration timeout) {
+    timespec left;
+    if (timeout != absl::InfiniteDuration()) left = absl::ToTimespec(timeout);
+    const int ready =
+        ppoll(fds_, 2, timeout == absl::InfiniteDuration() ? nullptr : &left,
+              nullptr);
+    if (ready < 0 && errno != EINTR) error_ = errno;
+    if (ready > 0 && fds_[1].revents != 0) {
+      uint64_t rings;
+      [[maybe_unused]] ssize_t size = read(fds_[1].fd, &rings, sizeof(rings));
+    }
+  }
+
+  bool over() const { return error_ != 0 || fds_[0].revents != 0; }
+
+  absl::StatusOr<short> Result() const {
+    if (error_ != 0) {
+      return absl::InternalError(Failed("ppoll", fds_[0].fd, error_));
+    }
+    if ((fds_[0].revents & POLLNVAL) != 0) {
+      return absl::InvalidArgumentError(Failed("ppoll", fds_[0].fd, EBADF));
+    }
+    return fds_[0].revents;
+  }
+
+  void Block(const internal::Sleeper&, absl::Time until) override {
+    Poll(std::max(until - absl::Now(), absl::ZeroDuration()));
+  }
+
+  void Interrupt() override {
+    const uint64_t ring = 1;
+    [[maybe_unused]] ssize_t size = write(fds_[1].fd, &ring, sizeof(ring));
+  }
+
+ private:
+  pollfd fds_[2];
+  int error_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<short> PollFd(int fd, short events) {
+  if (fd < 0) {  // which poll(2) would ignore
+    return absl::InvalidArgumentError(Failed("ppoll", fd, EBADF));
+  }
+  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  PollCall call(fd, events);
+  call.Poll(absl::ZeroDuration());
+  if (call.over()) return call.Result();
+  if (internal::ScopeEntry::Current() != nullptr) {
+    if (absl::Status status = call.OpenDoorbell(); !status.ok()) return status;
+  }
+  internal::Sleeper sleeper(call);
+  while (true) {
+    absl::Status status = sleeper.Sleep();
+    if (call.over()) return call.Result();
+    if (!status.ok()) return status;
+  }
+}
+
+}  // namespace tocsin

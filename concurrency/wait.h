@@ -1,0 +1,56 @@
+// Waits that end when the thread's cancel scope is cancelled.
+//
+// Each may be called from any thread and blocks the calling one. Each looks at
+// the scope first: in one that is cancelled already it returns at once, having
+// done and consumed nothing. OK means that what was waited for is there, also
+// if the scope was cancelled in the same moment; kCancelled that the scope was
+// cancelled; kDeadlineExceeded that its deadline passed.
+//
+//   while (true) {
+//     absl::StatusOr<short> ready = PollFd(socket, POLLIN);
+//     if (!ready.ok()) return ready.status();
+//     ...
+//   }
+//
+// Event and Semaphore come with this header; a queue is in blocking_queue.h.
+#ifndef TOCSIN_CONCURRENCY_WAIT_H_
+#define TOCSIN_CONCURRENCY_WAIT_H_
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/event.h"
+#include "tocsin/concurrency/semaphore.h"
+
+namespace tocsin {
+
+// OK once the time has come. Zero, a negative duration and a time in the past
+// are over already; an infinite one ends with the scope only. Written with
+// `tocsin::`, because absl::SleepFor(), which observes no scope, is found by
+// its argument.
+absl::Status SleepFor(absl::Duration duration);
+absl::Status SleepUntil(absl::Time time);
+
+// As absl::Mutex::Await(), for a mutex that the caller holds, exclusively or
+// shared: lets it go until `condition` is true, and holds it again when it
+// returns, whatever it returns. OK means that the condition is true now.
+//
+// Who cancels the scope may hold the mutex: it is a thread of the library that
+// locks it, for a moment, so that Abseil looks at the condition again. That
+// thread is started by the first Await() that blocks in a scope;
+// kResourceExhausted if it cannot be had.
+absl::Status Await(absl::Mutex& mutex, const absl::Condition& condition)
+    ABSL_SHARED_LOCKS_REQUIRED(mutex);
+
+// Blocks as poll(2) does until one of `events` (POLLIN, POLLOUT, ...) holds for
+// the file descriptor, or POLLERR or POLLHUP, and returns those that do.
+// kInvalidArgument if `fd` is not open; keep it open until the call returns,
+// the kernel does not tell of a close. While it blocks in a scope the call uses
+// one more descriptor; kResourceExhausted if there is none.
+absl::StatusOr<short> PollFd(int fd, short events);
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_CONCURRENCY_WAIT_H_
