@@ -26,6 +26,10 @@
 #ifndef TOCSIN_CONCURRENCY_BLOCKING_QUEUE_H_
 #define TOCSIN_CONCURRENCY_BLOCKING_QUEUE_H_
 
+#include <sched.h>
+
+#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <deque>
 #include <iterator>
@@ -35,9 +39,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "tocsin/concurrency/cancel_scope.h"
-#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
 
@@ -114,27 +117,31 @@ class BlockingQueue {
     return absl::OutOfRangeError("the queue is closed and drained");
   }
 
-  bool Put(T& item, internal::PendingWakes& wakes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::optional<T> Take(internal::PendingWakes& wakes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Put(T& item, internal::PendingWake& wake)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  std::optional<T> Take(internal::PendingWake& wake)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  absl::Status PushWaiting(T& item);
+  absl::StatusOr<T> PopWaiting();
 
-  template <typename Waiter>
-  static void Refuse(internal::WaiterList<Waiter>& waiters,
-                     internal::PendingWakes& wakes) {
-    while (Waiter* waiter = waiters.first()) {
-      waiter->refused = true;
-      waiters.Remove(*waiter);
-      wakes.Add(waiter->sleeper);
-    }
+  // Yields until another look is worthwhile, or falling asleep and being woken
+  // would hardly take longer.
+  template <typename Predicate>
+  static void Linger(Predicate worthwhile) {
+    const auto start = std::chrono::steady_clock::now();
+    do {
+      sched_yield();
+    } while (!worthwhile() && std::chrono::steady_clock::now() - start <
+                                  std::chrono::microseconds(50));
   }
 
   const size_t capacity_;
-  mutable absl::Mutex mutex_;
-  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  std::deque<T> items_ ABSL_GUARDED_BY(mutex_);
-  internal::WaiterList<Popper> poppers_ ABSL_GUARDED_BY(mutex_);
-  internal::WaiterList<Pusher> pushers_ ABSL_GUARDED_BY(mutex_);
+  mutable internal::ShortLock lock_;
+  bool closed_ ABSL_GUARDED_BY(lock_) = false;
+  std::atomic<size_t> size_{0};  // of items_, for a look without the lock
+  std::deque<T> items_ ABSL_GUARDED_BY(lock_);
+  internal::WaiterList<Popper> poppers_ ABSL_GUARDED_BY(lock_);
+  internal::WaiterList<Pusher> pushers_ ABSL_GUARDED_BY(lock_);
 };
 
 // Holds the item it stands at.
@@ -164,21 +171,22 @@ class BlockingQueue<T>::Iterator {
 };
 
 template <typename T>
-bool BlockingQueue<T>::Put(T& item, internal::PendingWakes& wakes) {
+bool BlockingQueue<T>::Put(T& item, internal::PendingWake& wake) {
   if (closed_) return false;
   if (Popper* popper = poppers_.first()) {
     popper->item.emplace(std::move(item));
     poppers_.Remove(*popper);
-    wakes.Add(popper->sleeper);
+    wake.Set(popper->sleeper);
     return true;
   }
   if (items_.size() >= capacity_) return false;
   items_.push_back(std::move(item));
+  size_.store(items_.size(), std::memory_order_relaxed);
   return true;
 }
 
 template <typename T>
-std::optional<T> BlockingQueue<T>::Take(internal::PendingWakes& wakes) {
+std::optional<T> BlockingQueue<T>::Take(internal::PendingWake& wake) {
   std::optional<T> item;
   if (!items_.empty()) {
     item.emplace(std::move(items_.front()));
@@ -192,25 +200,38 @@ std::optional<T> BlockingQueue<T>::Take(internal::PendingWakes& wakes) {
     }
     pusher->taken = true;
     pushers_.Remove(*pusher);
-    wakes.Add(pusher->sleeper);
+    wake.Set(pusher->sleeper);
   }
+  size_.store(items_.size(), std::memory_order_relaxed);
   return item;
 }
 
 template <typename T>
 absl::Status BlockingQueue<T>::Push(T&& item) {
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  {
+    internal::PendingWake wake;
+    internal::ShortLockHolder lock(lock_);
+    if (Put(item, wake)) return absl::OkStatus();
+    if (closed_) return Closed();
+  }
+  Linger([this] { return size_.load(std::memory_order_relaxed) < capacity_; });
+  return PushWaiting(item);
+}
+
+template <typename T>
+absl::Status BlockingQueue<T>::PushWaiting(T& item) {
   Pusher self(item);
   {
-    internal::PendingWakes wakes;
-    internal::MutexLock lock(mutex_);
-    if (Put(item, wakes)) return absl::OkStatus();
+    internal::PendingWake wake;
+    internal::ShortLockHolder lock(lock_);
+    if (Put(item, wake)) return absl::OkStatus();
     if (closed_) return Closed();
     pushers_.Append(self);
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
-    internal::MutexLock lock(mutex_);
+    internal::ShortLockHolder lock(lock_);
     if (self.taken) return absl::OkStatus();
     if (self.refused) return Closed();
     if (!status.ok()) {
@@ -222,25 +243,37 @@ absl::Status BlockingQueue<T>::Push(T&& item) {
 
 template <typename T>
 bool BlockingQueue<T>::TryPush(T&& item) {
-  internal::PendingWakes wakes;
-  internal::MutexLock lock(mutex_);
-  return Put(item, wakes);
+  internal::PendingWake wake;
+  internal::ShortLockHolder lock(lock_);
+  return Put(item, wake);
 }
 
 template <typename T>
 absl::StatusOr<T> BlockingQueue<T>::Pop() {
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  {
+    internal::PendingWake wake;
+    internal::ShortLockHolder lock(lock_);
+    if (std::optional<T> item = Take(wake)) return *std::move(item);
+    if (closed_) return Drained();
+  }
+  Linger([this] { return size_.load(std::memory_order_relaxed) > 0; });
+  return PopWaiting();
+}
+
+template <typename T>
+absl::StatusOr<T> BlockingQueue<T>::PopWaiting() {
   Popper self;
   {
-    internal::PendingWakes wakes;
-    internal::MutexLock lock(mutex_);
-    if (std::optional<T> item = Take(wakes)) return *std::move(item);
+    internal::PendingWake wake;
+    internal::ShortLockHolder lock(lock_);
+    if (std::optional<T> item = Take(wake)) return *std::move(item);
     if (closed_) return Drained();
     poppers_.Append(self);
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
-    internal::MutexLock lock(mutex_);
+    internal::ShortLockHolder lock(lock_);
     if (self.item.has_value()) return *std::move(self.item);
     if (self.refused) return Drained();
     if (!status.ok()) {
@@ -252,23 +285,34 @@ absl::StatusOr<T> BlockingQueue<T>::Pop() {
 
 template <typename T>
 std::optional<T> BlockingQueue<T>::TryPop() {
-  internal::PendingWakes wakes;
-  internal::MutexLock lock(mutex_);
-  return Take(wakes);
+  internal::PendingWake wake;
+  internal::ShortLockHolder lock(lock_);
+  return Take(wake);
 }
 
 template <typename T>
 void BlockingQueue<T>::Close() {
-  internal::PendingWakes wakes;
-  internal::MutexLock lock(mutex_);
-  closed_ = true;
-  Refuse(poppers_, wakes);
-  Refuse(pushers_, wakes);
+  while (true) {
+    internal::PendingWake wake;
+    internal::ShortLockHolder lock(lock_);
+    closed_ = true;  // nobody joins those who wait any more
+    if (Popper* popper = poppers_.first()) {
+      popper->refused = true;
+      poppers_.Remove(*popper);
+      wake.Set(popper->sleeper);
+    } else if (Pusher* pusher = pushers_.first()) {
+      pusher->refused = true;
+      pushers_.Remove(*pusher);
+      wake.Set(pusher->sleeper);
+    } else {
+      return;
+    }
+  }
 }
 
 template <typename T>
 size_t BlockingQueue<T>::size() const {
-  internal::MutexLock lock(mutex_);
+  internal::ShortLockHolder lock(lock_);
   return items_.size();
 }
 

@@ -254,8 +254,7 @@ TEST(BlockingQueue, ADeadlineGivesPopATimeout) {
 // AnyIO channel: cancel while an item is being handed over keeps the item
 TEST(BlockingQueue, APopThatRacesWithCancelLosesNothing) {
   BlockingQueue<int> queue;
-  int popped_by_racer = 0;
-  for (int i = 0; i < 500; ++i) {
+  for (int i = 0; i < 200; ++i) {
     absl::StatusOr<int> item;
     ScopedThread popper([&] { item = queue.Pop(); });
     if (i % 2 == 0) popper.AwaitAsleep();
@@ -266,12 +265,10 @@ TEST(BlockingQueue, APopThatRacesWithCancelLosesNothing) {
     if (item.ok()) {
       EXPECT_EQ(*item, i);
       EXPECT_EQ(queue.TryPop(), std::nullopt);
-      ++popped_by_racer;
     } else {
       EXPECT_EQ(queue.TryPop(), i);
     }
   }
-  EXPECT_LE(popped_by_racer, 500);
 }
 
 // Handed over and cancelled before the popper could run: the item counts.
@@ -288,7 +285,7 @@ TEST(BlockingQueue, AnItemHandedOverIsReturnedThoughTheScopeIsCancelled) {
 
 TEST(BlockingQueue, APushThatRacesWithCancelIsDoneOrNot) {
   BlockingQueue<std::unique_ptr<int>> queue(1);
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < 200; ++i) {
     ASSERT_TRUE(queue.Push(std::make_unique<int>(-1)).ok());
     auto item = std::make_unique<int>(i);
     absl::Status status;
@@ -314,7 +311,7 @@ TEST(BlockingQueue, AccountsForEveryItemWhileWaitsAreCancelled) {
        {size_t{0}, size_t{1}, size_t{16}, BlockingQueue<int>::kUnbounded}) {
     constexpr int kProducers = 3;
     constexpr int kConsumers = 3;
-    constexpr int kEach = 2000;
+    constexpr int kEach = 500;
     BlockingQueue<std::unique_ptr<int>> queue(capacity);
     std::vector<std::atomic<int>> seen(kProducers * kEach);
     std::atomic<bool> over{false};

@@ -37,8 +37,25 @@ class WaiterList {
   Waiter* last_ = nullptr;
 };
 
-// The system calls that wake sleepers, made when this goes out of scope:
-// declare it before the lock that keeps the sleepers alive.
+// The system call that wakes a sleeper, made when this goes out of scope:
+// declare it before the lock that keeps the sleeper alive.
+class PendingWake {
+ public:
+  PendingWake() = default;
+  PendingWake(const PendingWake&) = delete;
+  PendingWake& operator=(const PendingWake&) = delete;
+  ~PendingWake() {
+    if (asleep_ != nullptr) FutexWakeOne(asleep_);
+  }
+
+  void Set(Sleeper& sleeper) { asleep_ = sleeper.WakeLater(); }
+
+ private:
+  const std::atomic<uint32_t>* asleep_ = nullptr;
+};
+
+// The system calls that wake any number of them, made when this goes out of
+// scope: declare it before the lock that keeps the sleepers alive.
 class PendingWakes {
  public:
   PendingWakes() = default;

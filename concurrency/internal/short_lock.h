@@ -1,0 +1,65 @@
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_SHORT_LOCK_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_SHORT_LOCK_H_
+
+#include <sched.h>
+
+#include <atomic>
+#include <ctime>
+
+#include "absl/base/thread_annotations.h"
+
+namespace tocsin::internal {
+
+// A lock for critical sections of a few dozen instructions that several threads
+// enter all the time. Who finds it taken yields the processor, which takes long
+// compared to the section: so the threads take turns of many sections each,
+// instead of passing the cache line back and forth with every one. In the end
+// it sleeps, for the holder may have been pushed aside by a thread of higher
+// priority that waits here.
+class ABSL_LOCKABLE ShortLock {
+ public:
+  ShortLock() = default;
+  ShortLock(const ShortLock&) = delete;
+  ShortLock& operator=(const ShortLock&) = delete;
+
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
+    if (taken_.exchange(true, std::memory_order_acquire)) LockContended();
+  }
+  void Unlock() ABSL_UNLOCK_FUNCTION() {
+    taken_.store(false, std::memory_order_release);
+  }
+
+ private:
+  void LockContended() {
+    for (int i = 0; taken_.load(std::memory_order_relaxed) ||
+                    taken_.exchange(true, std::memory_order_acquire);
+         ++i) {
+      if (i < 100) {
+        sched_yield();
+      } else {
+        const timespec pause = {.tv_sec = 0, .tv_nsec = 100'000};
+        nanosleep(&pause, nullptr);
+      }
+    }
+  }
+
+  std::atomic<bool> taken_{false};
+};
+
+class ABSL_SCOPED_LOCKABLE ShortLockHolder {
+ public:
+  explicit ShortLockHolder(ShortLock& lock) ABSL_EXCLUSIVE_LOCK_FUNCTION(lock)
+      : lock_(lock) {
+    lock_.Lock();
+  }
+  ShortLockHolder(const ShortLockHolder&) = delete;
+  ShortLockHolder& operator=(const ShortLockHolder&) = delete;
+  ~ShortLockHolder() ABSL_UNLOCK_FUNCTION() { lock_.Unlock(); }
+
+ private:
+  ShortLock& lock_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_SHORT_LOCK_H_
