@@ -123,23 +123,28 @@ void CancelScope::Cancel(absl::Status reason) {
 
 absl::Status CancelScope::status() const {
   const CancelScope* by = CancelledBy();
+  return by == nullptr ? absl::OkStatus() : by->Cause();
+}
+
+absl::Status CancelScope::WaitStatus() const {
+  const CancelScope* by = CancelledBy();
   if (by == nullptr) return absl::OkStatus();
-  if (by->state_.load(std::memory_order_acquire) == State::kCancelled) {
-    return by->reason_;
+  absl::Status cause = by->Cause();
+  if (absl::IsCancelled(cause) ||
+      by->state_.load(std::memory_order_acquire) == State::kExpired) {
+    return cause;
+  }
+  return absl::CancelledError(cause.ToString());
+}
+
+absl::Status CancelScope::Cause() const {
+  if (state_.load(std::memory_order_acquire) == State::kCancelled) {
+    return reason_;
   }
   return absl::DeadlineExceededError(absl::StrCat(
       "the deadline of the cancel scope passed: ",
       absl::FormatTime(
-          FromNanoseconds(by->deadline_.load(std::memory_order_relaxed)))));
-}
-
-absl::Status CancelScope::WaitStatus() const {
-  absl::Status status = this->status();
-  if (status.ok() || absl::IsCancelled(status) ||
-      absl::IsDeadlineExceeded(status)) {
-    return status;
-  }
-  return absl::CancelledError(status.ToString());
+          FromNanoseconds(deadline_.load(std::memory_order_relaxed)))));
 }
 
 absl::Time CancelScope::deadline() const {

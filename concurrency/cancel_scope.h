@@ -135,6 +135,7 @@ class CancelScope {
   const CancelScope* CancelledBy() const;
   bool Latched() const;  // cancelled by itself, its own deadline included
   absl::Status WaitStatus() const;
+  absl::Status Cause() const;  // of one that is Latched()
 
   void Attach() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
   void CollectNews(News& news) const

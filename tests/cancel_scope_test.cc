@@ -53,6 +53,16 @@ TEST(CancelScope, TheFirstReasonIsKept) {
   EXPECT_EQ(CheckCancelled(), absl::CancelledError("INTERNAL: disk full"));
 }
 
+// A038, T033: who waits is told of a deadline only where one passed.
+TEST(CancelScope, AReasonThatLooksLikeADeadlineIsStillACancellation) {
+  CancelScope scope;
+  scope.Cancel(absl::DeadlineExceededError("the peer was slow"));
+  EXPECT_EQ(scope.status(), absl::DeadlineExceededError("the peer was slow"));
+  EXPECT_EQ(CheckCancelled(),
+            absl::CancelledError("DEADLINE_EXCEEDED: the peer was slow"));
+  EXPECT_TRUE(absl::IsCancelled(SleepUntilCancelled()));
+}
+
 // A026, A024
 TEST(CancelScope, CancelWakesASleepOnAnotherThread) {
   CancelScope* scope = nullptr;
