@@ -430,12 +430,12 @@ void DeadlineTimer::Run() {
       MutexLock lock(scope_tree_mutex);
       if (!alarms_.empty()) {
         const auto [time, scope] = *alarms_.begin();
-        if (time > Now()) {
-          next = FromNanoseconds(time);
-        } else {
+        if (time <= Now() && scope->cancelled()) {
           alarms_.erase(alarms_.begin());
           scope->timer_ = kNone;
-          if (scope->cancelled()) due = scope->exported_;
+          due = scope->exported_;
+        } else {
+          next = FromNanoseconds(time);
         }
       }
     }
