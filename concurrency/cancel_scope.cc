@@ -265,7 +265,8 @@ absl::Status CheckCancelled() {
 bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
   CancelScope scope({.deadline = absl::Now() + timeout});
   body();
-  return scope.Latched();
+  const bool from_outside = scope.parent_ && scope.parent_->cancelled();
+  return !from_outside && scope.Latched();
 }
 
 absl::Status FailAfter(absl::Duration timeout,

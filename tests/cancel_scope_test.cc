@@ -270,6 +270,14 @@ TEST(MoveOnAfter, SaysWhetherTheTimeRanOut) {
   EXPECT_FALSE(MoveOnAfter(absl::InfiniteDuration(), [] {}));
 }
 
+// A042: as FailAfter(), it leaves to the outer scope what is the outer scope's.
+TEST(MoveOnAfter, DoesNotClaimACancellationFromOutside) {
+  CancelScope outer;
+  outer.Cancel();
+  EXPECT_FALSE(MoveOnAfter(absl::ZeroDuration(),
+                           [] { EXPECT_FALSE(CheckCancelled().ok()); }));
+}
+
 // A076, T018
 TEST(CancelScopeDeathTest, ScopesMustEndInTheReverseOrderOfTheirMaking) {
   EXPECT_DEATH(
