@@ -87,8 +87,9 @@ CancelScope::~CancelScope() {
     }
     current_scope = parent_;
   }
+  // Whoever joined it to the tree has left it again, and nobody can any more.
+  if (!attached_.load(std::memory_order_acquire)) return;
   MutexLock lock(scope_tree_mutex);
-  if (!attached_) return;
   if (first_child_ != nullptr || sleepers_ != nullptr) {
     DieOf("while something inside it still waits");
   }

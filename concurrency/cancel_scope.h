@@ -153,8 +153,8 @@ class CancelScope {
 
   // The tree of those scopes that somebody sleeps in or took a token of. A
   // scope joins it, with those around it, when that happens first: all others
-  // cost no lock and no memory.
-  mutable bool attached_ ABSL_GUARDED_BY(internal::scope_tree_mutex) = false;
+  // cost no lock and no memory. `attached_` is written under the lock.
+  mutable std::atomic<bool> attached_{false};
   mutable const CancelScope* first_child_
       ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
   mutable const CancelScope* next_sibling_
