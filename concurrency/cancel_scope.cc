@@ -9,10 +9,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "tocsin/concurrency/internal/deadline_timer.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {
 
@@ -33,7 +33,7 @@ constinit thread_local CancelScope* current_scope = nullptr;
 
 constexpr int64_t kNever = DeadlineTimer::kNone;
 
-int64_t Now() { return absl::GetCurrentTimeNanos(); }
+int64_t NowInNanoseconds() { return absl::ToUnixNanos(internal::Now()); }
 
 absl::Time FromNanoseconds(int64_t time) {
   if (time == INT64_MAX) return absl::InfiniteFuture();
@@ -145,7 +145,8 @@ absl::Status CancelScope::Cause() const {
   return absl::DeadlineExceededError(absl::StrCat(
       "the deadline of the cancel scope passed: ",
       absl::FormatTime(
-          FromNanoseconds(deadline_.load(std::memory_order_relaxed)))));
+          FromNanoseconds(deadline_.load(std::memory_order_relaxed)),
+          absl::UTCTimeZone())));
 }
 
 absl::Time CancelScope::deadline() const {
@@ -202,7 +203,7 @@ CancelScope* CancelScope::OuterInReach() const {
 bool CancelScope::Latched() const {
   if (state_.load(std::memory_order_acquire) != State::kLive) return true;
   const int64_t deadline = deadline_.load(std::memory_order_acquire);
-  if (deadline == kNever || deadline > Now()) return false;
+  if (deadline == kNever || deadline > NowInNanoseconds()) return false;
   State live = State::kLive;
   state_.compare_exchange_strong(live, State::kExpired);
   return true;
@@ -264,7 +265,7 @@ absl::Status CheckCancelled() {
 }
 
 bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
-  CancelScope scope({.deadline = absl::Now() + timeout});
+  CancelScope scope({.deadline = internal::Now() + timeout});
   body();
   const bool from_outside = scope.parent_ && scope.parent_->cancelled();
   return !from_outside && scope.Latched();
@@ -272,7 +273,7 @@ bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
 
 absl::Status FailAfter(absl::Duration timeout,
                        absl::FunctionRef<absl::Status()> body) {
-  CancelScope scope({.deadline = absl::Now() + timeout});
+  CancelScope scope({.deadline = internal::Now() + timeout});
   absl::Status status = body();
   const bool interrupted =
       absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
@@ -363,7 +364,7 @@ absl::Status Sleeper::Sleep() {
     if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
     until = std::min(until, scope_->deadline());
   }
-  if (timeout_ != absl::InfiniteFuture() && timeout_ <= absl::Now()) {
+  if (timeout_ != absl::InfiniteFuture() && timeout_ <= internal::Now()) {
     return absl::DeadlineExceededError("the timeout of the call passed");
   }
   uint32_t awake = kAwake;
@@ -432,7 +433,7 @@ void DeadlineTimer::Run() {
       MutexLock lock(scope_tree_mutex);
       if (!alarms_.empty()) {
         const auto [time, scope] = *alarms_.begin();
-        if (time <= Now() && scope->cancelled()) {
+        if (time <= NowInNanoseconds() && scope->cancelled()) {
           alarms_.erase(alarms_.begin());
           scope->timer_ = kNone;
           due = scope->exported_;

@@ -12,21 +12,21 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {
 
 absl::Status SleepFor(absl::Duration duration) {
-  return SleepUntil(absl::Now() + duration);
+  return SleepUntil(internal::Now() + duration);
 }
 
 absl::Status SleepUntil(absl::Time time) {
   internal::Sleeper sleeper(time);
   while (true) {
     if (absl::Status status = CheckCancelled(); !status.ok()) return status;
-    if (time <= absl::Now()) return absl::OkStatus();
+    if (time <= internal::Now()) return absl::OkStatus();
     sleeper.Sleep().IgnoreError();
   }
 }
@@ -82,7 +82,7 @@ class PollCall final : public internal::BlockingCall {
   }
 
   void Block(const internal::Sleeper&, absl::Time until) override {
-    Poll(std::max(until - absl::Now(), absl::ZeroDuration()));
+    Poll(std::max(until - internal::Now(), absl::ZeroDuration()));
   }
 
   void Interrupt() override {

@@ -1,16 +1,25 @@
 #include "tocsin/concurrency/cancel_scope.h"
 
+#include <malloc.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
 #include <latch>
 #include <memory>
 #include <stop_token>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
@@ -178,6 +187,251 @@ TEST(CancelScope, APassedDeadlineIsNotUndoneByMovingIt) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(scope.status()));
 }
 
+// A043, A044, A046, A047
+TEST(CancelScope, ADeadlineIsAPointInTimeOrNone) {
+  {
+    CancelScope never({.deadline = absl::InfiniteFuture()});
+    EXPECT_TRUE(CheckCancelled().ok());
+    EXPECT_EQ(never.deadline(), absl::InfiniteFuture());
+  }
+  CancelScope passed({.deadline = absl::UnixEpoch()});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
+  EXPECT_NE(passed.status().message().find("1970"), std::string::npos);
+}
+
+// T021
+TEST(CancelScope, ALoopThatOnlyChecksNoticesTheDeadline) {
+  CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
+  while (CheckCancelled().ok()) {
+  }
+  EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
+}
+
+// A061, A066
+TEST(CancelScope, ADeadlineBehindAShieldIsTheOnlyOneThatCounts) {
+  const absl::Time later = absl::FromUnixSeconds(4'000'000'000);
+  CancelScope outer({.deadline = absl::UnixEpoch()});
+  CancelScope inner({.deadline = later, .shield = true});
+  EXPECT_EQ(inner.deadline(), later);
+  EXPECT_TRUE(CheckCancelled().ok());
+  inner.set_deadline(absl::Now());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(SleepUntilCancelled()));
+}
+
+// T034: its own deadline passes even if it is shielded.
+TEST(CancelScope, AShieldDoesNotProtectFromItsOwnDeadline) {
+  CancelScope scope(
+      {.deadline = absl::Now() + absl::Milliseconds(1), .shield = true});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(SleepUntilCancelled()));
+}
+
+// A048, T009
+TEST(CancelScope, NoCheckFailsBehindAShieldUntilItIsLeft) {
+  CancelScope outer;
+  outer.Cancel();
+  {
+    CancelScope shield({.shield = true});
+    CancelScope inner;
+    EXPECT_TRUE(CheckCancelled().ok());
+    EXPECT_FALSE(inner.cancelled());
+    EXPECT_FALSE(inner.stop_token().stop_requested());
+  }
+  EXPECT_FALSE(CheckCancelled().ok());
+}
+
+// A056, T016
+TEST(CancelScope, AShieldCanBePutUpInAScopeThatIsCancelledFromOutside) {
+  CancelScope outer;
+  CancelScope inner;
+  outer.Cancel();
+  EXPECT_TRUE(inner.cancelled());
+  inner.set_shield(true);
+  EXPECT_FALSE(inner.cancelled());
+  EXPECT_TRUE(CheckCancelled().ok());
+  inner.set_shield(false);
+  EXPECT_TRUE(inner.cancelled());
+}
+
+// A053, T015
+TEST(CancelScope, OfNestedCancelledScopesTheInnermostTellsWhy) {
+  CancelScope outer;
+  outer.Cancel(absl::CancelledError("outer"));
+  {
+    CancelScope inner;
+    EXPECT_EQ(CheckCancelled(), absl::CancelledError("outer"));
+    inner.Cancel(absl::CancelledError("inner"));
+    EXPECT_EQ(CheckCancelled(), absl::CancelledError("inner"));
+  }
+  EXPECT_EQ(CheckCancelled(), absl::CancelledError("outer"));
+}
+
+// A054
+TEST(CancelScope, ACancelOfTheOuterScopeOutlastsTheInner) {
+  CancelScope outer;
+  {
+    CancelScope inner;
+    inner.Cancel();
+    EXPECT_FALSE(CheckCancelled().ok());
+    outer.Cancel(absl::CancelledError("outer"));
+  }
+  EXPECT_EQ(CheckCancelled(), absl::CancelledError("outer"));
+}
+
+// A057: what is inside does not cancel what is around.
+TEST(CancelScope, CancelDoesNotReachOutwards) {
+  CancelScope outer;
+  {
+    CancelScope inner;
+    inner.Cancel();
+  }
+  EXPECT_TRUE(CheckCancelled().ok());
+  EXPECT_FALSE(outer.cancelled());
+}
+
+// A073
+TEST(CancelScope, CancelAfterTheWorkIsDoneIsSilent) {
+  CancelScope scope;
+  Sleeper sleeper;
+  sleeper.Wake();
+  EXPECT_TRUE(sleeper.Sleep().ok());
+  scope.Cancel();
+  EXPECT_TRUE(scope.cancelled());
+}
+
+// A075, A019
+TEST(CancelScope, WaitingBehindAShieldInACancelledScopeDoesNotSpin) {
+  std::atomic<CancelScope*> shield{nullptr};
+  ScopedThread sleeper([&] {
+    CancelScope inner({.shield = true});
+    shield = &inner;
+    EXPECT_TRUE(absl::IsCancelled(SleepUntilCancelled()));
+  });
+  sleeper.AwaitAsleep();
+  sleeper.scope().Cancel();
+  sleeper.AwaitAsleep();
+  const int64_t before = sleeper.TimesAsleep();
+  for (int i = 0; i < 100; ++i) {
+    sleeper.scope().Cancel();
+    sleeper.scope().set_deadline(absl::Now());
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(sleeper.TimesAsleep(), before);
+  shield.load()->Cancel();
+}
+
+// A083: nothing of a scope stays behind on a thread that goes on to other work.
+TEST(CancelScope, AThreadThatLeftACancelledScopeIsAsNew) {
+  std::thread worker([] {
+    for (int i = 0; i < 3; ++i) {
+      CancelScope task;
+      EXPECT_TRUE(CheckCancelled().ok());
+      EXPECT_TRUE(task.status().ok());
+      task.Cancel();
+      EXPECT_FALSE(CheckCancelled().ok());
+    }
+  });
+  worker.join();
+}
+
+// T017: asked before anybody waits in it
+TEST(CancelScope, ADeadlineThatPassedCountsThoughNobodyWaited) {
+  CancelScope scope({.deadline = absl::Now() - absl::Seconds(1)});
+  EXPECT_TRUE(scope.cancelled());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(scope.status()));
+}
+
+// A011, T033: of many who cancel at once, one gives the reason.
+TEST(CancelScope, CancelsThatRaceLeaveOneReason) {
+  for (int i = 0; i < 100; ++i) {
+    ScopedThread sleeper([] { SleepUntilCancelled().IgnoreError(); });
+    std::vector<std::thread> cancellers;
+    std::atomic<int> differing{0};
+    for (int reason = 0; reason < 3; ++reason) {
+      cancellers.emplace_back([&, reason] {
+        sleeper.scope().Cancel(absl::CancelledError(absl::StrCat(reason)));
+        const absl::Status first = sleeper.scope().status();
+        sleeper.scope().set_deadline(absl::UnixEpoch());
+        differing += first != sleeper.scope().status();
+      });
+    }
+    for (std::thread& canceller : cancellers) canceller.join();
+    EXPECT_EQ(differing, 0);
+  }
+}
+
+// No wake-up is lost between the look at the scope and the sleep: each sleeper
+// that missed its Cancel() would hang.
+TEST(CancelScope, ASleepThatRacesWithCancelOrADeadlineEnds) {
+  for (int i = 0; i < 300; ++i) {
+    ScopedThread sleeper([] { SleepUntilCancelled().IgnoreError(); });
+    if (i % 3 == 0) {
+      sleeper.scope().set_deadline(absl::Now() + absl::Microseconds(i));
+    } else {
+      sleeper.scope().Cancel();
+    }
+  }
+}
+
+// T030
+TEST(CancelScope, MovingADeadlineAgainAndAgainTakesNoMemory) {
+  CancelScope scope;
+  std::stop_token token = scope.stop_token();
+  const absl::Time base = absl::Now() + absl::Hours(1);
+  scope.set_deadline(base);
+  const size_t before = mallinfo2().uordblks;
+  for (int i = 0; i < 10'000; ++i) {
+    scope.set_deadline(base + absl::Seconds(i));
+  }
+  EXPECT_LT(mallinfo2().uordblks, before + 4096);
+  EXPECT_FALSE(token.stop_requested());
+}
+
+// The alarm that is due last was set first, and the one in between is gone.
+TEST(CancelScope, TheTimerKeepsToTheDeadlinesAsTheyAre) {
+  CancelScope late({.deadline = absl::Now() + absl::Hours(1)});
+  std::latch late_requested(1);
+  std::stop_callback first(late.stop_token(),
+                           [&] { late_requested.count_down(); });
+  {
+    CancelScope gone({.deadline = absl::Now() + absl::Milliseconds(1)});
+    gone.stop_token();
+  }
+  CancelScope soon({.deadline = absl::Now() + absl::Milliseconds(1)});
+  std::latch soon_requested(1);
+  std::stop_callback second(soon.stop_token(),
+                            [&] { soon_requested.count_down(); });
+  soon_requested.wait();
+  EXPECT_FALSE(late.stop_token().stop_requested());
+  late.set_deadline(absl::Now() + absl::Milliseconds(1));
+  late_requested.wait();
+}
+
+// A shield that is lifted puts the deadline around it in force.
+TEST(CancelScope, TheTimerLearnsOfALiftedShield) {
+  CancelScope outer({.deadline = absl::Now() + absl::Milliseconds(1)});
+  CancelScope inner({.shield = true});
+  std::latch requested(1);
+  std::stop_callback callback(inner.stop_token(),
+                              [&] { requested.count_down(); });
+  EXPECT_FALSE(inner.cancelled());
+  inner.set_shield(false);
+  requested.wait();
+}
+
+// The callback of the token it took up may be running when it is left.
+TEST(CancelScope, AStopRequestRacesWithLeavingTheScope) {
+  for (int i = 0; i < 300; ++i) {
+    std::stop_source source;
+    std::thread requester([&] { source.request_stop(); });
+    {
+      CancelScope scope(source.get_token());
+      CheckCancelled().IgnoreError();
+    }
+    requester.join();
+  }
+}
+
+// A030: the request came first
 TEST(CancelScope, AnAdoptedStopTokenCancels) {
   std::stop_source source;
   std::latch entered(1);
@@ -249,8 +503,6 @@ TEST(FailAfter, TellsItsOwnTimeoutFromEverythingElse) {
       FailAfter(absl::Seconds(-1), [] { return CheckCancelled(); })));
   EXPECT_EQ(FailAfter(absl::Hours(1), [] { return absl::DataLossError("x"); }),
             absl::DataLossError("x"));
-  CancelScope outer;
-  outer.Cancel(absl::CancelledError("outer"));
 }
 
 // A065
@@ -278,6 +530,66 @@ TEST(MoveOnAfter, DoesNotClaimACancellationFromOutside) {
                            [] { EXPECT_FALSE(CheckCancelled().ok()); }));
 }
 
+// A037
+TEST(FailAfter, WorksAfterAnUnrelatedCancellation) {
+  {
+    CancelScope unrelated;
+    unrelated.Cancel();
+    EXPECT_FALSE(CheckCancelled().ok());
+  }
+  EXPECT_TRUE(FailAfter(absl::Hours(1), [] { return CheckCancelled(); }).ok());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      FailAfter(absl::ZeroDuration(), [] { return CheckCancelled(); })));
+}
+
+// A038, A065
+TEST(FailAfter, DoesNotTakeACancelBeforeItsDeadlineForATimeout) {
+  CancelScope outer;
+  EXPECT_EQ(FailAfter(absl::Hours(1),
+                      [&] {
+                        outer.Cancel(absl::CancelledError("enough"));
+                        return SleepUntilCancelled();
+                      }),
+            absl::CancelledError("enough"));
+}
+
+// A039, A045
+TEST(FailAfter, NamesTheTimeout) {
+  EXPECT_EQ(
+      FailAfter(absl::Milliseconds(1), [] { return SleepUntilCancelled(); }),
+      absl::DeadlineExceededError("not done within 1ms"));
+}
+
+// What was done in time or regardless of it is not thrown away.
+TEST(FailAfter, ABodyThatSucceedsRegardlessSucceeds) {
+  EXPECT_TRUE(
+      FailAfter(absl::ZeroDuration(), [] { return absl::OkStatus(); }).ok());
+}
+
+// A066
+TEST(FailAfter, TimesOutBehindAShieldInACancelledScope) {
+  CancelScope outer;
+  outer.Cancel(absl::CancelledError("outer"));
+  {
+    CancelScope shield({.shield = true});
+    EXPECT_TRUE(absl::IsDeadlineExceeded(FailAfter(
+        absl::Milliseconds(1), [] { return SleepUntilCancelled(); })));
+    EXPECT_TRUE(CheckCancelled().ok());
+  }
+  EXPECT_EQ(CheckCancelled(), absl::CancelledError("outer"));
+}
+
+// A034, T010
+TEST(MoveOnAfter, LeavesLaterWaitsAlone) {
+  EXPECT_TRUE(MoveOnAfter(absl::ZeroDuration(), [] {
+    EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
+    EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
+  }));
+  Sleeper sleeper;
+  sleeper.Wake();
+  EXPECT_TRUE(sleeper.Sleep().ok());
+}
+
 // A076, T018
 TEST(CancelScopeDeathTest, ScopesMustEndInTheReverseOrderOfTheirMaking) {
   EXPECT_DEATH(
@@ -288,6 +600,59 @@ TEST(CancelScopeDeathTest, ScopesMustEndInTheReverseOrderOfTheirMaking) {
       },
       "destroyed out of order");
 }
+
+// A078, T018, T019
+TEST(CancelScopeDeathTest, AScopeMustBeLeftOnItsOwnThread) {
+  EXPECT_DEATH(
+      {
+        auto scope = std::make_unique<CancelScope>();
+        std::thread([&] { scope.reset(); }).join();
+      },
+      "another thread");
+}
+
+// A forked child has none of the threads that slept in the scopes around it,
+// and no timer until it needs one. ThreadSanitizer allows no thread there.
+#ifndef __SANITIZE_THREAD__
+TEST(CancelScopeDeathTest, ScopesWorkInAForkedChild) {
+  CancelScope outer;
+  CancelScope inner({.deadline = absl::Now() + absl::Hours(1)});
+  inner.stop_token();
+  std::atomic<bool> over{false};
+  std::thread user([&] {
+    while (!over) {
+      CancelScope scope({.deadline = absl::Now() + absl::Hours(1)});
+      scope.stop_token();
+      scope.Cancel();
+    }
+  });
+  ScopedThread sleeper([] { SleepUntilCancelled().IgnoreError(); });
+  sleeper.AwaitAsleep();
+  for (int i = 0; i < 20; ++i) {
+    const absl::Time soon = absl::Now() + absl::Milliseconds(1);
+    const pid_t child = fork();  // where absl::Now() may hang
+    if (child == 0) {
+      std::latch requested(2);
+      std::stop_callback of_inner(inner.stop_token(),
+                                  [&] { requested.count_down(); });
+      CancelScope own({.deadline = soon});
+      std::stop_callback of_own(own.stop_token(),
+                                [&] { requested.count_down(); });
+      const bool in_time = absl::IsDeadlineExceeded(SleepUntilCancelled());
+      outer.Cancel();
+      requested.wait();
+      _exit(in_time && inner.cancelled() ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_FALSE(outer.cancelled());
+  over = true;
+  user.join();
+  sleeper.scope().Cancel();
+}
+#endif
 
 }  // namespace
 }  // namespace tocsin

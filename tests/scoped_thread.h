@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <fstream>
 #include <functional>
 #include <latch>
@@ -44,6 +45,16 @@ class ScopedThread {
       if (stat.substr(stat.rfind(')') + 1, 2) == " S") return;
       sched_yield();
     }
+  }
+
+  // How often the kernel has put it to sleep so far.
+  int64_t TimesAsleep() const {
+    std::ifstream file(absl::StrCat("/proc/self/task/", tid_, "/status"));
+    const std::string key = "voluntary_ctxt_switches:";
+    for (std::string line; std::getline(file, line);) {
+      if (line.rfind(key, 0) == 0) return std::stoll(line.substr(key.size()));
+    }
+    return -1;
   }
 
   void Join() {
