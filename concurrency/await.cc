@@ -213,8 +213,7 @@ class AwaitCall final : public internal::BlockingCall {
     mutex_.AwaitWithDeadline(absl::Condition(&over), until);
   }
 
-  void Interrupt() override {
-    scope_tree_mutex.AssertHeld();
+  void Interrupt() override ABSL_NO_THREAD_SAFETY_ANALYSIS {
     MutexVisitor::Get().Request(mutex_);
   }
 

@@ -40,6 +40,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
@@ -211,7 +212,7 @@ absl::Status BlockingQueue<T>::Push(T&& item) {
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
   {
     internal::PendingWake wake;
-    internal::ShortLockHolder lock(lock_);
+    internal::MutexLock lock(lock_);
     if (Put(item, wake)) return absl::OkStatus();
     if (closed_) return Closed();
   }
@@ -224,14 +225,14 @@ absl::Status BlockingQueue<T>::PushWaiting(T& item) {
   Pusher self(item);
   {
     internal::PendingWake wake;
-    internal::ShortLockHolder lock(lock_);
+    internal::MutexLock lock(lock_);
     if (Put(item, wake)) return absl::OkStatus();
     if (closed_) return Closed();
     pushers_.Append(self);
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
-    internal::ShortLockHolder lock(lock_);
+    internal::MutexLock lock(lock_);
     if (self.taken) return absl::OkStatus();
     if (self.refused) return Closed();
     if (!status.ok()) {
@@ -244,7 +245,7 @@ absl::Status BlockingQueue<T>::PushWaiting(T& item) {
 template <typename T>
 bool BlockingQueue<T>::TryPush(T&& item) {
   internal::PendingWake wake;
-  internal::ShortLockHolder lock(lock_);
+  internal::MutexLock lock(lock_);
   return Put(item, wake);
 }
 
@@ -253,7 +254,7 @@ absl::StatusOr<T> BlockingQueue<T>::Pop() {
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
   {
     internal::PendingWake wake;
-    internal::ShortLockHolder lock(lock_);
+    internal::MutexLock lock(lock_);
     if (std::optional<T> item = Take(wake)) return *std::move(item);
     if (closed_) return Drained();
   }
@@ -266,14 +267,14 @@ absl::StatusOr<T> BlockingQueue<T>::PopWaiting() {
   Popper self;
   {
     internal::PendingWake wake;
-    internal::ShortLockHolder lock(lock_);
+    internal::MutexLock lock(lock_);
     if (std::optional<T> item = Take(wake)) return *std::move(item);
     if (closed_) return Drained();
     poppers_.Append(self);
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
-    internal::ShortLockHolder lock(lock_);
+    internal::MutexLock lock(lock_);
     if (self.item.has_value()) return *std::move(self.item);
     if (self.refused) return Drained();
     if (!status.ok()) {
@@ -286,7 +287,7 @@ absl::StatusOr<T> BlockingQueue<T>::PopWaiting() {
 template <typename T>
 std::optional<T> BlockingQueue<T>::TryPop() {
   internal::PendingWake wake;
-  internal::ShortLockHolder lock(lock_);
+  internal::MutexLock lock(lock_);
   return Take(wake);
 }
 
@@ -294,7 +295,7 @@ template <typename T>
 void BlockingQueue<T>::Close() {
   while (true) {
     internal::PendingWake wake;
-    internal::ShortLockHolder lock(lock_);
+    internal::MutexLock lock(lock_);
     closed_ = true;  // nobody joins those who wait any more
     if (Popper* popper = poppers_.first()) {
       popper->refused = true;
@@ -312,7 +313,7 @@ void BlockingQueue<T>::Close() {
 
 template <typename T>
 size_t BlockingQueue<T>::size() const {
-  internal::ShortLockHolder lock(lock_);
+  internal::MutexLock lock(lock_);
   return items_.size();
 }
 

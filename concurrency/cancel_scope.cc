@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -305,8 +304,6 @@ struct CancelScope::Fork {
       if (s->attached_) inner = s;
     }
     scope_tree_mutex.Unlock();
-    // Without the queue of threads that waited for it in the parent.
-    new (&scope_tree_mutex) absl::Mutex;
   }
 
   // Before main(), because pthread_atfork() must not be called under the lock
@@ -330,7 +327,7 @@ void CancelScope::Attach() const {
 
 namespace internal {
 
-ABSL_CONST_INIT absl::Mutex scope_tree_mutex(absl::kConstInit);
+ABSL_CONST_INIT SlimMutex scope_tree_mutex;
 
 Sleeper::Sleeper(absl::Time timeout)
     : scope_(current_scope), timeout_(timeout), call_(nullptr) {}

@@ -37,8 +37,8 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 
 namespace tocsin {
 
@@ -49,7 +49,7 @@ class Sleeper;
 
 // Guards the links between all scopes and sleepers. Taken by a thread that is
 // about to sleep anyway and by one that cancels, never by CheckCancelled().
-extern absl::Mutex scope_tree_mutex;
+extern SlimMutex scope_tree_mutex;
 }  // namespace internal
 
 class CancelScope {

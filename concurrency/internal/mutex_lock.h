@@ -8,10 +8,11 @@
 namespace tocsin::internal {
 
 // absl::MutexLock for every release of Abseil: its constructor took a pointer
-// until 20250814 and takes a reference since.
+// until 20250814 and takes a reference since. Also for a SlimMutex.
+template <typename Mutex>
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:
-  explicit MutexLock(absl::Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex)
+  explicit MutexLock(Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex)
       : mutex_(mutex) {
 #if defined(ABSL_LTS_RELEASE_VERSION) && ABSL_LTS_RELEASE_VERSION < 20250814
     mutex_.Lock();
@@ -30,7 +31,7 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   }
 
  private:
-  absl::Mutex& mutex_;
+  Mutex& mutex_;
 };
 
 }  // namespace tocsin::internal

@@ -28,6 +28,8 @@ class ABSL_LOCKABLE ShortLock {
   void Unlock() ABSL_UNLOCK_FUNCTION() {
     taken_.store(false, std::memory_order_release);
   }
+  void lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { Lock(); }
+  void unlock() ABSL_UNLOCK_FUNCTION() { Unlock(); }
 
  private:
   void LockContended() {
@@ -44,20 +46,6 @@ class ABSL_LOCKABLE ShortLock {
   }
 
   std::atomic<bool> taken_{false};
-};
-
-class ABSL_SCOPED_LOCKABLE ShortLockHolder {
- public:
-  explicit ShortLockHolder(ShortLock& lock) ABSL_EXCLUSIVE_LOCK_FUNCTION(lock)
-      : lock_(lock) {
-    lock_.Lock();
-  }
-  ShortLockHolder(const ShortLockHolder&) = delete;
-  ShortLockHolder& operator=(const ShortLockHolder&) = delete;
-  ~ShortLockHolder() ABSL_UNLOCK_FUNCTION() { lock_.Unlock(); }
-
- private:
-  ShortLock& lock_;
 };
 
 }  // namespace tocsin::internal
