@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/internal/deadline_timer.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
@@ -335,6 +336,9 @@ Sleeper::Sleeper(absl::Time timeout)
 Sleeper::Sleeper(BlockingCall& call)
     : scope_(current_scope), timeout_(absl::InfiniteFuture()), call_(&call) {}
 
+Sleeper::Sleeper(Unscoped)
+    : scope_(nullptr), timeout_(absl::InfiniteFuture()), call_(nullptr) {}
+
 Sleeper::~Sleeper() {
   if (!joined_) return;
   MutexLock lock(scope_tree_mutex);
@@ -367,6 +371,7 @@ absl::Status Sleeper::Sleep() {
   uint32_t awake = kAwake;
   if (word_.compare_exchange_strong(awake, kAsleep,
                                     std::memory_order_acq_rel)) {
+    BlockingRegion region;
     if (call_ == nullptr) {
       FutexWait(word_, kAsleep, until);
     } else {

@@ -42,6 +42,8 @@
 
 namespace tocsin {
 
+class TaskGroup;
+
 namespace internal {
 class DeadlineTimer;
 class ScopeEntry;
@@ -107,6 +109,7 @@ class CancelScope {
   friend class internal::DeadlineTimer;
   friend class internal::ScopeEntry;
   friend class internal::Sleeper;
+  friend class TaskGroup;
   friend absl::Status CheckCancelled();
   friend bool MoveOnAfter(absl::Duration, absl::FunctionRef<void()>);
   friend absl::Status FailAfter(absl::Duration,

@@ -16,6 +16,8 @@
 //     status;
 //   }
 //
+// While it sleeps, a worker of a thread pool gives its slot to another task.
+//
 // Wake() is called by whoever provides what is waited for, while the lock that
 // guards the list keeps the sleeper alive.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_
@@ -56,6 +58,10 @@ class Sleeper {
   // Sleeps in the thread's current scope, until `timeout` at the latest.
   explicit Sleeper(absl::Time timeout = absl::InfiniteFuture());
   explicit Sleeper(BlockingCall& call);
+  // Sleeps until woken, whatever happens to the scope: for a wait that must not
+  // be given up.
+  struct Unscoped {};
+  explicit Sleeper(Unscoped);
   Sleeper(const Sleeper&) = delete;
   Sleeper& operator=(const Sleeper&) = delete;
   ~Sleeper();

@@ -1,0 +1,21 @@
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_AVAILABLE_CPUS_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_AVAILABLE_CPUS_H_
+
+#include <limits>
+#include <string>
+
+namespace tocsin::internal {
+
+// How many CPUs the process may use: those of its affinity mask, or what the
+// quotas of its cgroups come to, rounded up. At least 1.
+int AvailableCpus();
+
+// What the quotas come to in the cgroups that `membership` names, a file like
+// /proc/self/cgroup, and those above them, in the hierarchies mounted at
+// `root`, a folder like /sys/fs/cgroup. Version 1 and 2.
+constexpr int kNoQuota = std::numeric_limits<int>::max();
+int CpuQuota(const std::string& membership, const std::string& root);
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_AVAILABLE_CPUS_H_

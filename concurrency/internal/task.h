@@ -1,0 +1,105 @@
+// A closure on its way to a thread, in one cache line.
+//
+// Blocks come from a cache of the thread and return to that of the thread that
+// ran the task; caches trade with a common store by the batch. Once warm, a
+// task costs no malloc(), as long as its closure fits in.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
+
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "absl/status/status.h"
+
+namespace tocsin {
+
+// What can be said about a task besides what it does.
+struct TaskOptions {
+  // For reports; "task 3" where none is given. Tasks with a thread of their own
+  // give it to that, too, cut to 15 bytes.
+  std::string name = {};
+  // Starts the task though its group is cancelled by then. Its first wait tells
+  // it so. Else such a task is destroyed without having run.
+  bool start_even_if_cancelled = false;
+};
+
+namespace internal {
+
+class alignas(64) Task {
+ public:
+  template <typename F>
+  static Task* New(F&& f, TaskOptions options);
+
+  // Runs the closure and destroys it, also where it throws.
+  absl::Status Run() { return act_(*this, true); }
+  // Destroys the closure if it has not run.
+  void Discard() { act_(*this, false).IgnoreError(); }
+  // Gives the block back. The closure has been destroyed by one of the above.
+  static void Free(Task* task);
+
+  // Null where they are the defaults.
+  const TaskOptions* options() const { return options_.get(); }
+
+  Task* next = nullptr;  // for the list it is in
+
+ private:
+  static constexpr size_t kInline = 40;
+  template <typename F>
+  static constexpr bool kFits = sizeof(F) <= kInline &&
+                                alignof(F) <= alignof(void*);
+
+  static void* Allocate();
+
+  absl::Status (*act_)(Task&, bool run) = nullptr;
+  std::unique_ptr<TaskOptions> options_;
+  alignas(void*) std::byte closure_[kInline];
+};
+static_assert(sizeof(Task) == 64);
+
+template <typename F>
+Task* Task::New(F&& f, TaskOptions options) {
+  using Closure = std::decay_t<F>;
+  struct Release {
+    void operator()(Task* task) const { Free(task); }
+  };
+  std::unique_ptr<Task, Release> task(::new (Allocate()) Task);
+  if (options.start_even_if_cancelled || !options.name.empty()) {
+    task->options_ = std::make_unique<TaskOptions>(std::move(options));
+  }
+  if constexpr (kFits<Closure>) {
+    ::new (static_cast<void*>(task->closure_)) Closure(std::forward<F>(f));
+  } else {
+    ::new (static_cast<void*>(task->closure_))
+        Closure*(new Closure(std::forward<F>(f)));
+  }
+  task->act_ = [](Task& self, bool run) {
+    void* const at = self.closure_;
+    Closure* closure;
+    if constexpr (kFits<Closure>) {
+      closure = std::launder(static_cast<Closure*>(at));
+    } else {
+      closure = *std::launder(static_cast<Closure**>(at));
+    }
+    struct Destroy {
+      Closure* closure;
+      ~Destroy() {
+        if constexpr (kFits<Closure>) {
+          closure->~Closure();
+        } else {
+          delete closure;
+        }
+      }
+    } destroy{closure};
+    return run ? (*closure)() : absl::OkStatus();
+  };
+  return task.release();
+}
+
+}  // namespace internal
+}  // namespace tocsin
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_H_

@@ -1,0 +1,218 @@
+#include "tocsin/concurrency/task_group.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+
+namespace tocsin {
+
+using internal::MutexLock;
+using internal::RunningTask;
+using internal::ScopeEntry;
+using internal::Task;
+using internal::TaskKind;
+
+TaskGroup::TaskGroup() : TaskGroup(Options()) {}
+
+TaskGroup::TaskGroup(Options options)
+    : TaskQueue(options.pool != nullptr ? *options.pool : ThreadPool::Default(),
+                options.max_running),
+      name_(std::move(options.name)),
+      cancel_on_error_(options.cancel_on_error),
+      scope_(CancelScope::NotEntered(), ScopeEntry::Current()),
+      services_scope_(CancelScope::NotEntered(), &scope_) {}
+
+TaskGroup::~TaskGroup() {
+  if (pool().forked()) return;
+  if (!joined_.load(std::memory_order_acquire)) {
+    Cancel(absl::CancelledError("the task group is destroyed"));
+    if (!Join()) {
+      std::fprintf(
+          stderr,
+          "tocsin: a TaskGroup was destroyed by a task that it would "
+          "have to wait for. Let the owner of the group destroy it.\n");
+      std::abort();
+    }
+  }
+  services_scope_.~CancelScope();
+  scope_.~CancelScope();
+}
+
+void TaskGroup::SpawnTask(Task* task) {
+  if (pool().forked()) return Refuse(task, Forked());
+  if (!Add(*task)) {
+    Refuse(task, absl::FailedPreconditionError(
+                     "spawned on a group that is closed: Wait() has returned"));
+  }
+}
+
+void TaskGroup::SpawnServiceTask(Task* task) {
+  absl::Status status =
+      pool().forked() ? Forked() : Start(*task, TaskKind::kService);
+  if (!status.ok()) Refuse(task, std::move(status));
+}
+
+void TaskGroup::Refuse(Task* task, absl::Status why) {
+  TaskFailure failure;
+  if (task->options() != nullptr) failure.task = task->options()->name;
+  failure.status = std::move(why);
+  task->Discard();
+  Task::Free(task);
+  Fail(std::move(failure));
+}
+
+void TaskGroup::Run(RunningTask& running) {
+  Task& task = *running.task;
+  ScopeEntry entry(running.kind == TaskKind::kService ? services_scope_
+                                                      : scope_);
+  // A service that is no longer needed starts all the same, so that it does not
+  // depend on the speed of its thread whether it ever did.
+  if (scope_.cancelled() &&
+      (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
+    return task.Discard();
+  }
+#ifdef ABSL_HAVE_EXCEPTIONS
+  try {
+#endif
+    absl::Status status = task.Run();
+    if (status.ok() || IsCancellation(status)) return;
+    TaskFailure failure;
+    failure.task = running.name();
+    failure.status = std::move(status);
+    Fail(std::move(failure));
+#ifdef ABSL_HAVE_EXCEPTIONS
+  } catch (const std::exception& e) {
+    std::string name = running.name();
+    absl::Status status =
+        absl::InternalError(absl::StrCat(name, " threw: ", e.what()));
+    Fail({std::move(name), std::move(status), std::current_exception()});
+  } catch (...) {
+    std::string name = running.name();
+    absl::Status status = absl::InternalError(
+        absl::StrCat(name, " threw something that is no std::exception"));
+    Fail({std::move(name), std::move(status), std::current_exception()});
+  }
+#endif
+}
+
+// Whether a task that ends so, in the thread's current scope, only says that
+// the scope was cancelled.
+bool TaskGroup::IsCancellation(const absl::Status& status) const {
+  return (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) &&
+         CheckCancelled().code() == status.code();
+}
+
+void TaskGroup::Fail(TaskFailure failure) {
+  absl::Status reason = absl::CancelledError(
+      absl::StrCat(failure.task.empty() ? "a task" : failure.task,
+                   name_.empty() ? "" : absl::StrCat(" of ", name_),
+                   " failed: ", failure.status.ToString()));
+  {
+    MutexLock lock(mutex_);
+    ++failure_count_;
+    if (failures_.size() < kFailuresKept) {
+      failures_.push_back(std::move(failure));
+    }
+  }
+  if (cancel_on_error_ && !pool().forked()) Cancel(std::move(reason));
+}
+
+void TaskGroup::CancelServices() {
+  services_scope_.Cancel(
+      absl::CancelledError("all tasks that the service was for have ended"));
+}
+
+void TaskGroup::Cancel(absl::Status reason) {
+  if (pool().forked()) return;
+  scope_.Cancel(std::move(reason));
+  Discard();
+}
+
+absl::Status TaskGroup::Wait() {
+  if (pool().forked()) return Forked();
+  if (!Join()) {
+    return absl::FailedPreconditionError(
+        "TaskGroup::Wait() was called by a task that it would have to wait "
+        "for; let the owner of the group wait");
+  }
+  absl::Status from_outside = CancelledFromOutside();
+  absl::Status outcome;
+  {
+    MutexLock lock(mutex_);
+    if (!std::exchange(outcome_known_, true) && !unused()) {
+      outcome_ = std::move(from_outside);
+    }
+    outcome = failures_.empty() ? outcome_ : failures_.front().status;
+  }
+  joined_.store(true, std::memory_order_release);
+  return outcome;
+}
+
+absl::Status TaskGroup::CancelledFromOutside() const {
+  const CancelScope* outer = scope_.OuterInReach();
+  return outer != nullptr ? outer->WaitStatus() : absl::OkStatus();
+}
+
+std::vector<TaskFailure> TaskGroup::failures() const {
+  MutexLock lock(mutex_);
+  return failures_;
+}
+
+size_t TaskGroup::failure_count() const {
+  MutexLock lock(mutex_);
+  return failure_count_;
+}
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+void TaskGroup::RethrowFirst() const {
+  for (const TaskFailure& failure : failures()) {
+    if (failure.exception) std::rethrow_exception(failure.exception);
+  }
+}
+#endif
+
+std::vector<std::string> TaskGroup::running() const {
+  if (pool().forked()) return {};
+  return Names();
+}
+
+absl::Status TaskGroup::Forked() const { return pool().status(); }
+
+std::string TaskGroup::NextServiceName() {
+  return absl::StrCat("service ", services_named_.fetch_add(1) + 1);
+}
+
+absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body) {
+  return RunTaskGroup(body, TaskGroup::Options());
+}
+
+absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body,
+                          TaskGroup::Options options) {
+  TaskGroup group(std::move(options));
+  absl::Status status;
+  bool cancelled;
+  {
+    ScopeEntry entry(group.scope_);
+    status = body(group);
+    cancelled = group.IsCancellation(status);
+  }
+  if (!status.ok() && !cancelled) {
+    // A body that ends with `return group.Wait();` brings what is known.
+    std::vector<TaskFailure> failures = group.failures();
+    if (failures.empty() || failures.front().status != status) {
+      TaskFailure failure;
+      failure.task = "the body";
+      failure.status = status;
+      group.Fail(std::move(failure));
+    }
+    group.Cancel(absl::CancelledError(
+        absl::StrCat("the body failed: ", status.ToString())));
+  }
+  absl::Status outcome = group.Wait();
+  if (outcome.ok() && cancelled) return group.CancelledFromOutside();
+  return outcome;
+}
+
+}  // namespace tocsin

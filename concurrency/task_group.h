@@ -1,0 +1,223 @@
+// Tasks that run on other threads and end before the block that started them.
+//
+//   absl::Status ReadAll(const std::vector<std::string>& paths) {
+//     TaskGroup group;
+//     for (const std::string& path : paths) {
+//       group.Spawn([&path] { return Read(path); });
+//     }
+//     return group.Wait();
+//   }
+//
+// No task outlives its group. Wait() returns once the last one has ended and
+// its closure is gone, and so does the destructor, which cancels first. The
+// first error cancels the others, and Wait() returns it.
+//
+// A task is a closure that takes nothing or a std::stop_token and returns
+// nothing or an absl::Status. It runs in the group's scope, a child of the
+// scope that the group was made in: when either is cancelled, the waits in the
+// tasks return at once, and tasks that have not started never do. That a task
+// then ends with the kCancelled of its scope is no error; nor is its
+// kDeadlineExceeded, where a deadline cancelled the scope. A task that throws
+// has failed, and the exception is kept.
+//
+// Cancelling the group is absorbed: Wait() returns OK after Cancel(). When a
+// scope around the group was cancelled, Wait() returns that, kCancelled or
+// kDeadlineExceeded, unless a task has failed: then it returns that.
+//
+// Any member may be called from any thread, also from tasks of the group, as
+// long as the group exists. A group may be made on one thread, waited for on
+// another and destroyed on a third. Wait() runs tasks of its own group, on the
+// stack of the caller, and never those of another; so groups may be nested to
+// any depth on any number of threads.
+#ifndef TOCSIN_CONCURRENCY_TASK_GROUP_H_
+#define TOCSIN_CONCURRENCY_TASK_GROUP_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/internal/task_queue.h"
+#include "tocsin/concurrency/thread_pool.h"
+
+namespace tocsin {
+
+// What went wrong in a task.
+struct TaskFailure {
+  std::string task;  // its name
+  absl::Status status;
+#ifdef ABSL_HAVE_EXCEPTIONS
+  std::exception_ptr exception;  // null unless the task threw
+#endif
+};
+
+class TaskGroup final : private internal::TaskQueue {
+ public:
+  struct Options {
+    // Where the tasks run; null is ThreadPool::Default().
+    ThreadPool* pool = nullptr;
+    // For error messages.
+    std::string name = {};
+    // How many tasks run at a time; 0 is no limit. Services and tasks of
+    // Start() do not count.
+    int max_running = 0;
+    // Whether a task that fails cancels the others.
+    bool cancel_on_error = true;
+  };
+
+  TaskGroup();
+  explicit TaskGroup(Options options);
+  TaskGroup(const TaskGroup&) = delete;
+  TaskGroup& operator=(const TaskGroup&) = delete;
+  // Cancels the tasks that are left and waits for them to end. Errors that
+  // nobody asked for by then are gone.
+  ~TaskGroup();
+
+  // Runs f() or f(std::stop_token) at some later time, on a thread of the pool
+  // or in Wait(). On a group that is closed, `f` is destroyed at once, and the
+  // refusal is kept as a failure with kFailedPrecondition, which Wait() and
+  // failures() report.
+  template <typename F>
+  void Spawn(F&& f, TaskOptions options = {});
+
+  // The same for a task that serves the others: it starts at once, on a thread
+  // of its own, and is cancelled once all others have ended and somebody waits.
+  // Where no thread can be had the group fails with kResourceExhausted.
+  template <typename F>
+  void SpawnService(F&& f, TaskOptions options = {});
+
+  // Waits for all tasks, those spawned meanwhile included, then closes the
+  // group. Returns the first error, or what cancelled the scope around the
+  // group, or OK; and the same when it is called again. Cannot be interrupted:
+  // what cancels the scope around the group cancels the tasks, and they decide
+  // when they end. kFailedPrecondition if called by a task that it would have
+  // to wait for, or in a forked child.
+  absl::Status Wait();
+
+  // Cancels all tasks and returns at once. Those that have not started are
+  // destroyed, here.
+  void Cancel(absl::Status reason = absl::CancelledError());
+
+  // All failures up to now in the order they happened, of which the first
+  // kFailuresKept are kept; failure_count() counts all.
+  static constexpr size_t kFailuresKept = 100;
+  std::vector<TaskFailure> failures() const;
+  size_t failure_count() const;
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+  // Throws the exception of the first task that threw one, if any did. Call it
+  // after Wait().
+  void RethrowFirst() const;
+#endif
+
+  // The names of the tasks that have not ended; those that run come first.
+  std::vector<std::string> running() const;
+
+  // The scope that the tasks run in.
+  CancelScope& scope() { return scope_; }
+
+ private:
+  friend absl::Status RunTaskGroup(
+      absl::FunctionRef<absl::Status(TaskGroup&)> body, Options options);
+
+  template <typename F>
+  static absl::Status Call(F& f);
+
+  void Run(internal::RunningTask& running) override;
+  void CancelServices() override;
+
+  void SpawnTask(internal::Task* task);
+  void SpawnServiceTask(internal::Task* task);
+  void Refuse(internal::Task* task, absl::Status why);
+  void Fail(TaskFailure failure);
+  bool IsCancellation(const absl::Status& status) const;
+  absl::Status CancelledFromOutside() const;
+  absl::Status Forked() const;
+  std::string NextServiceName();
+
+  const std::string name_;
+  const bool cancel_on_error_;
+  // In unions, because in a forked child they are left as they are: what is
+  // linked to them does not exist there.
+  union {
+    CancelScope scope_;
+  };
+  union {
+    CancelScope services_scope_;
+  };
+  std::atomic<uint32_t> services_named_{0};
+  std::atomic<bool> joined_{false};
+
+  mutable internal::SlimMutex mutex_;
+  std::vector<TaskFailure> failures_ ABSL_GUARDED_BY(mutex_);
+  size_t failure_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool outcome_known_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Runs `body` in the scope of a group and waits for the tasks it spawned. An
+// error of the body cancels them; the first error of all comes out.
+//
+//   absl::Status status = RunTaskGroup([](TaskGroup& group) {
+//     group.Spawn(Produce);
+//     return Consume();  // its waits end when Produce fails
+//   });
+absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body,
+                          TaskGroup::Options options);
+absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body);
+
+template <typename F>
+absl::Status TaskGroup::Call(F& f) {
+  auto call = [&f]() -> decltype(auto) {
+    if constexpr (std::is_invocable_v<F&>) {
+      return f();
+    } else {
+      static_assert(std::is_invocable_v<F&, std::stop_token>,
+                    "a task takes nothing or a std::stop_token");
+      return f(internal::ScopeEntry::Current()->stop_token());
+    }
+  };
+  using Result = decltype(call());
+  if constexpr (std::is_void_v<Result>) {
+    call();
+    return absl::OkStatus();
+  } else {
+    static_assert(std::is_convertible_v<Result, absl::Status>,
+                  "a task returns nothing or an absl::Status; for another "
+                  "result use SpawnWithResult()");
+    return call();
+  }
+}
+
+template <typename F>
+void TaskGroup::Spawn(F&& f, TaskOptions options) {
+  SpawnTask(internal::Task::New(
+      [f = std::decay_t<F>(std::forward<F>(f))]() mutable { return Call(f); },
+      std::move(options)));
+}
+
+template <typename F>
+void TaskGroup::SpawnService(F&& f, TaskOptions options) {
+  if (options.name.empty()) options.name = NextServiceName();
+  SpawnServiceTask(internal::Task::New(
+      [f = std::decay_t<F>(std::forward<F>(f))]() mutable { return Call(f); },
+      std::move(options)));
+}
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_CONCURRENCY_TASK_GROUP_H_

@@ -1,0 +1,528 @@
+// Two orders of events make sure that nothing is overlooked. Both sides use
+// sequentially consistent operations, so that at least one sees the other:
+//
+//   who makes a task ready            who gives a slot up (parks, blocks)
+//     sets shard.ready                  decrements active_
+//     reads active_: a slot free?       reads every shard.ready
+//   => a ready task gets a free slot.
+//
+//   who finds no slot free            the monitor, about to go dormant
+//     set shard.ready before            sets watch_ to kDormant
+//     reads watch_: dormant?            reads every shard.ready
+//   => with no slot free, the monitor looks after a ready task.
+#include "tocsin/concurrency/thread_pool.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "tocsin/concurrency/blocking_region.h"
+#include "tocsin/concurrency/internal/available_cpus.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+
+namespace tocsin {
+
+using internal::FutexWait;
+using internal::FutexWakeOne;
+using internal::MutexLock;
+using internal::RunningTask;
+using internal::Shard;
+using internal::Task;
+using internal::TaskKind;
+using internal::TaskQueue;
+using internal::WakeUps;
+
+namespace {
+
+// The monitor acts on what it finds unchanged at two looks, so it does so after
+// a tenth of a second at most.
+constexpr absl::Duration kBetweenLooks = absl::Milliseconds(50);
+constexpr absl::Duration kSpareLife = absl::Seconds(1);
+constexpr absl::Duration kPauseAfterRefusal = absl::Milliseconds(100);
+
+// How many tasks a worker takes from one shard before it looks at the others.
+constexpr int kTasksPerVisit = 64;
+
+std::atomic<uint32_t> forks{0};
+[[maybe_unused]] const int at_fork =
+    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+
+std::atomic<uint32_t> threads_seen{0};
+
+// The kernel refuses longer ones.
+constexpr size_t kThreadNameSize = 15;
+
+absl::Status RefusedThread(int error) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("pthread_create: ",
+                   std::error_code(error, std::generic_category()).message()));
+}
+
+}  // namespace
+
+class ThreadPool::Worker final : public internal::WorkerSlot {
+ public:
+  Worker(ThreadPool& pool, size_t number) : pool_(pool), number_(number) {}
+
+  void Run();
+
+  // Leaves its slot to others, until the last Return().
+  void Leave() override {
+    if (blocked_++ == 0) GiveSlot();
+  }
+  void Return() override {
+    if (--blocked_ == 0) TakeSlot();
+  }
+
+ private:
+  friend class ThreadPool;
+
+  void RunOwnTask();
+  void RunTasks();
+  bool RunTasksOf(Shard& shard);
+  bool KeepsSlot();
+  void GiveSlot();
+  void TakeSlot() {
+    if (!has_slot_.exchange(true)) pool_.active_.fetch_add(1);
+  }
+
+  ThreadPool& pool_;
+  const size_t number_;
+  int blocked_ = 0;
+  bool ran_since_granted_ = false;
+
+  // Counted in active_. Also taken away by the monitor.
+  std::atomic<bool> has_slot_{false};
+  std::atomic<uint64_t> tasks_{0};
+
+  // Written by who takes it off the list of idle ones, before it is woken.
+  std::atomic<Granted> granted_{Granted::kNothing};
+  std::atomic<uint32_t> woken_{0};
+  TaskQueue* queue_ = nullptr;
+  Task* task_ = nullptr;
+  TaskKind kind_ = TaskKind::kQueued;
+
+  // Guarded by the pool's mutex.
+  Worker* next_idle_ = nullptr;
+  Worker* next_ = nullptr;
+  uint64_t tasks_at_last_look_ = 0;
+};
+
+ThreadPool& ThreadPool::Default() {
+  static ThreadPool& pool = *new ThreadPool(
+      Options(), std::min(internal::AvailableCpus(), Options().max_threads));
+  return pool;
+}
+
+absl::StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Create(
+    Options options) {
+  if (options.max_threads < 0 || options.threads.value_or(0) < 0) {
+    return absl::InvalidArgumentError(
+        "ThreadPool: a number of threads is 0 or more");
+  }
+  if (options.threads.value_or(0) > options.max_threads) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "ThreadPool: max_threads is ", options.max_threads, ", less than the ",
+        *options.threads, " threads asked for; raise it"));
+  }
+  const int threads =
+      options.threads.has_value()
+          ? *options.threads
+          : std::min(internal::AvailableCpus(), options.max_threads);
+  return std::unique_ptr<ThreadPool>(
+      new ThreadPool(std::move(options), threads));
+}
+
+ThreadPool::ThreadPool(Options options, int threads)
+    : name_(std::move(options.name)),
+      slots_(threads),
+      max_threads_(options.max_threads),
+      made_in_process_(forks.load()),
+      shard_count_(std::clamp(threads, 1, 16)),
+      shards_(std::make_unique<Shard[]>(shard_count_)) {}
+
+ThreadPool::~ThreadPool() {
+  if (forked()) return;  // its threads and who held its locks are not here
+  std::optional<pthread_t> monitor;
+  std::optional<pthread_t> last;
+  {
+    MutexLock lock(mutex_);
+    ending_ = true;
+    while (Worker* worker = idle_) {
+      idle_ = worker->next_idle_;
+      worker->granted_.store(Granted::kEnd);
+      worker->woken_.store(1);
+      FutexWakeOne(&worker->woken_);
+    }
+    if (threads_ == 0) empty_.store(1);
+  }
+  while (empty_.load() == 0) FutexWait(empty_, 0);
+  {
+    MutexLock lock(mutex_);
+    last = ended_;
+    monitor = monitor_;
+  }
+  if (last.has_value()) pthread_join(*last, nullptr);
+  if (monitor.has_value()) {
+    watch_.store(kEnded);
+    FutexWakeOne(&watch_);
+    pthread_join(*monitor, nullptr);
+  }
+}
+
+absl::Status ThreadPool::status() const {
+  if (forked()) {
+    return absl::FailedPreconditionError(
+        "the thread pool was made before fork(), and its threads are not in "
+        "the child; make another with ThreadPool::Create() there");
+  }
+  MutexLock lock(mutex_);
+  return status_;
+}
+
+bool ThreadPool::forked() const {
+  return forks.load(std::memory_order_relaxed) != made_in_process_;
+}
+
+Shard& ThreadPool::ShardOfThread() {
+  static thread_local const uint32_t number = threads_seen.fetch_add(1);
+  return shards_[number % shard_count_];
+}
+
+bool ThreadPool::SomethingIsReady() const {
+  for (size_t i = 0; i < shard_count_; ++i) {
+    if (shards_[i].ready.load()) return true;
+  }
+  return false;
+}
+
+void ThreadPool::Dispatch() {
+  int active = active_.load();
+  while (active < slots_) {
+    if (active_.compare_exchange_weak(active, active + 1)) return Grant();
+  }
+  RouseMonitor();
+}
+
+// Finds a worker for a slot that is already counted.
+void ThreadPool::Grant() {
+  Worker* idle = nullptr;
+  Worker* fresh = nullptr;
+  {
+    MutexLock lock(mutex_);
+    if (idle_ != nullptr) {
+      idle = std::exchange(idle_, idle_->next_idle_);
+      idle->has_slot_.store(true);
+      idle->granted_.store(Granted::kSlot);
+      idle->woken_.store(1);
+    } else if (threads_ < max_threads_ &&
+               (status_.ok() || absl::Now() >= retry_at_)) {
+      ++threads_;
+      fresh = new Worker(*this, started_++);
+      fresh->has_slot_.store(true);
+      fresh->granted_.store(Granted::kSlot);
+      fresh->next_ = std::exchange(workers_, fresh);
+    } else {
+      active_.fetch_sub(1);
+    }
+  }
+  if (idle != nullptr) return FutexWakeOne(&idle->woken_);
+  // At the cap every worker is busy or blocked and will look for tasks before
+  // it parks. Where the system refuses a thread, the monitor tries again.
+  if (fresh == nullptr || !StartWorker(fresh).ok()) RouseMonitor();
+}
+
+absl::Status ThreadPool::RunOnThread(TaskQueue& queue, Task& task,
+                                     TaskKind kind) {
+  Worker* worker = nullptr;
+  bool idle = false;
+  {
+    MutexLock lock(mutex_);
+    if (idle_ != nullptr) {
+      idle = true;
+      worker = std::exchange(idle_, idle_->next_idle_);
+    } else if (threads_ < max_threads_) {
+      ++threads_;
+      worker = new Worker(*this, started_++);
+      worker->next_ = std::exchange(workers_, worker);
+    } else {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "no thread for a task that needs one of its own: the pool has ",
+          threads_, ", which is its max_threads"));
+    }
+    worker->queue_ = &queue;
+    worker->task_ = &task;
+    worker->kind_ = kind;
+    worker->granted_.store(Granted::kTask);
+    if (idle) worker->woken_.store(1);
+  }
+  if (!idle) return StartWorker(worker);
+  FutexWakeOne(&worker->woken_);
+  return absl::OkStatus();
+}
+
+// pthread_create() instead of std::thread, whose constructor throws.
+absl::Status ThreadPool::StartWorker(Worker* worker) {
+  pthread_t thread;
+  const bool has_slot = worker->has_slot_.load();
+  const int error = pthread_create(&thread, nullptr, &RunWorker, worker);
+  MutexLock lock(mutex_);
+  if (error == 0) {
+    status_ = absl::OkStatus();
+    return status_;
+  }
+  status_ = RefusedThread(error);
+  retry_at_ = absl::Now() + kPauseAfterRefusal;
+  --threads_;
+  Worker** link = &workers_;
+  while (*link != worker) link = &(*link)->next_;
+  *link = worker->next_;
+  delete worker;
+  if (has_slot) active_.fetch_sub(1);
+  return status_;
+}
+
+void* ThreadPool::RunWorker(void* worker) {
+  static_cast<Worker*>(worker)->Run();
+  return nullptr;
+}
+
+// Waits for something to do. False if the thread is to end, and is no longer
+// counted then.
+bool ThreadPool::Park(Worker& worker) {
+  bool spare;
+  {
+    MutexLock lock(mutex_);
+    if (worker.has_slot_.exchange(false)) active_.fetch_sub(1);
+    spare = threads_ > slots_;
+    worker.granted_.store(ending_ ? Granted::kEnd : Granted::kNothing);
+    worker.woken_.store(ending_ ? 1 : 0);
+    if (!ending_) worker.next_idle_ = std::exchange(idle_, &worker);
+  }
+  // Perhaps this worker is the one that gets it.
+  if (SomethingIsReady()) Dispatch();
+  const absl::Time until =
+      spare ? absl::Now() + kSpareLife : absl::InfiniteFuture();
+  while (worker.woken_.load(std::memory_order_acquire) == 0) {
+    FutexWait(worker.woken_, 0, until);
+    if (absl::Now() < until) continue;
+    MutexLock lock(mutex_);
+    if (worker.woken_.load() != 0) break;
+    Worker** link = &idle_;
+    while (*link != &worker) link = &(*link)->next_idle_;
+    *link = worker.next_idle_;
+    worker.granted_.store(Granted::kEnd);
+    break;
+  }
+  if (worker.granted_.load() != Granted::kEnd) return true;
+  std::optional<pthread_t> before;
+  {
+    MutexLock lock(mutex_);
+    Worker** link = &workers_;
+    while (*link != &worker) link = &(*link)->next_;
+    *link = worker.next_;
+    before = std::exchange(ended_, pthread_self());
+    if (--threads_ == 0 && ending_) {
+      empty_.store(1);
+      FutexWakeOne(&empty_);
+    }
+  }
+  // The pool is still there: its destructor joins this thread.
+  if (before.has_value()) pthread_join(*before, nullptr);
+  return false;
+}
+
+std::string ThreadPool::ThreadName(size_t number) const {
+  const std::string suffix = absl::StrCat("-", number + 1);
+  return absl::StrCat(name_.substr(0, kThreadNameSize - suffix.size()), suffix);
+}
+
+void ThreadPool::Worker::Run() {
+  internal::worker_slot = this;
+  pthread_setname_np(pthread_self(), pool_.ThreadName(number_).c_str());
+  do {
+    if (granted_.load() == Granted::kTask) {
+      RunOwnTask();
+    } else {
+      ran_since_granted_ = false;
+      RunTasks();
+    }
+  } while (pool_.Park(*this));
+  delete this;
+}
+
+// Without a slot: it is not one of those that share the CPUs.
+void ThreadPool::Worker::RunOwnTask() {
+  ++blocked_;
+  const TaskOptions* options = task_->options();
+  const bool named = options != nullptr && !options->name.empty();
+  if (named) {
+    pthread_setname_np(pthread_self(),
+                       options->name.substr(0, kThreadNameSize).c_str());
+  }
+  RunningTask running;
+  Shard& shard = queue_->shard();
+  {
+    MutexLock lock(shard.mutex);
+    queue_->AssumeLocked();
+    queue_->Begin(*task_, kind_, running);
+  }
+  queue_->Perform(running);
+  WakeUps wake_ups;
+  {
+    MutexLock lock(shard.mutex);
+    queue_->AssumeLocked();
+    queue_->End(running, wake_ups);
+  }
+  wake_ups.Send();
+  if (named) {
+    pthread_setname_np(pthread_self(), pool_.ThreadName(number_).c_str());
+  }
+  --blocked_;
+}
+
+void ThreadPool::Worker::RunTasks() {
+  size_t at = number_;
+  size_t empty = 0;
+  while (empty < pool_.shard_count_) {
+    Shard& shard = pool_.shards_[at++ % pool_.shard_count_];
+    if (!shard.ready.load(std::memory_order_acquire)) {
+      ++empty;
+    } else if (RunTasksOf(shard)) {
+      empty = 0;
+    } else {
+      return;
+    }
+  }
+}
+
+// False if the worker is to give its slot back.
+bool ThreadPool::Worker::RunTasksOf(Shard& shard) {
+  WakeUps wake_ups;
+  bool keeps_slot = true;
+  shard.mutex.Lock();
+  for (int i = 0; i < kTasksPerVisit && shard.first != nullptr; ++i) {
+    keeps_slot = KeepsSlot();
+    if (!keeps_slot) break;
+    ran_since_granted_ = true;
+    RunningTask running;
+    TaskQueue& queue = *shard.first;
+    queue.AssumeLocked();
+    queue.Take(running);
+    shard.mutex.Unlock();
+    tasks_.store(tasks_.load(std::memory_order_relaxed) + 1,
+                 std::memory_order_relaxed);
+    queue.Perform(running);
+    shard.mutex.Lock();
+    queue.AssumeLocked();
+    queue.End(running, wake_ups);
+    if (wake_ups.empty()) continue;
+    shard.mutex.Unlock();
+    wake_ups.Send();
+    shard.mutex.Lock();
+  }
+  shard.mutex.Unlock();
+  return keeps_slot;
+}
+
+// Whether to go on: not if those whose slot was given away are back, and there
+// are more of us than slots. One that was just sent runs a task in any case.
+bool ThreadPool::Worker::KeepsSlot() {
+  if (!ran_since_granted_) return true;
+  if (!has_slot_.load(std::memory_order_relaxed)) TakeSlot();
+  return pool_.active_.load(std::memory_order_relaxed) <= pool_.slots_;
+}
+
+void ThreadPool::Worker::GiveSlot() {
+  if (!has_slot_.exchange(false)) return;
+  pool_.active_.fetch_sub(1);
+  if (pool_.SomethingIsReady()) pool_.Dispatch();
+}
+
+void ThreadPool::RouseMonitor() {
+  uint32_t watch = watch_.load();
+  if (watch == kDormant) {
+    if (watch_.compare_exchange_strong(watch, kWatching)) {
+      FutexWakeOne(&watch_);
+    }
+  } else if (watch == kNoThread && max_threads_ > 0 &&
+             watch_.compare_exchange_strong(watch, kWatching)) {
+    auto run = [](void* pool) -> void* {
+      static_cast<ThreadPool*>(pool)->RunMonitor();
+      return nullptr;
+    };
+    pthread_t thread;
+    // Under the mutex, so that the destructor finds it.
+    MutexLock lock(mutex_);
+    const int error = pthread_create(&thread, nullptr, run, this);
+    if (error == 0) {
+      monitor_ = thread;
+    } else {
+      status_ = RefusedThread(error);
+      watch_.store(kNoThread);
+    }
+  }
+}
+
+void ThreadPool::RunMonitor() {
+  pthread_setname_np(pthread_self(), "tocsin-monitor");
+  while (true) {
+    const bool stuck = SomethingIsStuck();
+    LookAtWorkers(stuck);
+    if (stuck) {
+      active_.fetch_add(1);
+      Grant();
+    } else if (SomethingIsReady()) {
+      Dispatch();  // where the system refused a thread before
+    } else {
+      uint32_t watching = kWatching;
+      watch_.compare_exchange_strong(watching, kDormant);
+      if (!SomethingIsReady()) FutexWait(watch_, kDormant);
+      uint32_t dormant = kDormant;
+      watch_.compare_exchange_strong(dormant, kWatching);
+    }
+    const absl::Time next_look = absl::Now() + kBetweenLooks;
+    while (watch_.load() != kEnded && absl::Now() < next_look) {
+      FutexWait(watch_, kWatching, next_look);
+    }
+    if (watch_.load() == kEnded) return;
+  }
+}
+
+bool ThreadPool::SomethingIsStuck() {
+  bool stuck = false;
+  for (size_t i = 0; i < shard_count_; ++i) {
+    Shard& shard = shards_[i];
+    if (!shard.ready.load(std::memory_order_relaxed)) continue;
+    MutexLock lock(shard.mutex);
+    for (TaskQueue* queue = shard.first; queue != nullptr;) {
+      queue->AssumeLocked();
+      stuck |= queue->Stuck();
+      queue = queue->next_ready();
+    }
+  }
+  return stuck;
+}
+
+// If something is stuck, one that runs the same task as at the last look loses
+// its slot. It takes another when that task ends.
+void ThreadPool::LookAtWorkers(bool stuck) {
+  MutexLock lock(mutex_);
+  for (Worker* worker = workers_; worker != nullptr; worker = worker->next_) {
+    const uint64_t tasks = worker->tasks_.load(std::memory_order_relaxed);
+    const bool blocked =
+        std::exchange(worker->tasks_at_last_look_, tasks) == tasks;
+    if (stuck && blocked && worker->has_slot_.exchange(false)) {
+      active_.fetch_sub(1);
+      stuck = false;
+    }
+  }
+}
+
+}  // namespace tocsin

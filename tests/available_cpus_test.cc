@@ -1,0 +1,87 @@
+#include "tocsin/concurrency/internal/available_cpus.h"
+
+#include <sched.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "gtest/gtest.h"
+
+namespace tocsin::internal {
+namespace {
+
+// A tree of cgroup files, as the kernel mounts them.
+class CpuQuotaTest : public testing::Test {
+ protected:
+  CpuQuotaTest() { std::filesystem::remove_all(root_); }
+
+  void Write(const std::string& path, const std::string& text) {
+    const std::filesystem::path file = root_ + path;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file) << text << '\n';
+  }
+  int Quota(const std::string& membership) {
+    Write("/membership", membership);
+    return CpuQuota(root_ + "/membership", root_);
+  }
+
+  const std::string root_ = testing::TempDir() + "/cgroup";
+};
+
+TEST_F(CpuQuotaTest, Version2RoundsUp) {
+  Write("/box/cpu.max", "150000 100000");
+  EXPECT_EQ(Quota("0::/box"), 2);
+  Write("/box/cpu.max", "10000 100000");
+  EXPECT_EQ(Quota("0::/box"), 1);
+  Write("/box/cpu.max", "400000 100000");
+  EXPECT_EQ(Quota("0::/box"), 4);
+}
+
+TEST_F(CpuQuotaTest, TheLeastOfAGroupAndThoseAboveItCounts) {
+  Write("/cpu.max", "800000 100000");
+  Write("/a/cpu.max", "300000 100000");
+  Write("/a/b/cpu.max", "max 100000");
+  EXPECT_EQ(Quota("0::/a/b"), 3);
+  EXPECT_EQ(Quota("0::/"), 8);
+}
+
+TEST_F(CpuQuotaTest, Version1IsFoundByItsController) {
+  Write("/cpu/box/cpu.cfs_quota_us", "250000");
+  Write("/cpu/box/cpu.cfs_period_us", "100000");
+  Write("/cpu/cpu.cfs_quota_us", "-1");
+  Write("/cpu/cpu.cfs_period_us", "100000");
+  EXPECT_EQ(Quota("5:memory:/other\n4:cpu,cpuacct:/box\n1:name=systemd:/box"),
+            3);
+  EXPECT_EQ(Quota("4:cpu,cpuacct:/gone"), kNoQuota);
+}
+
+TEST_F(CpuQuotaTest, WhatCannotBeReadIsNoLimit) {
+  EXPECT_EQ(Quota("0::/missing"), kNoQuota);
+  Write("/box/cpu.max", "max 100000");
+  EXPECT_EQ(Quota("0::/box"), kNoQuota);
+  Write("/box/cpu.max", "nonsense");
+  EXPECT_EQ(Quota("0::/box"), kNoQuota);
+  Write("/box/cpu.max", "100000 0");
+  EXPECT_EQ(Quota("0::/box"), kNoQuota);
+  EXPECT_EQ(Quota("no colons"), kNoQuota);
+  EXPECT_EQ(CpuQuota(root_ + "/no/such/file", root_), kNoQuota);
+}
+
+TEST(AvailableCpus, FollowsTheAffinityOfTheThread) {
+  std::thread([] {
+    EXPECT_GE(AvailableCpus(), 1);
+    cpu_set_t one;
+    ASSERT_EQ(sched_getaffinity(0, sizeof(one), &one), 0);
+    int first = 0;
+    while (!CPU_ISSET(first, &one)) ++first;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+    EXPECT_EQ(AvailableCpus(), 1);
+  }).join();
+}
+
+}  // namespace
+}  // namespace tocsin::internal

@@ -1,0 +1,748 @@
+// What a task group promises, whatever number of threads its pool has.
+#include "tocsin/concurrency/task_group.h"
+
+#include <atomic>
+#include <functional>
+#include <latch>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <semaphore>
+#include <set>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/thread_pool.h"
+
+namespace tocsin {
+namespace {
+
+absl::Status SleepUntilCancelled() {
+  internal::Sleeper sleeper;
+  while (true) {
+    if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
+  }
+}
+
+std::unique_ptr<ThreadPool> PoolOf(int threads) {
+  return *ThreadPool::Create({.name = "test", .threads = threads});
+}
+
+class TaskGroupTest : public testing::TestWithParam<int> {
+ protected:
+  TaskGroup::Options InPool() { return {.pool = pool_.get()}; }
+
+  const std::unique_ptr<ThreadPool> pool_ = PoolOf(GetParam());
+};
+
+INSTANTIATE_TEST_SUITE_P(Workers, TaskGroupTest, testing::Values(0, 1, 2, 8),
+                         testing::PrintToStringParamName());
+
+// A002
+TEST_P(TaskGroupTest, WaitReturnsWhenAllTasksHaveRun) {
+  TaskGroup group(InPool());
+  std::atomic<int> ran{0};
+  for (int i = 0; i < 1000; ++i) group.Spawn([&] { ++ran; });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, 1000);
+}
+
+// A003
+TEST(TaskGroup, WorksOnAnyThreadWithTheDefaultPool) {
+  std::thread foreign([] {
+    TaskGroup group;
+    std::atomic<int> ran{0};
+    for (int i = 0; i < 100; ++i) group.Spawn([&] { ++ran; });
+    EXPECT_TRUE(group.Wait().ok());
+    EXPECT_EQ(ran, 100);
+  });
+  foreign.join();
+}
+
+// J: wait without tasks, twice; A085: an empty group in a cancelled scope.
+TEST_P(TaskGroupTest, AnEmptyGroupEndsWellEvenInACancelledScope) {
+  CancelScope outer;
+  outer.Cancel();
+  TaskGroup group(InPool());
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A001, A005, T023, J: spawn after wait.
+TEST_P(TaskGroupTest, SpawningOnAClosedGroupIsAFailureThatWaitReports) {
+  TaskGroup group(InPool());
+  group.Spawn([] {});
+  ASSERT_TRUE(group.Wait().ok());
+  auto token = std::make_shared<int>();
+  bool ran = false;
+  group.Spawn([&ran, token] { ran = true; }, {.name = "late"});
+  EXPECT_EQ(token.use_count(), 1);
+  group.SpawnService([&ran, token] { ran = true; });
+  EXPECT_EQ(token.use_count(), 1);
+  EXPECT_EQ(group.Wait().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(ran);
+  ASSERT_EQ(group.failures().size(), 2);
+  EXPECT_EQ(group.failures()[0].task, "late");
+}
+
+// A004, A084, T023: also while another thread waits already.
+TEST_P(TaskGroupTest, ATaskMaySpawnIntoItsGroupWhileTheGroupIsWaitedFor) {
+  TaskGroup group(InPool());
+  std::atomic<int> ran{0};
+  std::function<void(int)> chain = [&](int left) {
+    ++ran;
+    if (left > 0) group.Spawn([&chain, left] { chain(left - 1); });
+  };
+  group.Spawn([&] { chain(10); });  // B: a task respawns itself 10 times
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, 11);
+}
+
+// J: wait from inside.
+TEST_P(TaskGroupTest, ATaskThatWaitsForItsOwnGroupIsRefused) {
+  TaskGroup group(InPool());
+  absl::Status inner;
+  group.Spawn([&] { inner = group.Wait(); });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(inner.code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_P(TaskGroupTest, ATaskOfAnInnerGroupThatWaitsForTheOuterOneIsRefused) {
+  TaskGroup outer(InPool());
+  absl::Status status;
+  outer.Spawn([&] {
+    TaskGroup inner(InPool());
+    inner.Spawn([&] { status = outer.Wait(); });
+    EXPECT_TRUE(inner.Wait().ok());
+  });
+  EXPECT_TRUE(outer.Wait().ok());
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+}
+
+// A074, B: move-only, large and borrowed functors.
+TEST_P(TaskGroupTest, ClosuresOfAnyKindAreRunOnceAndGoneBeforeWaitReturns) {
+  TaskGroup group(InPool());
+  auto token = std::make_shared<int>(0);
+  std::atomic<int> ran{0};
+  auto unique = std::make_unique<int>(1);
+  group.Spawn([&ran, token, unique = std::move(unique)] { ran += *unique; });
+  struct Large {
+    char bytes[1024];
+  };
+  group.Spawn([&ran, token, large = Large{}] {
+    ran += large.bytes[1023] == 0 ? 10 : 0;
+  });
+  struct Immovable {
+    explicit Immovable(std::atomic<int>& count) : sum(count) {}
+    Immovable(Immovable&&) = delete;
+    void operator()() { sum += 100; }
+    std::atomic<int>& sum;
+  } immovable(ran);
+  group.Spawn(std::ref(immovable));
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, 111);
+  EXPECT_EQ(token.use_count(), 1);  // A089
+}
+
+// A022, A073, J: spawn after cancel.
+TEST_P(TaskGroupTest, ACancelledGroupStartsNothingMoreAndWaitAbsorbsTheCancel) {
+  TaskGroup group(InPool());
+  group.Cancel();
+  auto token = std::make_shared<int>();
+  std::atomic<bool> ran{false};
+  group.Spawn([&ran, token] { ran = true; });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_FALSE(ran);
+  EXPECT_EQ(token.use_count(), 1);
+  group.Cancel();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// T036, B: 64 groups of 512 tasks; at most those that run finish.
+TEST_P(TaskGroupTest, CancelDestroysTheTasksThatHaveNotStartedAtOnce) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::latch started(1);
+  std::latch release(1);
+  group.Spawn([&] {
+    started.count_down();
+    release.wait();
+  });
+  auto token = std::make_shared<int>();
+  std::atomic<bool> ran{false};
+  for (int i = 0; i < 512; ++i) group.Spawn([&ran, token] { ran = true; });
+  started.wait();
+  group.Cancel();
+  EXPECT_EQ(token.use_count(), 1);
+  release.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_FALSE(ran);
+}
+
+// A016, A021, A096, T012
+TEST_P(TaskGroupTest, ATaskMayAskToBeStartedEvenIfCancelled) {
+  TaskGroup group(InPool());
+  group.Cancel();
+  std::atomic<bool> reached{false};
+  std::atomic<bool> passed{false};
+  group.Spawn(
+      [&]() -> absl::Status {
+        reached = true;
+        absl::Status status = SleepUntilCancelled();
+        if (!status.ok()) return status;
+        passed = true;
+        return absl::OkStatus();
+      },
+      {.start_even_if_cancelled = true});
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(reached);
+  EXPECT_FALSE(passed);
+}
+
+TEST_P(TaskGroupTest, CancelKeepsThoseQueuedThatAskedToBeStarted) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::latch started(1);
+  std::latch release(1);
+  group.Spawn([&] {
+    started.count_down();
+    release.wait();
+  });
+  std::vector<int> ran;
+  for (int i = 0; i < 4; ++i) {
+    group.Spawn([&ran, i] { ran.push_back(i); },
+                {.start_even_if_cancelled = i % 2 == 1});
+  }
+  started.wait();
+  group.Cancel();
+  release.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, (std::vector<int>{1, 3}));
+}
+
+// A022, A071, A096, T004
+TEST_P(TaskGroupTest, CancelWakesTasksThatSleep) {
+  TaskGroup group(InPool());
+  std::latch started(3);
+  std::atomic<int> cancelled{0};
+  for (int i = 0; i < 3; ++i) {
+    group.Spawn([&] {
+      started.count_down();
+      absl::Status status = SleepUntilCancelled();
+      if (absl::IsCancelled(status)) ++cancelled;
+      return status;
+    });
+  }
+  started.wait();
+  group.Cancel();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(cancelled, 3);
+}
+
+// A023, A091
+TEST_P(TaskGroupTest, ATaskSeesTheReasonOfTheCancel) {
+  TaskGroup group(InPool());
+  std::latch started(1);
+  absl::Status seen;
+  group.Spawn([&] {
+    started.count_down();
+    seen = SleepUntilCancelled();
+  });
+  started.wait();
+  group.Cancel(absl::CancelledError("enough"));
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(seen, absl::CancelledError("enough"));
+  EXPECT_EQ(group.scope().status(), absl::CancelledError("enough"));
+}
+
+// A018, A027, A059, A069, T013
+TEST_P(TaskGroupTest, WhatCancelsTheScopeAroundAGroupComesOutOfWait) {
+  CancelScope outer;
+  TaskGroup group(InPool());
+  std::latch started(4);
+  std::atomic<int> cancelled{0};
+  for (int i = 0; i < 2; ++i) {
+    group.Spawn([&] {
+      TaskGroup inner(InPool());
+      for (int j = 0; j < 2; ++j) {
+        inner.Spawn([&] {
+          started.count_down();
+          if (absl::IsCancelled(SleepUntilCancelled())) ++cancelled;
+        });
+      }
+      return inner.Wait();
+    });
+  }
+  std::thread canceller([&] {
+    started.wait();
+    outer.Cancel(absl::CancelledError("from outside"));
+  });
+  EXPECT_EQ(group.Wait(), absl::CancelledError("from outside"));
+  EXPECT_EQ(group.Wait(), absl::CancelledError("from outside"));
+  EXPECT_EQ(cancelled, 4);
+  EXPECT_TRUE(group.failures().empty());
+  canceller.join();
+}
+
+// A060
+TEST_P(TaskGroupTest, TasksSpawnedInACancelledScopeDoNotRun) {
+  CancelScope outer;
+  outer.Cancel();
+  TaskGroup group(InPool());
+  std::atomic<bool> ran{false};
+  group.Spawn([&] { ran = true; });
+  EXPECT_TRUE(absl::IsCancelled(group.Wait()));
+  EXPECT_FALSE(ran);
+}
+
+// A064, J: a deadline interrupts sleepers.
+TEST_P(TaskGroupTest, ADeadlineAroundAGroupComesOutAsDeadlineExceeded) {
+  absl::Status seen;
+  absl::Status status = FailAfter(absl::Milliseconds(20), [&] {
+    TaskGroup group(InPool());
+    group.Spawn(
+        [&] {
+          seen = SleepUntilCancelled();
+          return seen;
+        },
+        {.start_even_if_cancelled = true});
+    absl::Status result = group.Wait();
+    EXPECT_TRUE(group.failures().empty());
+    return result;
+  });
+  EXPECT_TRUE(absl::IsDeadlineExceeded(seen));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status));
+}
+
+// B, T: an inner shielded group completes though the outer is cancelled.
+TEST_P(TaskGroupTest, AGroupInAShieldCompletesThoughTheOuterOneIsCancelled) {
+  TaskGroup outer(InPool());
+  std::latch started(1);
+  std::latch cancelled(1);
+  std::atomic<int> ran{0};
+  outer.Spawn([&]() -> absl::Status {
+    CancelScope shield({.shield = true});
+    TaskGroup inner(InPool());
+    started.count_down();
+    cancelled.wait();
+    for (int i = 0; i < 10; ++i) inner.Spawn([&] { ++ran; });
+    return inner.Wait();
+  });
+  started.wait();
+  outer.Cancel();
+  cancelled.count_down();
+  EXPECT_TRUE(outer.Wait().ok());
+  EXPECT_EQ(ran, 10);
+}
+
+// A028
+TEST_P(TaskGroupTest, TwoGroupsInTurnCanBothBeCancelled) {
+  for (int i = 0; i < 2; ++i) {
+    TaskGroup group(InPool());
+    std::latch started(1);
+    group.Spawn([&] {
+      started.count_down();
+      SleepUntilCancelled().IgnoreError();
+    });
+    started.wait();
+    group.Cancel();
+    EXPECT_TRUE(group.Wait().ok());
+    EXPECT_TRUE(CheckCancelled().ok());
+  }
+}
+
+// A029, J: closing keeps waiting for a straggler although interrupted.
+TEST_P(TaskGroupTest, ACancelledWaitStillWaitsForTheTasksToEnd) {
+  CancelScope outer;
+  TaskGroup group(InPool());
+  std::latch started(1);
+  std::latch release(1);
+  std::atomic<bool> ended{false};
+  group.Spawn([&] {
+    started.count_down();
+    release.wait();
+    ended = true;
+  });
+  std::thread canceller([&] {
+    started.wait();
+    outer.Cancel();
+    release.count_down();
+  });
+  EXPECT_TRUE(absl::IsCancelled(group.Wait()));
+  EXPECT_TRUE(ended);
+  canceller.join();
+}
+
+// A083: a reused thread carries no stale cancellation.
+TEST_P(TaskGroupTest, ATaskOfAnotherGroupSeesNothingOfAnEarlierCancel) {
+  for (int i = 0; i < 20; ++i) {
+    TaskGroup cancelled(InPool());
+    cancelled.Cancel();
+    cancelled.Spawn([] { EXPECT_FALSE(CheckCancelled().ok()); },
+                    {.start_even_if_cancelled = true});
+    EXPECT_TRUE(cancelled.Wait().ok());
+    TaskGroup clean(InPool());
+    clean.Spawn([] { return CheckCancelled(); });
+    EXPECT_TRUE(clean.Wait().ok());
+  }
+}
+
+// A057
+TEST_P(TaskGroupTest, AScopeOfATaskCancelsNeitherItsGroupNorItsSiblings) {
+  TaskGroup group(InPool());
+  for (int i = 0; i < 4; ++i) {
+    group.Spawn([] {
+      CancelScope scope;
+      scope.Cancel();
+      EXPECT_TRUE(absl::IsCancelled(CheckCancelled()));
+    });
+  }
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_FALSE(group.scope().cancelled());
+}
+
+// E: our token is not requested on success.
+TEST_P(TaskGroupTest, ATaskMayTakeAStopToken) {
+  TaskGroup group(InPool());
+  std::stop_token kept;
+  group.Spawn([&](std::stop_token stop) { kept = stop; });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(kept.stop_possible() == false || !kept.stop_requested());
+}
+
+// A spinning task sees the cancel (B).
+TEST_P(TaskGroupTest, AStopTokenIsRequestedByCancel) {
+  TaskGroup group(InPool());
+  std::latch started(1);
+  group.Spawn([&](std::stop_token stop) {
+    started.count_down();
+    while (!stop.stop_requested()) std::this_thread::yield();
+  });
+  started.wait();
+  group.Cancel();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// T003: both run at once, or neither would get past the other.
+TEST_P(TaskGroupTest, TasksRunConcurrently) {
+  TaskGroup group(InPool());
+  std::latch met(2);
+  for (int i = 0; i < 2; ++i) group.Spawn([&] { met.arrive_and_wait(); });
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// B: many threads spawn into one group; J, P: spawned on one thread, waited
+// for on another.
+TEST_P(TaskGroupTest, ManyThreadsSpawnIntoOneGroup) {
+  TaskGroup group(InPool());
+  std::atomic<int> ran{0};
+  std::vector<std::thread> spawners;
+  for (int t = 0; t < 4; ++t) {
+    spawners.emplace_back([&] {
+      for (int i = 0; i < 500; ++i) group.Spawn([&] { ++ran; });
+    });
+  }
+  for (std::thread& spawner : spawners) spawner.join();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, 2000);
+}
+
+// B: many threads wait, none leaves before the last task; and others keep
+// spawning meanwhile.
+TEST_P(TaskGroupTest, ManyThreadsWaitAndNoneLeavesBeforeTheLastTask) {
+  TaskGroup group(InPool());
+  std::latch started(1);
+  std::latch release(1);
+  std::atomic<int> ran{0};
+  group.Spawn([&] {
+    started.count_down();
+    release.wait();
+    for (int i = 0; i < 100; ++i) group.Spawn([&] { ++ran; });
+  });
+  std::vector<std::thread> waiters;
+  for (int t = 0; t < 4; ++t) {
+    waiters.emplace_back([&] {
+      EXPECT_TRUE(group.Wait().ok());
+      EXPECT_EQ(ran, 100);
+    });
+  }
+  started.wait();
+  release.count_down();
+  for (std::thread& waiter : waiters) waiter.join();
+}
+
+// B, T019: made on one thread, waited for on a second, destroyed on a third.
+TEST_P(TaskGroupTest, AGroupMayTravelBetweenThreads) {
+  std::unique_ptr<TaskGroup> group;
+  std::atomic<int> ran{0};
+  std::thread([&] { group = std::make_unique<TaskGroup>(InPool()); }).join();
+  std::thread([&] {
+    for (int i = 0; i < 10; ++i) group->Spawn([&] { ++ran; });
+  }).join();
+  std::thread([&] { EXPECT_TRUE(group->Wait().ok()); }).join();
+  std::thread([&] { group.reset(); }).join();
+  EXPECT_EQ(ran, 10);
+}
+
+// P: waiting where a task of the group spawns into it from elsewhere, with
+// nobody but the waiting thread to run it.
+TEST_P(TaskGroupTest, AThreadAsleepInWaitRunsWhatIsSpawnedThen) {
+  std::unique_ptr<ThreadPool> pool =
+      *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  TaskGroup host(InPool());
+  std::counting_semaphore<> spawned(0);
+  std::thread::id waiter;
+  std::thread::id runner;
+  std::latch inside(1);
+  std::thread waiting([&] {
+    waiter = std::this_thread::get_id();
+    // The first task keeps one thread in Wait() while this one sleeps there.
+    group.Spawn([&] {
+      inside.count_down();
+      spawned.acquire();
+    });
+    EXPECT_TRUE(group.Wait().ok());
+  });
+  inside.wait();
+  std::thread second([&] { EXPECT_TRUE(group.Wait().ok()); });
+  group.Spawn([&] {
+    runner = std::this_thread::get_id();
+    spawned.release();
+  });
+  waiting.join();
+  EXPECT_EQ(runner, second.get_id());
+  second.join();
+}
+
+// B: destroyed without Wait(): cancelled and joined.
+TEST_P(TaskGroupTest, TheDestructorCancelsAndWaits) {
+  std::atomic<bool> ended{false};
+  auto token = std::make_shared<int>();
+  {
+    TaskGroup group({.pool = pool_.get(), .max_running = 1});
+    std::latch started(1);
+    group.Spawn([&] {
+      started.count_down();
+      SleepUntilCancelled().IgnoreError();
+      ended = true;
+    });
+    group.Spawn([token] { ADD_FAILURE() << "ran after the cancel"; });
+    started.wait();
+  }
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(token.use_count(), 1);
+}
+
+int Fibonacci(const TaskGroup::Options& options, int n) {
+  if (n < 2) return n;
+  TaskGroup group(options);
+  int a;
+  group.Spawn([&] { a = Fibonacci(options, n - 1); });
+  const int b = Fibonacci(options, n - 2);
+  EXPECT_TRUE(group.Wait().ok());
+  return a + b;
+}
+
+// B: fib with nested groups; P: nested waits on few workers; A090.
+TEST_P(TaskGroupTest, NestedGroupsOfAnyDepth) {
+  EXPECT_EQ(Fibonacci(InPool(), 15), 610);
+}
+
+void Nest(const TaskGroup::Options& options, int depth) {
+  if (depth == 0) return;
+  TaskGroup group(options);
+  for (int i = 0; i < 2; ++i) {
+    group.Spawn([&options, depth] { Nest(options, depth - 1); });
+  }
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// P: 16 levels of nested groups on one worker.
+TEST_P(TaskGroupTest, TenLevelsOfTwo) { Nest(InPool(), 10); }
+
+// P: a nested wait under a mutex never runs a foreign task on its stack.
+TEST_P(TaskGroupTest, AWaitUnderAMutexDoesNotReenterIt) {
+  TaskGroup outer(InPool());
+  std::mutex mutex;
+  for (int i = 0; i < 50; ++i) {
+    outer.Spawn([&] {
+      std::lock_guard lock(mutex);
+      TaskGroup inner(InPool());
+      for (int j = 0; j < 4; ++j) inner.Spawn([] {});
+      EXPECT_TRUE(inner.Wait().ok());
+    });
+  }
+  EXPECT_TRUE(outer.Wait().ok());
+}
+
+// P: waiting for one group is not delayed by the long task of another.
+TEST_P(TaskGroupTest, AWaitIsNotDelayedByAnotherGroup) {
+  TaskGroup slow(InPool());
+  std::latch release(1);
+  slow.Spawn([&] { release.wait(); });
+  TaskGroup quick(InPool());
+  quick.Spawn([] {});
+  EXPECT_TRUE(quick.Wait().ok());  // would never return
+  release.count_down();
+  EXPECT_TRUE(slow.Wait().ok());
+}
+
+// E: a limit of so many admits so many and not one more.
+TEST_P(TaskGroupTest, MaxRunningIsKept) {
+  for (int limit : {1, 3}) {
+    TaskGroup group({.pool = pool_.get(), .max_running = limit});
+    std::atomic<int> running{0};
+    std::atomic<int> most{0};
+    for (int i = 0; i < 200; ++i) {
+      group.Spawn([&] {
+        const int now = ++running;
+        int seen = most;
+        while (seen < now && !most.compare_exchange_weak(seen, now)) {
+        }
+        std::this_thread::yield();
+        --running;
+      });
+    }
+    EXPECT_TRUE(group.Wait().ok());
+    EXPECT_LE(most, limit);
+  }
+}
+
+TEST_P(TaskGroupTest, MaxRunningIsReached) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 3});
+  std::latch all(3);
+  for (int i = 0; i < 3; ++i) group.Spawn([&] { all.arrive_and_wait(); });
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_P(TaskGroupTest, TasksOfOneGroupStartInTheOrderTheyWereSpawned) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::vector<int> order;
+  for (int i = 0; i < 100; ++i)
+    group.Spawn([&order, i] { order.push_back(i); });
+  EXPECT_TRUE(group.Wait().ok());
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(order[i], i);
+}
+
+// A099, A100, T024
+TEST_P(TaskGroupTest, RunningNamesTheTasksThatHaveNotEnded) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  EXPECT_TRUE(group.running().empty());
+  std::latch started(1);
+  std::latch release(1);
+  group.Spawn(
+      [&] {
+        started.count_down();
+        release.wait();
+      },
+      {.name = "loader"});
+  group.Spawn([] {});
+  group.Spawn([] {}, {.name = "sweeper"});
+  started.wait();
+  EXPECT_EQ(group.running(),
+            (std::vector<std::string>{"loader", "task 2", "sweeper"}));
+  release.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(group.running().empty());
+}
+
+// Services.
+TEST_P(TaskGroupTest, AServiceIsCancelledWhenAllOthersHaveEnded) {
+  TaskGroup group(InPool());
+  std::latch up(1);
+  absl::Status seen;
+  group.SpawnService([&] {
+    up.count_down();
+    seen = SleepUntilCancelled();
+    return seen;
+  });
+  std::atomic<bool> ran{false};
+  group.Spawn([&] {
+    up.wait();  // the service has a thread of its own, however few there are
+    ran = true;
+  });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(ran);
+  EXPECT_TRUE(absl::IsCancelled(seen));
+  EXPECT_FALSE(group.scope().cancelled());
+}
+
+TEST_P(TaskGroupTest, AServiceMaySpawnForWhichTheGroupWaitsToo) {
+  TaskGroup group(InPool());
+  std::atomic<bool> ran{false};
+  group.SpawnService([&] {
+    SleepUntilCancelled().IgnoreError();
+    group.Spawn([&] { ran = true; });
+  });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(ran);
+}
+
+TEST_P(TaskGroupTest, AServiceLivesOnWhileNobodyWaits) {
+  TaskGroup group(InPool());
+  std::latch ask(1);
+  std::latch answered(1);
+  group.SpawnService([&] {
+    ask.wait();
+    EXPECT_TRUE(CheckCancelled().ok());
+    answered.count_down();
+    SleepUntilCancelled().IgnoreError();
+  });
+  ask.count_down();
+  answered.wait();
+  EXPECT_EQ(group.running(), std::vector<std::string>{"service 1"});
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// The second program of the README: a service that ends the group.
+TEST_P(TaskGroupTest, AServiceMayCancelItsGroup) {
+  TaskGroup group(InPool());
+  group.Spawn([] { return SleepUntilCancelled(); },
+              {.start_even_if_cancelled = true});
+  group.SpawnService([&] { group.Cancel(); });
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(TaskGroup, AServiceThatCanHaveNoThreadFailsTheGroup) {
+  std::unique_ptr<ThreadPool> pool =
+      *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  group.SpawnService([] {}, {.name = "listener"});
+  EXPECT_EQ(group.Wait().code(), absl::StatusCode::kResourceExhausted);
+  ASSERT_EQ(group.failures().size(), 1);
+  EXPECT_EQ(group.failures()[0].task, "listener");
+}
+
+// B: no growth over repeats; A089.
+TEST_P(TaskGroupTest, ALongLivedGroupKeepsNothingOfTasksThatEnded) {
+  TaskGroup group(InPool());
+  auto token = std::make_shared<int>();
+  std::counting_semaphore<> ended(0);
+  for (int i = 0; i < 50; ++i) {
+    group.Spawn([&ended, token] { ended.release(); });
+    if (GetParam() > 0) ended.acquire();
+  }
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(token.use_count(), 1);
+}
+
+TEST(TaskGroupDeathTest, ATaskMustNotDestroyItsGroup) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        auto* group = new TaskGroup;
+        group->Spawn([&] { delete group; });
+        group->Wait().IgnoreError();
+      },
+      "destroyed by a task");
+}
+
+}  // namespace
+}  // namespace tocsin

@@ -1,0 +1,503 @@
+// What the pool promises: progress, few threads, and none in vain. What it does
+// to its process is tested on child processes, which a hang would end.
+#include "tocsin/concurrency/thread_pool.h"
+
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <latch>
+#include <memory>
+#include <mutex>
+#include <semaphore>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tocsin/concurrency/blocking_region.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/task_group.h"
+
+namespace tocsin {
+namespace {
+
+using testing::ExitedWithCode;
+using testing::HasSubstr;
+
+absl::Status SleepUntilCancelled() {
+  internal::Sleeper sleeper;
+  while (true) {
+    if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
+  }
+}
+
+std::string ThreadName() {
+  char name[16];
+  pthread_getname_np(pthread_self(), name, sizeof(name));
+  return name;
+}
+
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+constexpr bool kThreadsAfterFork = false;
+#else
+constexpr bool kThreadsAfterFork = true;
+#endif
+
+// For the body of a death test: ends the child if it hangs.
+void WatchChild() { alarm(60); }
+
+TEST(ThreadPool, RefusesNumbersThatMakeNoSense) {
+  EXPECT_EQ(ThreadPool::Create({.threads = -1}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ThreadPool::Create({.max_threads = -1}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  absl::Status status =
+      ThreadPool::Create({.threads = 3, .max_threads = 2}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("raise it"));
+  EXPECT_TRUE(ThreadPool::Create({.max_threads = 1}).ok());
+}
+
+// Trio threads: names reach the OS thread, cut to 15 bytes.
+TEST(ThreadPool, ItsThreadsBearItsName) {
+  auto pool =
+      *ThreadPool::Create({.name = "a-name-that-is-too-long", .threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::string name;
+  std::latch ran(1);
+  group.Spawn([&] {
+    name = ThreadName();
+    ran.count_down();
+  });
+  ran.wait();  // and not by Wait(), which may run it here
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(name, "a-name-that-i-1");
+}
+
+TEST(ThreadPool, AServiceGivesItsNameToItsThread) {
+  auto pool = *ThreadPool::Create({.name = "pool", .threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::string name;
+  group.SpawnService([&] { name = ThreadName(); },
+                     {.name = "signal-dispatcher"});
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(name, "signal-dispatch");
+}
+
+class ThreadPoolTest : public testing::TestWithParam<int> {
+ protected:
+  const std::unique_ptr<ThreadPool> pool_ =
+      *ThreadPool::Create({.name = "test", .threads = GetParam()});
+};
+
+INSTANTIATE_TEST_SUITE_P(Workers, ThreadPoolTest, testing::Values(0, 1, 2, 8),
+                         testing::PrintToStringParamName());
+
+// More tasks than workers, all of which must run at once to get anywhere. They
+// sleep in waits of the library, so no time passes before the next starts; with
+// workers, nobody waits for the monitor.
+TEST_P(ThreadPoolTest, AWorkerThatSleepsInAWaitGivesItsSlotAway) {
+  TaskGroup group({.pool = pool_.get()});
+  std::latch asleep(20);
+  for (int i = 0; i < 20; ++i) {
+    group.Spawn([&] {
+      asleep.count_down();
+      SleepUntilCancelled().IgnoreError();
+    });
+  }
+  asleep.wait();
+  group.Cancel();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(pool_->status().ok());
+}
+
+TEST_P(ThreadPoolTest, SoDoesOneInABlockingRegion) {
+  TaskGroup group({.pool = pool_.get()});
+  std::latch met(20);
+  for (int i = 0; i < 20; ++i) {
+    group.Spawn([&] {
+      BlockingRegion region;
+      BlockingRegion nested;
+      met.arrive_and_wait();
+    });
+  }
+  met.wait();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// P: 8 tasks block for ever in foreign code, a ninth still runs; and others
+// after it.
+TEST_P(ThreadPoolTest, TasksThatBlockUnseenAreFoundOut) {
+  int pipe_ends[2];
+  ASSERT_EQ(pipe(pipe_ends), 0);
+  TaskGroup group({.pool = pool_.get()});
+  for (int i = 0; i < 8; ++i) {
+    group.Spawn([&] {
+      char byte;
+      while (read(pipe_ends[0], &byte, 1) < 0) {
+      }
+    });
+  }
+  std::latch others(3);
+  for (int i = 0; i < 3; ++i) group.Spawn([&] { others.count_down(); });
+  others.wait();
+  group.Cancel();
+  close(pipe_ends[1]);  // the end of file ends the reads
+  EXPECT_TRUE(group.Wait().ok());
+  close(pipe_ends[0]);
+}
+
+// performance.md: k blocking tasks on k workers all start while the spawner
+// does nothing more. A lost wake-up is a hang here.
+TEST_P(ThreadPoolTest, EveryBlockingTaskStartsWithoutHelp) {
+  const int workers = GetParam();
+  if (workers == 0) GTEST_SKIP() << "nobody but the monitor would start them";
+  for (int round = 0; round < 200; ++round) {
+    TaskGroup group({.pool = pool_.get()});
+    std::latch met(workers);
+    for (int i = 0; i < workers; ++i) {
+      group.Spawn([&] { met.arrive_and_wait(); });
+    }
+    met.wait();
+    EXPECT_TRUE(group.Wait().ok());
+  }
+}
+
+// AnyIO, Trio: idle workers are used again, not multiplied.
+TEST(ThreadPool, NoMoreThreadsThanAskedForWhereNothingBlocks) {
+  auto pool = *ThreadPool::Create({.threads = 2});
+  std::set<pthread_t> seen;
+  std::mutex mutex;
+  for (int round = 0; round < 50; ++round) {
+    TaskGroup group({.pool = pool.get()});
+    std::latch all(2);
+    for (int i = 0; i < 2; ++i) {
+      group.Spawn([&] {
+        {
+          std::lock_guard lock(mutex);
+          seen.insert(pthread_self());
+        }
+        all.arrive_and_wait();
+      });
+    }
+    all.wait();
+    EXPECT_TRUE(group.Wait().ok());
+  }
+  seen.erase(pthread_self());
+  EXPECT_EQ(seen.size(), 2);
+}
+
+TEST(ThreadPool, WithoutAnyThreadsWaitRunsAllTasksOnItsOwn) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  std::set<std::thread::id> runners;
+  for (int i = 0; i < 10; ++i) {
+    group.Spawn([&] {
+      runners.insert(std::this_thread::get_id());
+      TaskGroup inner({.pool = pool.get()});
+      for (int j = 0; j < 10; ++j) {
+        inner.Spawn([&] { runners.insert(std::this_thread::get_id()); });
+      }
+      EXPECT_TRUE(inner.Wait().ok());
+    });
+  }
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(runners, std::set{std::this_thread::get_id()});
+}
+
+// At the cap, with all threads blocked, the wait of a group still runs its own.
+TEST(ThreadPool, AtTheCapWaitsRunTheirOwnTasks) {
+  auto pool = *ThreadPool::Create({.threads = 1, .max_threads = 2});
+  TaskGroup blocked({.pool = pool.get()});
+  std::latch asleep(2);
+  for (int i = 0; i < 2; ++i) {
+    blocked.Spawn([&] {
+      asleep.count_down();
+      SleepUntilCancelled().IgnoreError();
+    });
+  }
+  asleep.wait();
+  TaskGroup group({.pool = pool.get()});
+  std::atomic<int> ran{0};
+  for (int i = 0; i < 10; ++i) group.Spawn([&] { ++ran; });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, 10);
+  group.SpawnService([] {});
+  blocked.Cancel();
+  EXPECT_TRUE(blocked.Wait().ok());
+}
+
+// AnyIO: a group is as good as new to each of many threads that use one pool.
+TEST_P(ThreadPoolTest, GroupsOfManyThreadsShareAPool) {
+  std::vector<std::thread> threads;
+  std::atomic<int> ran{0};
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 50; ++round) {
+        TaskGroup group({.pool = pool_.get()});
+        for (int i = 0; i < 10; ++i) group.Spawn([&] { ++ran; });
+        EXPECT_TRUE(group.Wait().ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(ran, 4000);
+}
+
+TEST(ThreadPool, APoolThatWasNeverUsedIsDestroyedWithoutAThread) {
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(ThreadPool::Create({}).ok());
+}
+
+// The context of a task is that of its group, not of the pool's threads.
+TEST_P(ThreadPoolTest, ATaskIsCancelledWithItsGroupOnly) {
+  TaskGroup cancelled({.pool = pool_.get()});
+  TaskGroup other({.pool = pool_.get()});
+  std::latch asleep(2);
+  std::latch first_over(1);
+  absl::Status status;
+  other.Spawn([&] {
+    CancelScope own;
+    asleep.count_down();
+    first_over.wait();
+    status = CheckCancelled();
+  });
+  cancelled.Spawn([&] {
+    asleep.count_down();
+    SleepUntilCancelled().IgnoreError();
+  });
+  asleep.wait();
+  cancelled.Cancel();
+  EXPECT_TRUE(cancelled.Wait().ok());
+  first_over.count_down();
+  EXPECT_TRUE(other.Wait().ok());
+  EXPECT_TRUE(status.ok());
+}
+
+using ThreadPoolDeathTest = testing::TestWithParam<int>;
+
+INSTANTIATE_TEST_SUITE_P(Workers, ThreadPoolDeathTest,
+                         testing::Values(0, 1, 2, 8),
+                         testing::PrintToStringParamName());
+
+// P: two tasks on two workers that each spawn and wait inside.
+TEST_P(ThreadPoolDeathTest, TasksThatSpawnAndWaitInsideDoNotHang) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        WatchChild();
+        auto pool = *ThreadPool::Create({.threads = GetParam()});
+        TaskGroup group({.pool = pool.get()});
+        for (int i = 0; i < 2; ++i) {
+          group.Spawn([&] {
+            TaskGroup inner({.pool = pool.get()});
+            for (int j = 0; j < 2; ++j) inner.Spawn([] {});
+            return inner.Wait();
+          });
+        }
+        _exit(group.Wait().ok() ? 0 : 1);
+      },
+      ExitedWithCode(0), "");
+}
+
+// P: a task throws: no abort, no silence.
+#ifdef ABSL_HAVE_EXCEPTIONS
+TEST_P(ThreadPoolDeathTest, ATaskThatThrowsDoesNotEndTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        WatchChild();
+        auto pool = *ThreadPool::Create({.threads = GetParam()});
+        TaskGroup group({.pool = pool.get()});
+        group.Spawn([] { throw std::runtime_error("lost?"); });
+        std::fprintf(stderr, "%s\n", group.Wait().ToString().c_str());
+        _exit(0);
+      },
+      ExitedWithCode(0), "task 1 threw: lost\\?");
+}
+#endif
+
+// Trio: the cache of threads is empty in a forked child; after fork() the pool
+// says so rather than hang.
+TEST_P(ThreadPoolDeathTest, InAForkedChildThePoolIsDeadAndSaysSo) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        WatchChild();
+        auto pool = *ThreadPool::Create({.threads = GetParam()});
+        TaskGroup group({.pool = pool.get()});
+        std::latch started(1);
+        group.Spawn([&] {
+          started.count_down();
+          SleepUntilCancelled().IgnoreError();
+        });
+        group.SpawnService([] { SleepUntilCancelled().IgnoreError(); });
+        started.wait();
+        const pid_t child = fork();
+        if (child == 0) {
+          WatchChild();
+          const auto dead = absl::StatusCode::kFailedPrecondition;
+          bool right = pool->status().code() == dead;
+          group.Spawn([] { _exit(3); });
+          right &= group.Wait().code() == dead;
+          right &= group.running().empty();
+          group.Cancel();
+          {
+            TaskGroup late({.pool = pool.get()});
+            late.SpawnService([] { _exit(4); });
+            right &= late.Wait().code() == dead;
+            right &= late.failures().size() == 1;
+          }
+          // A pool of the child's own works.
+          if (!kThreadsAfterFork) std::exit(right ? 0 : 5);
+          auto own = *ThreadPool::Create({.threads = 1});
+          TaskGroup fresh({.pool = own.get()});
+          std::latch ran(1);
+          fresh.Spawn([&] { ran.count_down(); });
+          ran.wait();
+          right &= fresh.Wait().ok();
+          std::exit(right ? 0 : 5);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        group.Cancel();
+        if (!group.Wait().ok()) _exit(6);
+        if (!WIFEXITED(status)) _exit(7);
+        _exit(WEXITSTATUS(status));
+      },
+      ExitedWithCode(0), "");
+}
+
+// A group on the stack of a thread that forks is destroyed in the child, too.
+TEST(ThreadPoolDeathTest, AForkedChildMayLeaveTheScopesOfItsParent) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        WatchChild();
+        pid_t child = -1;
+        {
+          CancelScope outer;
+          TaskGroup group;
+          std::latch started(1);
+          group.Spawn([&] {
+            started.count_down();
+            SleepUntilCancelled().IgnoreError();
+          });
+          started.wait();
+          child = fork();
+          if (child != 0) group.Cancel();
+        }
+        if (child == 0) _exit(0);
+        int status = 0;
+        waitpid(child, &status, 0);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+      },
+      ExitedWithCode(0), "");
+}
+
+// B, Trio: the system refuses a thread. Tasks still run, in Wait(), and the
+// pool tells why nobody else ran them.
+TEST(ThreadPoolDeathTest, WhereNoThreadCanBeHadTasksRunAllTheSame) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        WatchChild();
+        auto pool = *ThreadPool::Create({.threads = 2});
+        // From here on every thread asks for a larger stack than can be had.
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, size_t{1} << 47);
+        if (pthread_setattr_default_np(&attributes) != 0) _exit(8);
+        TaskGroup group({.pool = pool.get()});
+        int ran = 0;
+        for (int i = 0; i < 100; ++i) group.Spawn([&] { ++ran; });
+        if (!group.Wait().ok() || ran != 100) _exit(1);
+        std::fprintf(stderr, "%s\n", pool->status().ToString().c_str());
+        TaskGroup served({.pool = pool.get()});
+        served.SpawnService([] {});
+        if (!absl::IsResourceExhausted(served.Wait())) _exit(2);
+        _exit(0);
+      },
+      ExitedWithCode(0), "RESOURCE_EXHAUSTED: pthread_create: ");
+}
+
+// Whether all threads of this process whose name starts so sleep in a futex
+// without a time-out: they use no CPU until somebody wakes them.
+bool SleepForGood(const std::string& name) {
+  for (const auto& thread :
+       std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string comm;
+    std::getline(std::ifstream(thread.path() / "comm"), comm);
+    if (comm.compare(0, name.size(), name) != 0) continue;
+    std::string call;
+    std::getline(std::ifstream(thread.path() / "syscall"), call);
+    const std::vector<std::string> words = absl::StrSplit(call, ' ');
+    // The number of the call, then its arguments, of which the time is the 4th.
+    if (words.size() < 5 || words[0] != absl::StrCat(SYS_futex) ||
+        words[4] != "0x0") {
+      return false;
+    }
+  }
+  return true;
+}
+
+TEST(ThreadPool, AnIdlePoolSleepsWithoutATimeOut) {
+  auto pool = *ThreadPool::Create({.name = "idler", .threads = 2});
+  TaskGroup group({.pool = pool.get()});
+  std::latch all(2);
+  for (int i = 0; i < 2; ++i) {
+    group.Spawn([&] { all.arrive_and_wait(); });
+  }
+  std::atomic<bool> third{false};
+  group.Spawn([&] { third = true; });  // keeps the monitor up for a while
+  all.wait();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(third);
+  while (!SleepForGood("idler") || !SleepForGood("tocsin-monitor")) {
+    std::this_thread::yield();
+  }
+}
+
+// Trio: idle workers exit; those that are too many once the blocked are back.
+TEST(ThreadPool, SpareThreadsEndAfterAWhile) {
+  auto pool = *ThreadPool::Create({.name = "spare", .threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch all(4);
+  for (int i = 0; i < 4; ++i) {
+    group.Spawn([&] {
+      BlockingRegion region;
+      all.arrive_and_wait();
+    });
+  }
+  all.wait();
+  EXPECT_TRUE(group.Wait().ok());
+  auto count = [] {
+    int threads = 0;
+    for (const auto& thread :
+         std::filesystem::directory_iterator("/proc/self/task")) {
+      std::string comm;
+      std::getline(std::ifstream(thread.path() / "comm"), comm);
+      if (comm.compare(0, 6, "spare-") == 0) ++threads;
+    }
+    return threads;
+  };
+  EXPECT_GE(count(), 3);
+  while (count() > 1) std::this_thread::yield();
+}
+
+}  // namespace
+}  // namespace tocsin
