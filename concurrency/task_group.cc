@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 
 namespace tocsin {
@@ -43,15 +44,40 @@ TaskGroup::~TaskGroup() {
 void TaskGroup::SpawnTask(Task* task) {
   if (pool().forked()) return Refuse(task, Forked());
   if (!Add(*task)) {
-    Refuse(task, absl::FailedPreconditionError(
-                     "spawned on a group that is closed: Wait() has returned"));
+    Refuse(task, Closed());
   }
 }
 
 void TaskGroup::SpawnServiceTask(Task* task) {
   absl::Status status =
-      pool().forked() ? Forked() : Start(*task, TaskKind::kService);
+      pool().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
   if (!status.ok()) Refuse(task, std::move(status));
+}
+
+void TaskGroup::SpawnHandledTask(std::shared_ptr<internal::HandledTask> task) {
+  using internal::HandledTask;
+  Task* ticket =
+      Task::New(HandledTask::Ticket(task, false), TaskOptions(task->options));
+  absl::Status why = pool().forked() ? Forked() : Closed();
+  if (!pool().forked() && Add(*ticket)) return;
+  task->Abandon(why);
+  Refuse(ticket, std::move(why));
+}
+
+absl::Status TaskGroup::StartTask(Task* task) {
+  absl::Status status = pool().forked()
+                            ? Forked()
+                            : TaskQueue::Start(*task, TaskKind::kOwnThread);
+  if (!status.ok()) {
+    task->Discard();
+    Task::Free(task);
+  }
+  return status;
+}
+
+absl::Status TaskGroup::Closed() {
+  return absl::FailedPreconditionError(
+      "spawned on a task group that is closed: its Wait() has returned");
 }
 
 void TaskGroup::Refuse(Task* task, absl::Status why) {
@@ -83,16 +109,9 @@ void TaskGroup::Run(RunningTask& running) {
     failure.status = std::move(status);
     Fail(std::move(failure));
 #ifdef ABSL_HAVE_EXCEPTIONS
-  } catch (const std::exception& e) {
-    std::string name = running.name();
-    absl::Status status =
-        absl::InternalError(absl::StrCat(name, " threw: ", e.what()));
-    Fail({std::move(name), std::move(status), std::current_exception()});
   } catch (...) {
-    std::string name = running.name();
-    absl::Status status = absl::InternalError(
-        absl::StrCat(name, " threw something that is no std::exception"));
-    Fail({std::move(name), std::move(status), std::current_exception()});
+    Fail({running.name(), internal::StatusOfException(running.name()),
+          std::current_exception()});
   }
 #endif
 }
@@ -180,8 +199,15 @@ std::vector<std::string> TaskGroup::running() const {
 
 absl::Status TaskGroup::Forked() const { return pool().status(); }
 
-std::string TaskGroup::NextServiceName() {
-  return absl::StrCat("service ", services_named_.fetch_add(1) + 1);
+bool TaskGroup::InsideCurrentScope() const {
+  const CancelScope* current = ScopeEntry::Current();
+  const CancelScope* s = &scope_;
+  while (s != nullptr && s != current) s = s->parent_;
+  return s == current;
+}
+
+std::string TaskGroup::NextName(const char* what) {
+  return absl::StrCat(what, " ", named_.fetch_add(1) + 1);
 }
 
 absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body) {

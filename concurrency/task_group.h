@@ -37,6 +37,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <type_traits>
@@ -47,11 +48,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/task_queue.h"
+#include "tocsin/concurrency/started.h"
+#include "tocsin/concurrency/task_handle.h"
 #include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin {
@@ -100,6 +104,22 @@ class TaskGroup final : private internal::TaskQueue {
   template <typename F>
   void SpawnService(F&& f, TaskOptions options = {});
 
+  // The same as Spawn() for a task that returns something: an R, nothing, an
+  // absl::Status or an absl::StatusOr<R>. Its error is one of the group, too.
+  template <typename F>
+  auto SpawnWithResult(F&& f, TaskOptions options = {});
+
+  // Runs f(started) on a thread of its own, and returns as soon as it calls
+  // started(value), with that value, while it goes on as a task like any other.
+  // Else returns its error, which then is none of the group: what it ended
+  // with before it called started(); kFailedPrecondition if it ended well
+  // without, or the group is closed; kResourceExhausted if no thread can be
+  // had. If the current scope is cancelled meanwhile, the task is cancelled and
+  // waited for. Start<void>() returns an absl::Status.
+  template <typename T, typename F>
+  std::conditional_t<std::is_void_v<T>, absl::Status, absl::StatusOr<T>> Start(
+      F&& f, TaskOptions options = {});
+
   // Waits for all tasks, those spawned meanwhile included, then closes the
   // group. Returns the first error, or what cancelled the scope around the
   // group, or OK; and the same when it is called again. Cannot be interrupted:
@@ -131,9 +151,12 @@ class TaskGroup final : private internal::TaskQueue {
   CancelScope& scope() { return scope_; }
 
  private:
+  friend class internal::HandledTask;
   friend absl::Status RunTaskGroup(
       absl::FunctionRef<absl::Status(TaskGroup&)> body, Options options);
 
+  template <typename F>
+  static decltype(auto) Invoke(F& f);
   template <typename F>
   static absl::Status Call(F& f);
 
@@ -142,12 +165,17 @@ class TaskGroup final : private internal::TaskQueue {
 
   void SpawnTask(internal::Task* task);
   void SpawnServiceTask(internal::Task* task);
+  void SpawnHandledTask(std::shared_ptr<internal::HandledTask> task);
+  absl::Status StartTask(internal::Task* task);
   void Refuse(internal::Task* task, absl::Status why);
   void Fail(TaskFailure failure);
   bool IsCancellation(const absl::Status& status) const;
   absl::Status CancelledFromOutside() const;
   absl::Status Forked() const;
-  std::string NextServiceName();
+  static absl::Status Closed();
+  // Whether what cancels the thread's current scope cancels the group.
+  bool InsideCurrentScope() const;
+  std::string NextName(const char* what);
 
   const std::string name_;
   const bool cancel_on_error_;
@@ -159,7 +187,7 @@ class TaskGroup final : private internal::TaskQueue {
   union {
     CancelScope services_scope_;
   };
-  std::atomic<uint32_t> services_named_{0};
+  std::atomic<uint32_t> named_{0};
   std::atomic<bool> joined_{false};
 
   mutable internal::SlimMutex mutex_;
@@ -181,25 +209,27 @@ absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body,
 absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body);
 
 template <typename F>
+decltype(auto) TaskGroup::Invoke(F& f) {
+  if constexpr (std::is_invocable_v<F&>) {
+    return f();
+  } else {
+    static_assert(std::is_invocable_v<F&, std::stop_token>,
+                  "a task takes nothing or a std::stop_token");
+    return f(internal::ScopeEntry::Current()->stop_token());
+  }
+}
+
+template <typename F>
 absl::Status TaskGroup::Call(F& f) {
-  auto call = [&f]() -> decltype(auto) {
-    if constexpr (std::is_invocable_v<F&>) {
-      return f();
-    } else {
-      static_assert(std::is_invocable_v<F&, std::stop_token>,
-                    "a task takes nothing or a std::stop_token");
-      return f(internal::ScopeEntry::Current()->stop_token());
-    }
-  };
-  using Result = decltype(call());
+  using Result = decltype(Invoke(f));
   if constexpr (std::is_void_v<Result>) {
-    call();
+    Invoke(f);
     return absl::OkStatus();
   } else {
     static_assert(std::is_convertible_v<Result, absl::Status>,
                   "a task returns nothing or an absl::Status; for another "
                   "result use SpawnWithResult()");
-    return call();
+    return Invoke(f);
   }
 }
 
@@ -212,10 +242,81 @@ void TaskGroup::Spawn(F&& f, TaskOptions options) {
 
 template <typename F>
 void TaskGroup::SpawnService(F&& f, TaskOptions options) {
-  if (options.name.empty()) options.name = NextServiceName();
+  if (options.name.empty()) options.name = NextName("service");
   SpawnServiceTask(internal::Task::New(
       [f = std::decay_t<F>(std::forward<F>(f))]() mutable { return Call(f); },
       std::move(options)));
+}
+
+template <typename F>
+auto TaskGroup::SpawnWithResult(F&& f, TaskOptions options) {
+  using Closure = std::decay_t<F>;
+  using Returned = decltype(Invoke(std::declval<Closure&>()));
+  using R = typename internal::ResultOf<std::decay_t<Returned>>::Type;
+
+  class Handled final : public internal::ResultTask<R> {
+   public:
+    Handled(TaskGroup& group, F&& f)
+        : internal::ResultTask<R>(group), closure_(std::forward<F>(f)) {}
+
+   private:
+    absl::Status Invoke() override {
+      if constexpr (std::is_void_v<R>) {
+        return Call(*closure_);
+      } else if constexpr (std::is_same_v<std::decay_t<Returned>, R>) {
+        this->result.emplace(TaskGroup::Invoke(*closure_));
+        return absl::OkStatus();
+      } else {
+        absl::StatusOr<R> returned = TaskGroup::Invoke(*closure_);
+        if (!returned.ok()) return returned.status();
+        this->result.emplace(*std::move(returned));
+        return absl::OkStatus();
+      }
+    }
+    void DestroyClosure() override { closure_.reset(); }
+
+    std::optional<Closure> closure_;
+  };
+
+  auto task = std::make_shared<Handled>(*this, std::forward<F>(f));
+  task->options = std::move(options);
+  if (task->options.name.empty()) task->options.name = NextName("result");
+  SpawnHandledTask(task);
+  return TaskHandle<R>(std::move(task));
+}
+
+template <typename T, typename F>
+std::conditional_t<std::is_void_v<T>, absl::Status, absl::StatusOr<T>>
+TaskGroup::Start(F&& f, TaskOptions options) {
+  using Starting = internal::StartingWith<T>;
+  struct Closure {
+    Closure(std::shared_ptr<Starting> s, F&& call)
+        : starting(std::move(s)), f(std::forward<F>(call)) {}
+    Closure(Closure&&) = default;
+    ~Closure() {
+      if (starting != nullptr) starting->NeverRan();
+    }
+    absl::Status operator()() {
+      const std::shared_ptr<Starting> s = std::move(starting);
+      Started<T> started(s);
+      auto call = [this, &started] { return f(started); };
+      return s->Run([&call] { return Call(call); });
+    }
+    std::shared_ptr<Starting> starting;
+    std::decay_t<F> f;
+  };
+
+  if (options.name.empty()) options.name = NextName("started task");
+  auto starting = std::make_shared<Starting>();
+  absl::Status status = StartTask(internal::Task::New(
+      Closure(starting, std::forward<F>(f)), std::move(options)));
+  if (status.ok()) status = starting->Await();
+  if constexpr (std::is_void_v<T>) {
+    return status;
+  } else {
+    if (!status.ok()) return status;
+    return std::move(*starting->value);
+  }
 }
 
 }  // namespace tocsin

@@ -65,7 +65,10 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
   int64_t& count = kind == TaskKind::kService ? services_ : unfinished_;
   {
     MutexLock lock(shard_.mutex);
-    if (closed_) return absl::FailedPreconditionError("the group is closed");
+    if (closed_) {
+      return absl::FailedPreconditionError(
+          "started on a task group that is closed: its Wait() has returned");
+    }
     unused_ = false;
     ++count;
     task.next = std::exchange(starting_, &task);
@@ -127,6 +130,35 @@ bool TaskQueue::Join() {
   shard_.mutex.Unlock();
   wake_ups.Send();
   return joined;
+}
+
+bool TaskQueue::Reserve() {
+  MutexLock lock(shard_.mutex);
+  if (max_running_ != 0 && running_ >= max_running_) return false;
+  ++running_;
+  ++unfinished_;
+  UpdateReady();
+  return true;
+}
+
+void TaskQueue::RunReserved(Task& task) {
+  RunningTask running;
+  running.task = &task;
+  {
+    MutexLock lock(shard_.mutex);
+    Link(running);
+  }
+  Perform(running);
+  WakeUps wake_ups;
+  bool ready;
+  {
+    MutexLock lock(shard_.mutex);
+    End(running, wake_ups);
+    ready = ready_;
+  }
+  wake_ups.Send();
+  // This thread takes no other; what waited for the limit is for somebody else.
+  if (ready) pool_.Dispatch();
 }
 
 void TaskQueue::Discard() {

@@ -109,6 +109,11 @@ class TaskQueue {
   // even so.
   void Discard();
 
+  // Runs a task here that is in no list. Reserve() counts it, so that the group
+  // does not end before it; false at the limit of running tasks.
+  [[nodiscard]] bool Reserve();
+  void RunReserved(Task& task);
+
   // The names of all tasks that have not ended: those that run first.
   std::vector<std::string> Names() const;
 

@@ -1,0 +1,107 @@
+#include "tocsin/concurrency/started.h"
+
+#include "absl/base/config.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/exception.h"
+
+namespace tocsin::internal {
+
+absl::Status Starting::Run(absl::FunctionRef<absl::Status()> call) {
+  CancelScope scope(stop_.get_token());
+#ifdef ABSL_HAVE_EXCEPTIONS
+  try {
+    return End(call());
+  } catch (...) {
+    {
+      MutexLock lock(mutex_);
+      if (phase_ == Phase::kStarted) throw;
+    }
+    return End(StatusOfException("the task"));
+  }
+#else
+  return End(call());
+#endif
+}
+
+void Starting::NeverRan() {
+  absl::Status why = CheckCancelled();
+  if (why.ok()) why = absl::CancelledError("the task group was cancelled");
+  End(std::move(why)).IgnoreError();
+}
+
+absl::Status Starting::End(absl::Status status) {
+  const std::atomic<uint32_t>* word = nullptr;
+  {
+    MutexLock lock(mutex_);
+    if (phase_ == Phase::kStarted) return status;
+    if (phase_ == Phase::kPending && status.ok()) {
+      status = absl::FailedPreconditionError(
+          "the task ended without having called started()");
+    }
+    phase_ = Phase::kEnded;
+    end_ = std::move(status);
+    if (sleeper_ != nullptr) word = sleeper_->WakeLater();
+  }
+  if (word != nullptr) FutexWakeOne(word);
+  return absl::OkStatus();
+}
+
+absl::Status Starting::Announce(absl::FunctionRef<void()> store) {
+  const std::atomic<uint32_t>* word = nullptr;
+  {
+    MutexLock lock(mutex_);
+    switch (phase_) {
+      case Phase::kPending:
+        break;
+      case Phase::kStarted:
+        return absl::FailedPreconditionError("started() was called before");
+      case Phase::kAbandoned:
+        return absl::CancelledError("Start() was cancelled");
+      case Phase::kEnded:
+        return absl::FailedPreconditionError(
+            "started() was called after the task had ended");
+    }
+    store();
+    phase_ = Phase::kStarted;
+    if (sleeper_ != nullptr) word = sleeper_->WakeLater();
+  }
+  if (word != nullptr) FutexWakeOne(word);
+  return absl::OkStatus();
+}
+
+absl::Status Starting::Await() {
+  Sleeper sleeper;
+  absl::Status cancelled;
+  while (true) {
+    {
+      MutexLock lock(mutex_);
+      sleeper_ = &sleeper;
+      if (phase_ == Phase::kPending && !cancelled.ok()) {
+        phase_ = Phase::kAbandoned;
+      }
+      if (phase_ != Phase::kPending) sleeper_ = nullptr;
+      if (phase_ == Phase::kStarted) return absl::OkStatus();
+      if (phase_ == Phase::kEnded) return end_;
+      if (phase_ == Phase::kAbandoned) break;
+    }
+    cancelled = sleeper.Sleep();
+  }
+  stop_.request_stop();
+  // The task sees to its end, and this thread to it that Start() is the last to
+  // know: what the task fails with then is returned here.
+  Sleeper until_end{Sleeper::Unscoped()};
+  while (true) {
+    {
+      MutexLock lock(mutex_);
+      sleeper_ = phase_ == Phase::kEnded ? nullptr : &until_end;
+      if (phase_ == Phase::kEnded) {
+        const bool failed = !end_.ok() && !absl::IsCancelled(end_) &&
+                            !absl::IsDeadlineExceeded(end_);
+        return failed ? end_ : cancelled;
+      }
+    }
+    until_end.Sleep().IgnoreError();
+  }
+}
+
+}  // namespace tocsin::internal

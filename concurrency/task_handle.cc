@@ -1,0 +1,119 @@
+#include "tocsin/concurrency/task_handle.h"
+
+#include <algorithm>
+
+#include "absl/base/config.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/exception.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/task_queue.h"
+#include "tocsin/concurrency/task_group.h"
+
+namespace tocsin::internal {
+
+HandledTask::Ticket::~Ticket() {
+  if (task_ == nullptr) return;
+  if (!claimed_ && !task_->Claim()) return;
+  absl::Status why = CheckCancelled();
+  task_->Abandon(why.ok() ? absl::CancelledError("the task group was cancelled")
+                          : std::move(why));
+}
+
+absl::Status HandledTask::Ticket::operator()() {
+  const std::shared_ptr<HandledTask> task = std::move(task_);
+  if (!claimed_ && !task->Claim()) return absl::OkStatus();
+  return task->Run();
+}
+
+bool HandledTask::Claim() {
+  MutexLock lock(mutex_);
+  return std::exchange(group_, nullptr) != nullptr;
+}
+
+absl::Status HandledTask::Run() {
+  CancelScope scope(stop_.get_token());
+  if (stop_.stop_requested() && !options.start_even_if_cancelled) {
+    Abandon(CheckCancelled());
+    return absl::OkStatus();
+  }
+  {
+    MutexLock lock(mutex_);
+    running_ = RunningTask::Current();
+  }
+  absl::Status status;
+#ifdef ABSL_HAVE_EXCEPTIONS
+  try {
+    status = Invoke();
+  } catch (...) {
+    DestroyClosure();
+    End(StatusOfException(RunningTask::Current()->name()));
+    throw;
+  }
+#else
+  status = Invoke();
+#endif
+  // Its own cancellation is the handle's business only.
+  const bool cancelled = !status.ok() && stop_.stop_requested() &&
+                         CheckCancelled().code() == status.code();
+  DestroyClosure();
+  End(status);
+  return cancelled ? absl::OkStatus() : status;
+}
+
+void HandledTask::Abandon(absl::Status why) {
+  DestroyClosure();
+  End(std::move(why));
+}
+
+void HandledTask::End(absl::Status status) {
+  WakeUps wake_ups;
+  {
+    MutexLock lock(mutex_);
+    if (ended_) return;
+    group_ = nullptr;
+    running_ = nullptr;
+    ended_ = true;
+    status_ = std::move(status);
+    for (Sleeper* sleeper : waiting_) wake_ups.Add(sleeper->WakeLater());
+  }
+  wake_ups.Send();
+}
+
+absl::Status HandledTask::Wait() {
+  RunHereIfPossible();
+  Sleeper sleeper;
+  absl::Status given_up;
+  while (true) {
+    {
+      MutexLock lock(mutex_);
+      waiting_.erase(std::remove(waiting_.begin(), waiting_.end(), &sleeper),
+                     waiting_.end());
+      if (ended_) return status_;
+      if (!given_up.ok()) return given_up;
+      for (const RunningTask* r = RunningTask::Current(); r != nullptr;
+           r = r->outer) {
+        if (r == running_) {
+          return absl::FailedPreconditionError(
+              "TaskHandle::Wait() was called by the task that it waits for");
+        }
+      }
+      waiting_.push_back(&sleeper);
+    }
+    given_up = sleeper.Sleep();
+  }
+}
+
+// Where all threads are blocked nobody else may come for it. It runs in the
+// scope of its group; so only if that ends with the scope of this wait.
+void HandledTask::RunHereIfPossible() {
+  TaskGroup* group;
+  {
+    MutexLock lock(mutex_);
+    if (group_ == nullptr || !group_->InsideCurrentScope()) return;
+    if (!group_->Reserve()) return;
+    group = std::exchange(group_, nullptr);
+  }
+  group->RunReserved(*Task::New(Ticket(shared_from_this(), true), options));
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,514 @@
+// Tasks whose caller wants something back: SpawnWithResult() and Start().
+#include <atomic>
+#include <latch>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/thread_pool.h"
+
+namespace tocsin {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr absl::StatusCode kFailedPrecondition =
+    absl::StatusCode::kFailedPrecondition;
+
+absl::Status SleepUntilCancelled() {
+  internal::Sleeper sleeper;
+  while (true) {
+    if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
+  }
+}
+
+class WithPool : public testing::TestWithParam<int> {
+ protected:
+  TaskGroup::Options InPool() { return {.pool = pool_.get()}; }
+
+  const std::unique_ptr<ThreadPool> pool_ =
+      *ThreadPool::Create({.name = "test", .threads = GetParam()});
+};
+
+using TaskHandleTest = WithPool;
+INSTANTIATE_TEST_SUITE_P(Workers, TaskHandleTest, testing::Values(0, 1, 2, 8),
+                         testing::PrintToStringParamName());
+using StartTest = WithPool;
+INSTANTIATE_TEST_SUITE_P(Workers, StartTest, testing::Values(0, 1, 2, 8),
+                         testing::PrintToStringParamName());
+
+// A093, E, J: results are collected in the order of spawning.
+TEST_P(TaskHandleTest, ReturnsWhatTheTaskReturned) {
+  TaskGroup group(InPool());
+  std::vector<TaskHandle<int>> handles;
+  for (int i = 0; i < 100; ++i) {
+    handles.push_back(group.SpawnWithResult([i] { return i * i; }));
+  }
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(*handles[i].Wait(), i * i);
+  EXPECT_EQ(*handles[7].Wait(), 49);
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(*handles[8].Wait(), 64);
+}
+
+TEST_P(TaskHandleTest, TakesAllKindsOfResults) {
+  TaskGroup group(InPool());
+  TaskHandle<void> nothing = group.SpawnWithResult([] {});
+  TaskHandle<void> status =
+      group.SpawnWithResult([](std::stop_token) { return absl::OkStatus(); });
+  TaskHandle<std::string> either = group.SpawnWithResult(
+      []() -> absl::StatusOr<std::string> { return "text"; });
+  TaskHandle<std::unique_ptr<int>> unique =
+      group.SpawnWithResult([] { return std::make_unique<int>(5); });
+  EXPECT_TRUE(nothing.Wait().ok());
+  EXPECT_TRUE(status.Wait().ok());
+  EXPECT_EQ(*either.Wait(), "text");
+  EXPECT_EQ(**unique.Wait(), 5);
+  EXPECT_EQ(unique.Wait().status().code(), kFailedPrecondition);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A094, A098, E: with an error, which is also the group's.
+TEST_P(TaskHandleTest, ReturnsTheErrorOfTheTaskRepeatedly) {
+  TaskGroup group(InPool());
+  TaskHandle<int> handle = group.SpawnWithResult(
+      []() -> absl::StatusOr<int> { return absl::NotFoundError("x"); });
+  EXPECT_EQ(handle.Wait().status(), absl::NotFoundError("x"));
+  EXPECT_EQ(handle.Wait().status(), absl::NotFoundError("x"));
+  EXPECT_EQ(group.Wait(), absl::NotFoundError("x"));
+  EXPECT_EQ(group.failure_count(), 1);
+}
+
+// A096, A088: the handle cancels its task and nothing else.
+TEST_P(TaskHandleTest, CancelsItsOwnTaskOnly) {
+  TaskGroup group(InPool());
+  std::latch asleep(1);
+  TaskHandle<void> handle = group.SpawnWithResult([&] {
+    asleep.count_down();
+    return SleepUntilCancelled();
+  });
+  asleep.wait();
+  handle.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(handle.Wait()));
+  EXPECT_FALSE(group.scope().cancelled());
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A096, AnyIO: cancelled before it starts, it never runs.
+TEST_P(TaskHandleTest, ATaskCancelledBeforeItStartsNeverRuns) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::latch started(1);
+  std::latch release(1);
+  group.Spawn([&] {
+    started.count_down();
+    release.wait();
+  });
+  started.wait();
+  bool ran = false;
+  TaskHandle<void> handle = group.SpawnWithResult([&] { ran = true; });
+  handle.Cancel();
+  release.count_down();
+  EXPECT_TRUE(absl::IsCancelled(handle.Wait()));
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_FALSE(ran);
+}
+
+// A073
+TEST_P(TaskHandleTest, CancelAfterTheEndChangesNothing) {
+  TaskGroup group(InPool());
+  TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
+  EXPECT_EQ(*handle.Wait(), 1);
+  handle.Cancel();
+  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// B: waiting for one task by its handle: cancelled, with its group.
+TEST_P(TaskHandleTest, IsCancelledWithItsGroup) {
+  TaskGroup group(InPool());
+  group.Cancel();
+  auto token = std::make_shared<int>();
+  TaskHandle<int> handle = group.SpawnWithResult([token] { return 1; });
+  EXPECT_TRUE(absl::IsCancelled(handle.Wait().status()));
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(token.use_count(), 1);
+}
+
+TEST_P(TaskHandleTest, OfAClosedGroupSaysSo) {
+  TaskGroup group(InPool());
+  EXPECT_TRUE(group.Wait().ok());
+  TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
+  EXPECT_EQ(handle.Wait().status().code(), kFailedPrecondition);
+}
+
+TEST_P(TaskHandleTest, OutlivesItsGroup) {
+  TaskHandle<int> handle = [&] {
+    TaskGroup group(InPool());
+    TaskHandle<int> inner = group.SpawnWithResult([] { return 3; });
+    EXPECT_TRUE(group.Wait().ok());
+    return inner;
+  }();
+  EXPECT_EQ(*handle.Wait(), 3);
+  handle.Cancel();
+}
+
+TEST_P(TaskHandleTest, AWaitIsGivenUpWithItsScopeAndTheTaskGoesOn) {
+  TaskGroup group(InPool());
+  std::latch started(1);
+  std::latch release(1);
+  TaskHandle<int> handle = group.SpawnWithResult([&] {
+    started.count_down();
+    release.wait();
+    return 4;
+  });
+  started.wait();
+  {
+    CancelScope scope;
+    scope.Cancel();
+    EXPECT_TRUE(absl::IsCancelled(handle.Wait().status()));
+  }
+  release.count_down();
+  EXPECT_EQ(*handle.Wait(), 4);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_P(TaskHandleTest, ATaskThatWaitsForItselfIsRefused) {
+  TaskGroup group(InPool());
+  std::optional<TaskHandle<void>> handle;
+  std::latch known(1);
+  absl::Status status;
+  handle = group.SpawnWithResult([&] {
+    known.wait();
+    status = handle->Wait();
+  });
+  known.count_down();
+  EXPECT_TRUE(handle->Wait().ok());
+  EXPECT_EQ(status.code(), kFailedPrecondition);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// At the cap, waits still run their own group's tasks.
+TEST(TaskHandle, WithoutAnyThreadsWaitRunsTheTask) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  bool other = false;
+  group.Spawn([&] { other = true; });
+  TaskHandle<std::string> handle = group.SpawnWithResult(
+      [&] { return group.running().front(); }, {.name = "mine"});
+  EXPECT_EQ(*handle.Wait(), "mine");
+  EXPECT_FALSE(other);  // it runs no task but its own
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(other);
+}
+
+TEST_P(TaskHandleTest, ManyThreadsMayWaitForOneTask) {
+  TaskGroup group(InPool());
+  std::latch release(1);
+  TaskHandle<int> handle = group.SpawnWithResult([&] {
+    release.wait();
+    return 6;
+  });
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([handle] { EXPECT_EQ(*handle.Wait(), 6); });
+  }
+  release.count_down();
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+// A094
+TEST_P(TaskHandleTest, OfATaskThatThrewSaysWhat) {
+  TaskGroup group(InPool());
+  TaskHandle<int> handle = group.SpawnWithResult(
+      []() -> int { throw std::runtime_error("no"); }, {.name = "asker"});
+  EXPECT_EQ(handle.Wait().status(), absl::InternalError("asker threw: no"));
+  EXPECT_EQ(group.Wait(), absl::InternalError("asker threw: no"));
+  EXPECT_THROW(group.RethrowFirst(), std::runtime_error);
+}
+#endif
+
+// A012, T025, T026: the group waits for the rest.
+TEST_P(StartTest, ReturnsTheValueWhileTheTaskGoesOn) {
+  TaskGroup group(InPool());
+  std::latch release(1);
+  std::atomic<bool> ended{false};
+  absl::StatusOr<std::string> value =
+      group.Start<std::string>([&](const Started<std::string>& started) {
+        EXPECT_TRUE(started("foo").ok());
+        release.wait();
+        ended = true;
+      });
+  EXPECT_EQ(*value, "foo");
+  EXPECT_FALSE(ended);
+  release.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(ended);
+}
+
+// A007; any form of parameter.
+TEST_P(StartTest, MayReturnNothing) {
+  TaskGroup group(InPool());
+  EXPECT_TRUE(group.Start<void>([](auto& started) { return started(); }).ok());
+  EXPECT_TRUE(group
+                  .Start<void>([](Started<void> started) {
+                    EXPECT_TRUE(started().ok());
+                  })
+                  .ok());
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_P(StartTest, MoveOnlyValuesWork) {
+  TaskGroup group(InPool());
+  auto value = group.Start<std::unique_ptr<int>>(
+      [](auto& started) { return started(std::make_unique<int>(2)); });
+  EXPECT_EQ(**value, 2);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A008, A010, T025
+TEST_P(StartTest, ASecondCallOfStartedIsRefused) {
+  TaskGroup group(InPool());
+  absl::Status second;
+  EXPECT_EQ(*group.Start<int>([&](auto& started) {
+    EXPECT_TRUE(started(1).ok());
+    second = started(2);
+  }),
+            1);
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(second.code(), kFailedPrecondition);
+}
+
+// A009: from another thread, before the task has done its own part.
+TEST_P(StartTest, StartedMayBeCalledElsewhere) {
+  TaskGroup group(InPool());
+  std::latch release(1);
+  EXPECT_EQ(*group.Start<int>([&](const Started<int>& started) {
+    std::thread([started] { EXPECT_TRUE(started(5).ok()); }).join();
+    release.wait();
+  }),
+            5);
+  release.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A013, T025, T031: the error comes out of Start() with its payload, and the
+// group stays usable.
+TEST_P(StartTest, AnErrorBeforeStartedComesOutOfStart) {
+  TaskGroup group(InPool());
+  absl::Status error = absl::NotFoundError("no such port");
+  error.SetPayload("port", absl::Cord("80"));
+  absl::StatusOr<int> value =
+      group.Start<int>([&](auto&) -> absl::Status { return error; });
+  EXPECT_EQ(value.status(), error);
+  EXPECT_EQ(value.status().GetPayload("port"), "80");
+  std::atomic<bool> ran{false};
+  group.Spawn([&] { ran = true; });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(ran);
+  EXPECT_TRUE(group.failures().empty());
+}
+
+// A014
+TEST_P(StartTest, AnErrorAfterStartedComesOutOfTheGroup) {
+  TaskGroup group(InPool());
+  EXPECT_EQ(*group.Start<int>([](auto& started) {
+    EXPECT_TRUE(started(2).ok());
+    return absl::DataLossError("later");
+  }),
+            2);
+  EXPECT_EQ(group.Wait(), absl::DataLossError("later"));
+  EXPECT_EQ(group.failure_count(), 1);
+}
+
+// A015, T025
+TEST_P(StartTest, ATaskThatEndsWithoutStartedIsAnError) {
+  TaskGroup group(InPool());
+  std::unique_ptr<Started<int>> copy;
+  absl::StatusOr<int> value = group.Start<int>([&](Started<int>& started) {
+    copy = std::make_unique<Started<int>>(started);
+  });
+  EXPECT_EQ(value.status().code(), kFailedPrecondition);
+  EXPECT_THAT(std::string(value.status().message()), HasSubstr("started()"));
+  EXPECT_EQ((*copy)(1).code(), kFailedPrecondition);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A016: not started by default, started on request.
+TEST_P(StartTest, InACancelledGroupTheTaskIsNotStartedUnlessItAsksForIt) {
+  TaskGroup group(InPool());
+  group.Cancel();
+  bool ran = false;
+  EXPECT_TRUE(absl::IsCancelled(group
+                                    .Start<int>([&](auto& started) {
+                                      ran = true;
+                                      return started(1);
+                                    })
+                                    .status()));
+  EXPECT_FALSE(ran);
+  bool passed = false;
+  absl::StatusOr<int> value = group.Start<int>(
+      [&](Started<int>&) -> absl::Status {
+        ran = true;
+        absl::Status status = SleepUntilCancelled();
+        passed = status.ok();
+        return status;
+      },
+      {.start_even_if_cancelled = true});
+  EXPECT_TRUE(absl::IsCancelled(value.status()));
+  EXPECT_TRUE(ran);
+  EXPECT_FALSE(passed);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A017, T025: cancelled while blocked in Start(); started() is a no-op then.
+TEST_P(StartTest, WhenItsScopeIsCancelledTheTaskIsCancelledAndWaitedFor) {
+  TaskGroup group(InPool());
+  std::latch asleep(1);
+  std::atomic<bool> ended{false};
+  absl::Status late;
+  CancelScope* around = nullptr;
+  std::latch entered(1);
+  std::thread starter([&] {
+    CancelScope scope;
+    around = &scope;
+    entered.count_down();
+    absl::StatusOr<int> value =
+        group.Start<int>([&](auto& started) -> absl::Status {
+          asleep.count_down();
+          absl::Status status = SleepUntilCancelled();
+          late = started(1);
+          ended = true;
+          return status;
+        });
+    EXPECT_EQ(value.status(), absl::CancelledError("give up"));
+    EXPECT_TRUE(ended);
+  });
+  entered.wait();
+  asleep.wait();
+  around->Cancel(absl::CancelledError("give up"));
+  starter.join();
+  EXPECT_TRUE(absl::IsCancelled(late));
+  EXPECT_FALSE(group.scope().cancelled());
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// T025: an error of a start that was cancelled comes out of Start().
+TEST_P(StartTest, AnErrorOfACancelledStartComesOutOfIt) {
+  TaskGroup group(InPool());
+  CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
+  absl::StatusOr<int> value = group.Start<int>([](auto&) -> absl::Status {
+    SleepUntilCancelled().IgnoreError();
+    return absl::InternalError("clean-up");
+  });
+  EXPECT_EQ(value.status(), absl::InternalError("clean-up"));
+  EXPECT_TRUE(group.failures().empty());
+}
+
+// A011: Start() racing a cancel has one outcome.
+TEST_P(StartTest, RacingACancelItHasOneOutcome) {
+  for (int round = 0; round < 50; ++round) {
+    TaskGroup group(InPool());
+    CancelScope* around = nullptr;
+    std::latch ready(2);
+    std::latch over(1);
+    absl::Status announced;
+    std::thread starter([&] {
+      CancelScope scope;
+      around = &scope;
+      absl::StatusOr<int> value = group.Start<int>([&](auto& started) {
+        ready.arrive_and_wait();
+        announced = started(1);
+      });
+      over.wait();
+      EXPECT_EQ(value.ok(), announced.ok()) << value.status() << announced;
+    });
+    ready.arrive_and_wait();
+    around->Cancel();
+    over.count_down();
+    starter.join();
+    EXPECT_TRUE(group.Wait().ok());
+  }
+}
+
+// A006, T025
+TEST_P(StartTest, OnAClosedGroupItFailsAtOnce) {
+  TaskGroup group(InPool());
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(group.Start<int>([](auto& started) { return started(1); })
+                .status()
+                .code(),
+            kFailedPrecondition);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(Start, WhereNoThreadCanBeHadItSaysSo) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      group.Start<void>([](auto& started) { return started(); })));
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// T026: a pending start holds the group open.
+TEST_P(StartTest, AnotherThreadsWaitIncludesAStartThatIsPending) {
+  TaskGroup group(InPool());
+  std::latch inside(1);
+  std::latch release(1);
+  std::atomic<bool> ended{false};
+  std::thread starter([&] {
+    EXPECT_TRUE(group
+                    .Start<void>([&](auto& started) {
+                      inside.count_down();
+                      release.wait();
+                      ended = true;
+                      return started();
+                    })
+                    .ok());
+  });
+  inside.wait();
+  std::thread waiter([&] {
+    EXPECT_TRUE(group.Wait().ok());
+    EXPECT_TRUE(ended);
+  });
+  release.count_down();
+  waiter.join();
+  starter.join();
+}
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+TEST_P(StartTest, AnExceptionComesOutWhereAnErrorWould) {
+  TaskGroup group(InPool());
+  absl::StatusOr<int> value = group.Start<int>(
+      [](Started<int>&) { throw std::runtime_error("early"); });
+  EXPECT_THAT(std::string(value.status().message()), HasSubstr("threw: early"));
+  EXPECT_TRUE(group
+                  .Start<int>([](auto& started) {
+                    EXPECT_TRUE(started(1).ok());
+                    throw std::runtime_error("late");
+                  })
+                  .ok());
+  EXPECT_THAT(std::string(group.Wait().message()), HasSubstr("threw: late"));
+  EXPECT_EQ(group.failure_count(), 1);
+  EXPECT_THROW(group.RethrowFirst(), std::runtime_error);
+}
+#endif
+
+}  // namespace
+}  // namespace tocsin
