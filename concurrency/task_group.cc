@@ -22,8 +22,7 @@ TaskGroup::TaskGroup(Options options)
                 options.max_running),
       name_(std::move(options.name)),
       cancel_on_error_(options.cancel_on_error),
-      scope_(CancelScope::NotEntered(), ScopeEntry::Current()),
-      services_scope_(CancelScope::NotEntered(), &scope_) {}
+      scopes_(ScopeEntry::Current()) {}
 
 TaskGroup::~TaskGroup() {
   if (pool().forked()) return;
@@ -37,8 +36,7 @@ TaskGroup::~TaskGroup() {
       std::abort();
     }
   }
-  services_scope_.~CancelScope();
-  scope_.~CancelScope();
+  scopes_.~Scopes();
 }
 
 void TaskGroup::SpawnTask(Task* task) {
@@ -91,11 +89,11 @@ void TaskGroup::Refuse(Task* task, absl::Status why) {
 
 void TaskGroup::Run(RunningTask& running) {
   Task& task = *running.task;
-  ScopeEntry entry(running.kind == TaskKind::kService ? services_scope_
-                                                      : scope_);
+  ScopeEntry entry(running.kind == TaskKind::kService ? scopes_.services
+                                                      : scopes_.tasks);
   // A service that is no longer needed starts all the same, so that it does not
   // depend on the speed of its thread whether it ever did.
-  if (scope_.cancelled() &&
+  if (scopes_.tasks.cancelled() &&
       (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
     return task.Discard();
   }
@@ -139,13 +137,13 @@ void TaskGroup::Fail(TaskFailure failure) {
 }
 
 void TaskGroup::CancelServices() {
-  services_scope_.Cancel(
+  scopes_.services.Cancel(
       absl::CancelledError("all tasks that the service was for have ended"));
 }
 
 void TaskGroup::Cancel(absl::Status reason) {
   if (pool().forked()) return;
-  scope_.Cancel(std::move(reason));
+  scopes_.tasks.Cancel(std::move(reason));
   Discard();
 }
 
@@ -170,7 +168,7 @@ absl::Status TaskGroup::Wait() {
 }
 
 absl::Status TaskGroup::CancelledFromOutside() const {
-  const CancelScope* outer = scope_.OuterInReach();
+  const CancelScope* outer = scopes_.tasks.OuterInReach();
   return outer != nullptr ? outer->WaitStatus() : absl::OkStatus();
 }
 
@@ -201,7 +199,7 @@ absl::Status TaskGroup::Forked() const { return pool().status(); }
 
 bool TaskGroup::InsideCurrentScope() const {
   const CancelScope* current = ScopeEntry::Current();
-  const CancelScope* s = &scope_;
+  const CancelScope* s = &scopes_.tasks;
   while (s != nullptr && s != current) s = s->parent_;
   return s == current;
 }
@@ -220,7 +218,7 @@ absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body,
   absl::Status status;
   bool cancelled;
   {
-    ScopeEntry entry(group.scope_);
+    ScopeEntry entry(group.scopes_.tasks);
     status = body(group);
     cancelled = group.IsCancellation(status);
   }

@@ -148,9 +148,17 @@ class TaskGroup final : private internal::TaskQueue {
   std::vector<std::string> running() const;
 
   // The scope that the tasks run in.
-  CancelScope& scope() { return scope_; }
+  CancelScope& scope() { return scopes_.tasks; }
 
  private:
+  struct Scopes {
+    explicit Scopes(CancelScope* outer)
+        : tasks(CancelScope::NotEntered(), outer),
+          services(CancelScope::NotEntered(), &tasks) {}
+    CancelScope tasks;
+    CancelScope services;
+  };
+
   friend class internal::HandledTask;
   friend absl::Status RunTaskGroup(
       absl::FunctionRef<absl::Status(TaskGroup&)> body, Options options);
@@ -179,13 +187,10 @@ class TaskGroup final : private internal::TaskQueue {
 
   const std::string name_;
   const bool cancel_on_error_;
-  // In unions, because in a forked child they are left as they are: what is
-  // linked to them does not exist there.
+  // In a union, because in a forked child it is left as it is: what is linked
+  // to the scopes does not exist there.
   union {
-    CancelScope scope_;
-  };
-  union {
-    CancelScope services_scope_;
+    Scopes scopes_;
   };
   std::atomic<uint32_t> named_{0};
   std::atomic<bool> joined_{false};
