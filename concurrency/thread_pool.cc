@@ -68,7 +68,10 @@ absl::Status RefusedThread(int error) {
 
 class ThreadPool::Worker final : public internal::WorkerSlot {
  public:
-  Worker(ThreadPool& pool, size_t number) : pool_(pool), number_(number) {}
+  Worker(ThreadPool& pool, size_t number)
+      : pool_(pool),
+        number_(number),
+        thread_name_(pool.ThreadName(absl::StrCat("-", number + 1))) {}
 
   void Run();
 
@@ -94,6 +97,7 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
 
   ThreadPool& pool_;
   const size_t number_;
+  const std::string thread_name_;
   int blocked_ = 0;
   bool ran_since_granted_ = false;
 
@@ -338,14 +342,13 @@ bool ThreadPool::Park(Worker& worker) {
   return false;
 }
 
-std::string ThreadPool::ThreadName(size_t number) const {
-  const std::string suffix = absl::StrCat("-", number + 1);
+std::string ThreadPool::ThreadName(const std::string& suffix) const {
   return absl::StrCat(name_.substr(0, kThreadNameSize - suffix.size()), suffix);
 }
 
 void ThreadPool::Worker::Run() {
   internal::worker_slot = this;
-  pthread_setname_np(pthread_self(), pool_.ThreadName(number_).c_str());
+  pthread_setname_np(pthread_self(), thread_name_.c_str());
   do {
     if (granted_.load() == Granted::kTask) {
       RunOwnTask();
@@ -382,7 +385,7 @@ void ThreadPool::Worker::RunOwnTask() {
   }
   wake_ups.Send();
   if (named) {
-    pthread_setname_np(pthread_self(), pool_.ThreadName(number_).c_str());
+    pthread_setname_np(pthread_self(), thread_name_.c_str());
   }
   --blocked_;
 }
@@ -471,7 +474,7 @@ void ThreadPool::RouseMonitor() {
 }
 
 void ThreadPool::RunMonitor() {
-  pthread_setname_np(pthread_self(), "tocsin-monitor");
+  pthread_setname_np(pthread_self(), ThreadName("-monitor").c_str());
   while (true) {
     const bool stuck = SomethingIsStuck();
     LookAtWorkers(stuck);

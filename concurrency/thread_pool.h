@@ -114,7 +114,7 @@ class ThreadPool {
   bool SomethingIsStuck();
   void LookAtWorkers(bool stuck);
 
-  std::string ThreadName(size_t number) const;
+  std::string ThreadName(const std::string& suffix) const;
 
   const std::string name_;
   const int slots_;

@@ -52,6 +52,34 @@ std::string ThreadName() {
   return name;
 }
 
+// The folders in /proc of this process's threads whose name starts so.
+std::vector<std::filesystem::path> ThreadsNamed(const std::string& start) {
+  std::vector<std::filesystem::path> threads;
+  for (const auto& thread :
+       std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::getline(std::ifstream(thread.path() / "comm"), name);
+    if (name.compare(0, start.size(), start) == 0) threads.push_back(thread);
+  }
+  return threads;
+}
+
+// Whether they all sleep in a futex without a time-out, and so use no CPU until
+// somebody wakes them.
+bool SleepForGood(const std::string& start) {
+  for (const std::filesystem::path& thread : ThreadsNamed(start)) {
+    std::string call;
+    std::getline(std::ifstream(thread / "syscall"), call);
+    const std::vector<std::string> words = absl::StrSplit(call, ' ');
+    // The number of the call, then its arguments, of which the time is the 4th.
+    if (words.size() < 5 || words[0] != absl::StrCat(SYS_futex) ||
+        words[4] != "0x0") {
+      return false;
+    }
+  }
+  return true;
+}
+
 #ifdef ABSL_HAVE_THREAD_SANITIZER
 constexpr bool kThreadsAfterFork = false;
 #else
@@ -137,6 +165,33 @@ TEST_P(ThreadPoolTest, SoDoesOneInABlockingRegion) {
     });
   }
   met.wait();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// The same by the fact that tells a slot given away from one that the monitor
+// took: there is no monitor, because there was always a slot.
+TEST(ThreadPool, ASlotGivenAwayIsFreeAtOnce) {
+  auto pool = *ThreadPool::Create({.name = "giver", .threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  group.Spawn([] { SleepUntilCancelled().IgnoreError(); });
+  while (ThreadsNamed("giver-1").empty() || !SleepForGood("giver-1")) {
+    std::this_thread::yield();
+  }
+  std::latch entered(1);
+  std::latch release(1);
+  group.Spawn([&] {
+    BlockingRegion region;
+    entered.count_down();
+    release.wait();
+  });
+  entered.wait();
+  std::latch ran(1);
+  group.Spawn([&] { ran.count_down(); });
+  ran.wait();
+  EXPECT_EQ(ThreadsNamed("giver-").size(), 3);
+  EXPECT_TRUE(ThreadsNamed("giver-monitor").empty());
+  release.count_down();
+  group.Cancel();
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -435,24 +490,26 @@ TEST(ThreadPoolDeathTest, WhereNoThreadCanBeHadTasksRunAllTheSame) {
       ExitedWithCode(0), "RESOURCE_EXHAUSTED: pthread_create: ");
 }
 
-// Whether all threads of this process whose name starts so sleep in a futex
-// without a time-out: they use no CPU until somebody wakes them.
-bool SleepForGood(const std::string& name) {
-  for (const auto& thread :
-       std::filesystem::directory_iterator("/proc/self/task")) {
-    std::string comm;
-    std::getline(std::ifstream(thread.path() / "comm"), comm);
-    if (comm.compare(0, name.size(), name) != 0) continue;
-    std::string call;
-    std::getline(std::ifstream(thread.path() / "syscall"), call);
-    const std::vector<std::string> words = absl::StrSplit(call, ' ');
-    // The number of the call, then its arguments, of which the time is the 4th.
-    if (words.size() < 5 || words[0] != absl::StrCat(SYS_futex) ||
-        words[4] != "0x0") {
-      return false;
-    }
+// The last of the others ends when the waiting thread is asleep already.
+TEST_P(ThreadPoolTest, AServiceIsCancelledAlsoByAWaitThatHasFallenAsleep) {
+  TaskGroup group({.pool = pool_.get()});
+  group.SpawnService([] { SleepUntilCancelled().IgnoreError(); });
+  std::latch release(1);
+  EXPECT_TRUE(group
+                  .Start<void>([&](auto& started) {
+                    EXPECT_TRUE(started().ok());
+                    release.wait();
+                  })
+                  .ok());
+  std::thread waiter([&] {
+    pthread_setname_np(pthread_self(), "waiter");
+    EXPECT_TRUE(group.Wait().ok());
+  });
+  while (ThreadsNamed("waiter").empty() || !SleepForGood("waiter")) {
+    std::this_thread::yield();
   }
-  return true;
+  release.count_down();
+  waiter.join();
 }
 
 TEST(ThreadPool, AnIdlePoolSleepsWithoutATimeOut) {
@@ -467,7 +524,7 @@ TEST(ThreadPool, AnIdlePoolSleepsWithoutATimeOut) {
   all.wait();
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_TRUE(third);
-  while (!SleepForGood("idler") || !SleepForGood("tocsin-monitor")) {
+  while (!SleepForGood("idler")) {
     std::this_thread::yield();
   }
 }
@@ -485,18 +542,8 @@ TEST(ThreadPool, SpareThreadsEndAfterAWhile) {
   }
   all.wait();
   EXPECT_TRUE(group.Wait().ok());
-  auto count = [] {
-    int threads = 0;
-    for (const auto& thread :
-         std::filesystem::directory_iterator("/proc/self/task")) {
-      std::string comm;
-      std::getline(std::ifstream(thread.path() / "comm"), comm);
-      if (comm.compare(0, 6, "spare-") == 0) ++threads;
-    }
-    return threads;
-  };
-  EXPECT_GE(count(), 3);
-  while (count() > 1) std::this_thread::yield();
+  EXPECT_GE(ThreadsNamed("spare-").size(), 3);
+  while (ThreadsNamed("spare-").size() > 1) std::this_thread::yield();
 }
 
 }  // namespace
