@@ -1,12 +1,11 @@
 // Runs the programs in examples/ and sends them real signals.
-#include <sys/wait.h>
-
 #include <csignal>
 #include <string>
 
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/child.h"
 #include "tests/program.h"
 
 namespace tocsin {
@@ -15,11 +14,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-int ExitStatus(int wait_status) {
-  EXPECT_TRUE(WIFEXITED(wait_status)) << "wait status " << wait_status;
-  return WEXITSTATUS(wait_status);
-}
 
 TEST(ReloadAndStop, PrintsALineForEachHangUpAndReturnsAtTermination) {
   Program program({"examples/reload_and_stop"});

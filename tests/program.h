@@ -7,56 +7,28 @@
 #include <sched.h>
 #include <spawn.h>
 #include <sys/types.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
-#include <cstdint>
 #include <cstdio>
-#include <fstream>
 #include <initializer_list>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/child.h"
+#include "tests/process_status.h"
 
 extern char** environ;
 
 namespace tocsin {
 
-class Program {
+class Program : public Child {
  public:
   // Its standard output and error come to ReadLine(). It has nothing to read.
-  explicit Program(std::vector<std::string> argv) {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0) ADD_FAILURE() << "pipe2";
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], 2);
-    std::vector<char*> arguments;
-    for (std::string& argument : argv) arguments.push_back(argument.data());
-    arguments.push_back(nullptr);
-    if (posix_spawn(&pid_, arguments[0], &actions, nullptr, arguments.data(),
-                    environ) != 0) {
-      ADD_FAILURE() << "cannot run " << argv[0];
-    }
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    output_ = fdopen(ends[0], "r");
-  }
-  Program(const Program&) = delete;
-  Program& operator=(const Program&) = delete;
-  ~Program() {
-    if (!waited_) {
-      Send(SIGKILL);
-      Wait();
-    }
-    fclose(output_);
-  }
-
-  pid_t pid() const { return pid_; }
+  explicit Program(std::vector<std::string> argv)
+      : Program(Start(std::move(argv))) {}
+  ~Program() { fclose(output_); }
 
   // The next line without its newline, which is waited for; "" at the end.
   std::string ReadLine() {
@@ -78,36 +50,47 @@ class Program {
 
   // Waits until it has a handler for each of `signals`.
   void AwaitHandlers(std::initializer_list<int> signals) const {
+    const std::string task = std::to_string(pid());
     for (int signum : signals) {
-      while ((CaughtMask() >> (signum - 1) & 1) == 0) sched_yield();
+      while (!Contains(StatusMask(task, "SigCgt"), signum)) {
+        ASSERT_FALSE(HasEnded()) << "without a handler for " << signum;
+        sched_yield();
+      }
     }
-  }
-
-  void Send(int signum) const { EXPECT_EQ(kill(pid_, signum), 0); }
-
-  // Its wait status, as of waitpid(2).
-  int Wait() {
-    int status = -1;
-    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
-    waited_ = true;
-    return status;
   }
 
  private:
-  uint64_t CaughtMask() const {
-    std::ifstream file("/proc/" + std::to_string(pid_) + "/status");
-    for (std::string word; file >> word;) {
-      if (word != "SigCgt:") continue;
-      file >> word;
-      return std::stoull(word, nullptr, 16);
+  struct Started {
+    pid_t pid;
+    FILE* output;
+  };
+
+  explicit Program(Started started)
+      : Child(started.pid), output_(started.output) {}
+
+  static Started Start(std::vector<std::string> argv) {
+    Started started{.pid = -1, .output = nullptr};
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) ADD_FAILURE() << "pipe2";
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 2);
+    std::vector<char*> arguments;
+    for (std::string& argument : argv) arguments.push_back(argument.data());
+    arguments.push_back(nullptr);
+    if (posix_spawn(&started.pid, arguments[0], &actions, nullptr,
+                    arguments.data(), environ) != 0) {
+      ADD_FAILURE() << "cannot run " << argv[0];
     }
-    ADD_FAILURE() << "process " << pid_ << " is gone";
-    return ~uint64_t{0};
+    posix_spawn_file_actions_destroy(&actions);
+    close(ends[1]);
+    started.output = fdopen(ends[0], "r");
+    return started;
   }
 
-  pid_t pid_ = -1;
-  FILE* output_ = nullptr;
-  bool waited_ = false;
+  FILE* const output_;
 };
 
 }  // namespace tocsin
