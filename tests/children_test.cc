@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -287,6 +288,23 @@ TEST(ForkedChild, ItsParentsReceiverAndServiceSayThatTheyAreForked) {
   }));
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
   EXPECT_EQ(Next(receiver).signum, SIGTERM);
+}
+
+// What nobody received is the parent's to send again, not the child's.
+TEST(ForkedChild, DestroysAClosedReceiverWithoutEffect) {
+  auto service = StartService();
+  SignalReceiver witness = OpenReceiver(*service, {SIGRTMIN});
+  std::optional<SignalReceiver> receiver(OpenReceiver(*service, {SIGTERM}));
+  SendSelf(SIGTERM);
+  SendSelf(SIGRTMIN);
+  Next(witness);
+  receiver->Close();
+  Child child(Fork([&] {
+    EXPECT_FALSE(receiver->TryReceive().has_value());
+    receiver.reset();
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+  EXPECT_EQ(Next(*receiver).signum, SIGTERM);
 }
 
 // ThreadSanitizer ends a process that starts a thread after it was forked from

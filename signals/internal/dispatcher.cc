@@ -222,7 +222,7 @@ Subscription::~Subscription() {
     for (; head_ != tail_; ++head_) {
       const Queued& queued = At(head_);
       const auto& arrival = dispatcher_->arrivals_[queued.arrival];
-      if (!arrival.received && arrival.holders == 1) {
+      if (!arrival.received && arrival.holders == 1 && !dispatcher_->Forked()) {
         unread.push_back(queued.info);
       }
       dispatcher_->Release(queued.arrival);
@@ -361,7 +361,7 @@ void Subscription::Enqueue(const RawSiginfo& info, uint32_t arrival,
 }
 
 std::optional<Subscription::Queued> Subscription::Dequeue() {
-  if (head_ == tail_) return std::nullopt;
+  if (head_ == tail_ || dispatcher_->Forked()) return std::nullopt;
   const Queued queued = At(head_++);
   const int signum = queued.info.signum();
   if (IsStandard(signum)) {
@@ -376,7 +376,7 @@ std::optional<Subscription::Queued> Subscription::Dequeue() {
 }
 
 absl::Status Subscription::WhyOver(absl::Time until) const {
-  if (forked_) {
+  if (dispatcher_->Forked()) {
     return absl::FailedPreconditionError(
         "forked: this receiver belongs to the parent process; start a "
         "SignalService in the child and open one there");
@@ -392,14 +392,6 @@ void Subscription::MarkClosed(FutexWakes& wakes) {
   closed_ = true;
   SetReadable(true);
   while (first_waiter_ != nullptr) Pick(wakes);
-}
-
-void Subscription::MarkForked() {
-  forked_ = true;
-  // The threads that waited are not in this process, and what is queued is the
-  // parent's to receive.
-  first_waiter_ = last_waiter_ = nullptr;
-  for (; head_ != tail_; ++head_) dispatcher_->Release(At(head_).arrival);
 }
 
 void Subscription::List(Waiter& waiter) {

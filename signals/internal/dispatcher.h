@@ -59,6 +59,10 @@ class Dispatcher {
               ReceiverOptions::OnClose on_close) ABSL_LOCKS_EXCLUDED(mutex_);
 
  protected:
+  // Whether this process is a forked child of the one whose signals these are.
+  // What is queued is then the parent's to receive.
+  virtual bool Forked() const { return false; }
+
   // A signal that came from a test has nowhere to go back to.
   virtual void SendAgain(const std::vector<RawSiginfo>&) {}
 
@@ -146,7 +150,8 @@ class Subscription {
   std::optional<Queued> Dequeue();
   absl::Status WhyOver(absl::Time until) const;
   void MarkClosed(FutexWakes& wakes);
-  void MarkForked();
+  // In a forked child: the threads that waited are not in this process.
+  void ForgetWaiters() { first_waiter_ = last_waiter_ = nullptr; }
   void List(Waiter& waiter);
   void Unlist(Waiter& waiter);
   void Pick(FutexWakes& wakes);
@@ -170,7 +175,6 @@ class Subscription {
   Waiter* first_waiter_ = nullptr;  // in the order of their coming
   Waiter* last_waiter_ = nullptr;
   bool closed_ = false;
-  bool forked_ = false;
   int fd_ = -1;
   uint64_t dropped_ = 0;
   absl::Status iteration_status_;

@@ -56,9 +56,15 @@ class ScopedMask {
 // look; standard signals have one each.
 constexpr int kRealTimeBatch = 64;
 
+// Of this process among those that were forked from each other: one more than
+// its parent's.
+constinit std::atomic<int> process_generation = 0;
+
 constinit KernelSignals* alive ABSL_GUARDED_BY(disposition_mutex) = nullptr;
 
 }  // namespace
+
+KernelSignals::KernelSignals() : generation_(process_generation) {}
 
 absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
   ScopedMask mask;
@@ -222,6 +228,10 @@ absl::Status KernelSignals::Verify() const {
       "; open the receivers after it is installed, or leave it out"));
 }
 
+bool KernelSignals::Forked() const {
+  return generation_ != process_generation.load(std::memory_order_relaxed);
+}
+
 void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
   for (const RawSiginfo& info : signals) GiveBack(info);
 }
@@ -307,13 +317,14 @@ struct KernelSignals::Fork {
   // The child has this thread only, and the parent's handlers. A signal that
   // comes before this is dealt with in the handler, by its look at the process.
   static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    ++process_generation;
     if (KernelSignals* mine = std::exchange(alive, nullptr)) {
       mine->wanted_.insert(kDoorbell);
       for (int signum : mine->wanted_) RestoreDisposition(signum);
       for (int signum : mine->wanted_) StopForwarding(signum);
       ForgetHandlersAfterFork();
       for (Subscription* subscription : mine->registered_) {
-        subscription->MarkForked();
+        subscription->ForgetWaiters();
       }
       mine->registered_.clear();
       mine->mutex_.Unlock();

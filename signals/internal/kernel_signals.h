@@ -32,6 +32,8 @@ namespace tocsin::internal {
 
 class KernelSignals final : public Dispatcher {
  public:
+  KernelSignals();
+
   // At most one in a process, from Start() to Stop().
   static absl::StatusOr<std::shared_ptr<KernelSignals>> Start()
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
@@ -47,6 +49,7 @@ class KernelSignals final : public Dispatcher {
  private:
   struct Fork;
 
+  bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
 
   std::vector<RawSiginfo> LeaveLocked(Subscription& subscription)
@@ -56,6 +59,7 @@ class KernelSignals final : public Dispatcher {
   void Synchronize() ABSL_LOCKS_EXCLUDED(mutex_);
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  const int generation_;  // the process that this was made in
   pthread_t thread_;
   pid_t thread_id_ ABSL_GUARDED_BY(mutex_) = 0;
 
