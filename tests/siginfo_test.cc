@@ -185,11 +185,12 @@ TEST(Cause, IsTheMessageQueueForMqNotify) {
   mq_close(queue);
 }
 
-// S1: also for other signals that were chosen with F_SETSIG.
+// S1: also for a standard signal that was chosen with F_SETSIG.
 TEST(Cause, IsIoForAFileDescriptorThatBecameReady) {
   auto service = StartService();
-  SignalReceiver receiver = OpenReceiver(*service, {SIGIO, SIGCHLD, SIGRTMIN});
-  for (int signum : {SIGIO, SIGCHLD, SIGRTMIN}) {
+  SignalReceiver receiver =
+      OpenReceiver(*service, {SIGIO, SIGUSR1, SIGCHLD, SIGRTMIN});
+  for (int signum : {SIGIO, SIGUSR1, SIGCHLD, SIGRTMIN}) {
     Pipe pipe;
     ASSERT_EQ(fcntl(pipe.reader(), F_SETOWN, getpid()), 0);
     ASSERT_EQ(fcntl(pipe.reader(), F_SETSIG, signum), 0);

@@ -57,11 +57,10 @@ SignalEvent::Cause CauseOf(const siginfo_t& info) {
       return Cause::kIo;
   }
   if (info.si_code < 0) return Cause::kOther;
-  // Positive codes mean different things for different signals. The ones of
-  // SIGIO stand for any signal that was chosen with F_SETSIG.
-  if (info.si_signo == SIGCHLD) return Cause::kChild;
-  if (info.si_signo == SIGIO || !IsStandard(info.si_signo)) return Cause::kIo;
-  return Cause::kKernel;
+  // Positive codes mean different things for different signals. Those of SIGIO
+  // come with any signal that was chosen with F_SETSIG; and no other signal
+  // that can be received has codes of its own.
+  return info.si_signo == SIGCHLD ? Cause::kChild : Cause::kIo;
 }
 
 ChildStatus::Change ChangeOf(int code) {
