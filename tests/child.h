@@ -34,8 +34,9 @@ class Child {
   // Its next wait status, as of waitpid(2).
   int Wait(int options = 0) {
     int status = -1;
-    EXPECT_EQ(waitpid(pid_, &status, options), pid_);
-    ended_ = WIFEXITED(status) || WIFSIGNALED(status);
+    const bool known = waitpid(pid_, &status, options) == pid_;
+    EXPECT_TRUE(known) << "not a child any more: " << pid_;
+    ended_ = !known || WIFEXITED(status) || WIFSIGNALED(status);
     return status;
   }
 

@@ -58,14 +58,17 @@ inline bool IsServiceThread(const std::string& task) {
   return StatusField(task, "Name") == "tocsin-signals";
 }
 
+// The thread of the service, as a task; "" if there is none.
+inline std::string ServiceThread() {
+  const std::vector<std::string> tasks = Threads();
+  const auto found = std::find_if(tasks.begin(), tasks.end(), IsServiceThread);
+  return found != tasks.end() ? *found : "";
+}
+
 // Waits until the thread of a service that has ended is no longer listed: the
 // kernel takes it off its list a moment after it lets pthread_join(3) return.
 inline void AwaitNoServiceThread() {
-  const auto listed = [] {
-    const std::vector<std::string> tasks = Threads();
-    return std::any_of(tasks.begin(), tasks.end(), IsServiceThread);
-  };
-  while (listed()) sched_yield();
+  while (!ServiceThread().empty()) sched_yield();
 }
 
 // Waits until the task is in `state`: "S" asleep, "T" stopped, "t" traced.
