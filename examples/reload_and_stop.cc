@@ -1,20 +1,19 @@
-// Reloads on SIGHUP and returns on SIGTERM.
+// Reloads on SIGHUP, returns on SIGTERM.
 #include <csignal>
 #include <cstdio>
-#include <iostream>
 
-#include "tocsin/signals/signal_service.h"
+#include "tocsin/signals/run.h"
 
-int main() {
-  auto service = tocsin::SignalService::Start();
-  if (!service.ok()) return std::cerr << service.status() << "\n", 1;
-  auto signals = (*service)->Open({SIGTERM, SIGHUP});
-  if (!signals.ok()) return std::cerr << signals.status() << "\n", 1;
-
+absl::Status Main(tocsin::SignalService& service, tocsin::TaskGroup&) {
+  absl::StatusOr<tocsin::SignalReceiver> signals =
+      service.Open({SIGTERM, SIGHUP});
+  if (!signals.ok()) return signals.status();
   for (const tocsin::SignalEvent& event : *signals) {
-    if (event.signum == SIGTERM) return 0;
+    if (event.signum == SIGTERM) return absl::OkStatus();
     std::puts("Reloading configuration");
     std::fflush(stdout);
   }
-  return 1;
+  return signals->status();
 }
+
+int main() { return tocsin::Run(Main, {.stop_on = {}}); }

@@ -27,6 +27,11 @@ SignalService::~SignalService() {
 
 absl::StatusOr<SignalReceiver> SignalService::Open(const SignalSet& signals,
                                                    ReceiverOptions options) {
+  return Open(signals, options, /*watched=*/false);
+}
+
+absl::StatusOr<SignalReceiver> SignalService::Open(
+    const SignalSet& signals, const ReceiverOptions& options, bool watched) {
   if (absl::Status status = CheckReceivable(signals); !status.ok()) {
     return status;
   }
@@ -35,8 +40,8 @@ absl::StatusOr<SignalReceiver> SignalService::Open(const SignalSet& signals,
         absl::StrCat("ReceiverOptions::capacity is ", options.capacity,
                      "; give 1 to ", kMaxReceiverCapacity));
   }
-  auto subscription =
-      std::make_unique<internal::Subscription>(dispatcher_, signals, options);
+  auto subscription = std::make_unique<internal::Subscription>(
+      dispatcher_, signals, options, watched);
   if (absl::Status status = subscription->Enter(); !status.ok()) return status;
   return SignalReceiver(std::move(subscription));
 }

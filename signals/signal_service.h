@@ -30,6 +30,7 @@
 namespace tocsin {
 
 class FakeSignals;
+class Shutdown;
 
 namespace internal {
 class Dispatcher;
@@ -70,10 +71,15 @@ class SignalService {
 
  private:
   friend class FakeSignals;
+  friend class Shutdown;
 
   explicit SignalService(std::shared_ptr<internal::KernelSignals> kernel);
   // One that is driven by a test and not by the kernel.
   explicit SignalService(std::shared_ptr<internal::Dispatcher> dispatcher);
+
+  absl::StatusOr<SignalReceiver> Open(const SignalSet& signals,
+                                      const ReceiverOptions& options,
+                                      bool watched);
 
   const std::shared_ptr<internal::Dispatcher> dispatcher_;
   // The same object, if the signals come from the kernel; else null.

@@ -1,6 +1,7 @@
 // Runs the programs in examples/ and sends them real signals.
 #include <csignal>
 #include <string>
+#include <utility>
 
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -25,6 +26,17 @@ TEST(ReloadAndStop, PrintsALineForEachHangUpAndReturnsAtTermination) {
   program.Send(SIGTERM);
   EXPECT_EQ(program.ReadAll(), "");
   EXPECT_EQ(ExitStatus(program.Wait()), 0);
+}
+
+TEST(CancelOnSignal, CleansUpAndReturns) {
+  for (const auto& [signum, line] : {std::pair(SIGINT, "Ctrl+C pressed!"),
+                                     std::pair(SIGTERM, "Terminated!")}) {
+    Program program({"examples/cancel_on_signal"});
+    EXPECT_EQ(program.ReadLine(), "Serving requests.");
+    program.Send(signum);
+    EXPECT_EQ(program.ReadAll(), std::string(line) + "\nCleaning up.\n");
+    EXPECT_EQ(ExitStatus(program.Wait()), 0);
+  }
 }
 
 TEST(WatchSignals, ShowsEachSignalWithItsSender) {

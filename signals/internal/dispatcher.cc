@@ -87,20 +87,59 @@ Dispatcher::Dispatcher(std::optional<absl::Time> fake_time)
 
 bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
   const int signum = info.signum();
-  FutexWakes wakes;
-  MutexLock lock(mutex_);
-  ++stats_.received;
-  if (redirected) ++stats_.redirected;
-  const absl::Time now = fake_ ? fake_now_ : absl::Now();
-  const uint32_t arrival = NewArrival();
   bool subscribed = false;
-  for (Subscription* subscription : registered_) {
-    if (!subscription->signals_.contains(signum)) continue;
-    subscription->Enqueue(info, arrival, now, wakes);
-    subscribed = true;
+  bool watched = false;
+  absl::Time now;
+  {
+    FutexWakes wakes;
+    MutexLock lock(mutex_);
+    ++stats_.received;
+    if (redirected) ++stats_.redirected;
+    now = fake_ ? fake_now_ : absl::Now();
+    const uint32_t arrival = NewArrival();
+    for (Subscription* subscription : registered_) {
+      if (!subscription->signals_.contains(signum)) continue;
+      subscription->Enqueue(info, arrival, now, wakes);
+      subscribed = true;
+      watched |= subscription->watched_;
+    }
+    Release(arrival);
   }
-  Release(arrival);
+  if (watched) ShowToWatch(info, now);
   return subscribed;
+}
+
+absl::Status Dispatcher::Watch(SignalWatch& watch) {
+  MutexLock lock(watch_mutex_);
+  if (watch_ != nullptr) {
+    return absl::AlreadyExistsError(
+        "this SignalService has a Shutdown, and there can be only one");
+  }
+  watch_ = &watch;
+  return absl::OkStatus();
+}
+
+void Dispatcher::Unwatch() {
+  MutexLock lock(watch_mutex_);
+  watch_ = nullptr;
+}
+
+absl::Time Dispatcher::Alarm() const {
+  MutexLock lock(watch_mutex_);
+  return watch_ != nullptr ? watch_->alarm() : absl::InfiniteFuture();
+}
+
+void Dispatcher::RingAlarm() {
+  const absl::Time now = Now();
+  MutexLock lock(watch_mutex_);
+  while (watch_ != nullptr && watch_->alarm() <= now) watch_->OnAlarm();
+}
+
+void Dispatcher::ShowToWatch(const RawSiginfo& info, absl::Time now) {
+  const SignalEvent event = Subscription::ToEvent(
+      {.info = info, .count = 1, .received_at = now, .arrival = 0});
+  MutexLock lock(watch_mutex_);
+  if (watch_ != nullptr) watch_->OnSignal(event);
 }
 
 absl::Time Dispatcher::Now() const {
@@ -110,15 +149,18 @@ absl::Time Dispatcher::Now() const {
 }
 
 void Dispatcher::Advance(absl::Duration duration) {
-  FutexWakes wakes;
-  MutexLock lock(mutex_);
-  fake_now_ += duration;
-  for (Subscription* subscription : registered_) {
-    for (auto* waiter = subscription->first_waiter_; waiter != nullptr;
-         waiter = waiter->next) {
-      wakes.Add(waiter->sleeper.WakeLater());
+  {
+    FutexWakes wakes;
+    MutexLock lock(mutex_);
+    fake_now_ += duration;
+    for (Subscription* subscription : registered_) {
+      for (auto* waiter = subscription->first_waiter_; waiter != nullptr;
+           waiter = waiter->next) {
+        wakes.Add(waiter->sleeper.WakeLater());
+      }
     }
   }
+  RingAlarm();
 }
 
 SignalServiceStats Dispatcher::stats() const {
@@ -196,10 +238,11 @@ void Dispatcher::Release(uint32_t arrival) {
 
 Subscription::Subscription(std::shared_ptr<Dispatcher> dispatcher,
                            const SignalSet& signals,
-                           const ReceiverOptions& options)
+                           const ReceiverOptions& options, bool watched)
     : dispatcher_(std::move(dispatcher)),
       signals_(signals),
       options_(options),
+      watched_(watched),
       places_(PlacesFor(signals, options.capacity)),
       // Not zeroed: it is touched as far as it is used.
       ring_(new Queued[places_]) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -25,6 +26,19 @@
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {
+
+// What looks at the signals of one subscription on the thread that takes them
+// from the kernel, without any other thread's help. It must not wait for one.
+class SignalWatch {
+ public:
+  virtual void OnSignal(const SignalEvent& event) = 0;
+  // When OnAlarm() is due. Only calls of these two may change it.
+  virtual absl::Time alarm() const = 0;
+  virtual void OnAlarm() = 0;
+
+ protected:
+  ~SignalWatch() = default;
+};
 
 class Dispatcher {
  public:
@@ -43,6 +57,15 @@ class Dispatcher {
   void Advance(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
   SignalServiceStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // At most one watch at a time: kAlreadyExists for a second one. It sees the
+  // signals of the subscription that is opened with it. None of its functions
+  // runs when Unwatch() has returned.
+  absl::Status Watch(SignalWatch& watch) ABSL_LOCKS_EXCLUDED(watch_mutex_);
+  void Unwatch() ABSL_LOCKS_EXCLUDED(watch_mutex_);
+
+  // Ends the process by `signum`, after writing `report` to stderr.
+  virtual void Die(int signum, const std::string& report) = 0;
+
   // Brings a subscription into the registry. May take signals out of it, as its
   // options say.
   virtual absl::Status Enter(Subscription& subscription);
@@ -59,6 +82,11 @@ class Dispatcher {
               ReceiverOptions::OnClose on_close) ABSL_LOCKS_EXCLUDED(mutex_);
 
  protected:
+  // When the watch wants to be called without a signal; and calls it, if it is
+  // time.
+  absl::Time Alarm() const ABSL_LOCKS_EXCLUDED(watch_mutex_);
+  void RingAlarm() ABSL_LOCKS_EXCLUDED(watch_mutex_);
+
   // Whether this process is a forked child of the one whose signals these are.
   // What is queued is then the parent's to receive.
   virtual bool Forked() const { return false; }
@@ -84,6 +112,12 @@ class Dispatcher {
  private:
   friend class Subscription;
 
+  void ShowToWatch(const RawSiginfo& info, absl::Time now)
+      ABSL_LOCKS_EXCLUDED(watch_mutex_);
+
+  mutable absl::Mutex watch_mutex_;  // held while the watch is called
+  SignalWatch* watch_ ABSL_GUARDED_BY(watch_mutex_) = nullptr;
+
   // One signal that came, as the queues share it. Whether it must be sent again
   // when a receiver goes depends on what became of it in the others.
   struct Arrival {
@@ -105,8 +139,9 @@ class Dispatcher {
 // One receiver: its signals, its queue and the threads that wait for it.
 class Subscription {
  public:
+  // `watched`: the dispatcher's watch sees its signals.
   Subscription(std::shared_ptr<Dispatcher> dispatcher, const SignalSet& signals,
-               const ReceiverOptions& options);
+               const ReceiverOptions& options, bool watched = false);
   Subscription(const Subscription&) = delete;
   Subscription& operator=(const Subscription&) = delete;
   ~Subscription();
@@ -161,6 +196,7 @@ class Subscription {
   const std::shared_ptr<Dispatcher> dispatcher_;
   SignalSet signals_;  // changed by Enter() only
   const ReceiverOptions options_;
+  const bool watched_;
 
   // The queue, in order of arrival: room for `capacity` real-time signals and
   // for one event of each standard signal. Positions only grow.

@@ -1,15 +1,20 @@
 #include "tocsin/signals/internal/kernel_signals.h"
 
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/signals/process.h"
 
 namespace tocsin::internal {
 namespace {
@@ -232,6 +237,20 @@ bool KernelSignals::Forked() const {
   return generation_ != process_generation.load(std::memory_order_relaxed);
 }
 
+// For the end of a process in which nothing may work any more. A reader of
+// stderr that hangs must not keep it from ending: what does not fit is left
+// out.
+void KernelSignals::Die(int signum, const std::string& report) {
+  pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+  if (poll(&out, 1, 0) == 1) {
+    // A pipe that is ready takes so much without blocking (pipe(7)).
+    const size_t size = std::min(report.size(), size_t{PIPE_BUF});
+    [[maybe_unused]] const ssize_t written =
+        write(STDERR_FILENO, report.data(), size);
+  }
+  DieBySignal(signum);
+}
+
 void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
   for (const RawSiginfo& info : signals) GiveBack(info);
 }
@@ -287,10 +306,13 @@ void KernelSignals::Run() {
       wanted = Mask(wanted_) | Bit(kDoorbell);
       taken_over_ = change = change_.load();
     }
-    const int signum = TakePending(
-        wanted & ~had_their_turn, info,
-        had_their_turn != 0 ? absl::ZeroDuration() : absl::InfiniteDuration());
-    if (signum == -EAGAIN) had_their_turn = 0;
+    const absl::Duration timeout =
+        had_their_turn != 0 ? absl::ZeroDuration() : Alarm() - absl::Now();
+    const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
+    if (signum == -EAGAIN) {
+      had_their_turn = 0;
+      RingAlarm();
+    }
     if (signum <= 0) continue;  // -EINTR: the process was stopped and continued
     if (signum < SIGRTMIN || ++in_a_row == kRealTimeBatch) {
       had_their_turn |= Bit(signum);

@@ -18,6 +18,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -43,6 +44,8 @@ class KernelSignals final : public Dispatcher {
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
   std::vector<RawSiginfo> Leave(Subscription& subscription) override
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
+
+  void Die(int signum, const std::string& report) override;
 
   absl::Status Verify() const ABSL_LOCKS_EXCLUDED(disposition_mutex);
 

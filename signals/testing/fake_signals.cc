@@ -4,8 +4,11 @@
 
 #include <csignal>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/forwarder.h"
 #include "tocsin/signals/signal_set.h"
@@ -76,8 +79,26 @@ internal::RawSiginfo ToSiginfo(const SignalEvent& event) {
 
 }  // namespace
 
+class FakeSignals::Dispatcher final : public internal::Dispatcher {
+ public:
+  explicit Dispatcher(absl::Time now) : internal::Dispatcher(now) {}
+
+  void Die(int signum, const std::string& report) override {
+    internal::MutexLock lock(death_mutex_);
+    death_ = {signum, report};
+  }
+  std::optional<Death> death() const {
+    internal::MutexLock lock(death_mutex_);
+    return death_;
+  }
+
+ private:
+  mutable absl::Mutex death_mutex_;
+  std::optional<Death> death_ ABSL_GUARDED_BY(death_mutex_);
+};
+
 FakeSignals::FakeSignals(absl::Time now)
-    : dispatcher_(std::make_shared<internal::Dispatcher>(now)),
+    : dispatcher_(std::make_shared<Dispatcher>(now)),
       service_(absl::WrapUnique(new SignalService(dispatcher_))) {}
 
 FakeSignals::~FakeSignals() { dispatcher_->CloseAll(); }
@@ -102,6 +123,10 @@ absl::Status FakeSignals::Send(const SignalEvent& event) {
 }
 
 absl::Time FakeSignals::now() const { return dispatcher_->Now(); }
+
+std::optional<FakeSignals::Death> FakeSignals::death() const {
+  return dispatcher_->death();
+}
 
 void FakeSignals::Advance(absl::Duration duration) {
   dispatcher_->Advance(duration);

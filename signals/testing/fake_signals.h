@@ -19,6 +19,8 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -54,11 +56,23 @@ class FakeSignals {
   // cancel scopes go by the real clock.
   absl::Time now() const;
 
-  // Moves the time. Threads in ReceiveFor() whose timeout it passes return.
+  // Moves the time. Threads in ReceiveFor() whose timeout it passes return, and
+  // the phases of a Shutdown go by it.
   void Advance(absl::Duration duration);
 
+  // What a Shutdown that was forced did instead of ending this process: the
+  // signal that it would have died by, and what it would have written. Nothing
+  // if none was forced.
+  struct Death {
+    int signum;
+    std::string report;
+  };
+  std::optional<Death> death() const;
+
  private:
-  const std::shared_ptr<internal::Dispatcher> dispatcher_;
+  class Dispatcher;
+
+  const std::shared_ptr<Dispatcher> dispatcher_;
   const std::unique_ptr<SignalService> service_;
 };
 

@@ -1,0 +1,156 @@
+#include "tocsin/signals/shutdown.h"
+
+#include <unistd.h>
+
+#include <cstring>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+
+namespace tocsin {
+
+using internal::MutexLock;
+
+namespace {
+
+std::string Words(const SignalEvent& event) {
+  std::ostringstream out;
+  out << event;
+  return out.str();
+}
+
+}  // namespace
+
+Shutdown::Shutdown(SignalService& service, TaskGroup& group,
+                   ShutdownPolicy policy)
+    : dispatcher_(*service.dispatcher_), group_(group), policy_(policy) {
+  if (policy_.signals.empty()) return;
+  status_ = dispatcher_.Watch(*this);
+  if (!status_.ok()) return;
+  pthread_t thread;
+  auto act = [](void* self) -> void* {
+    pthread_setname_np(pthread_self(), "tocsin-shutdown");
+    static_cast<Shutdown*>(self)->Act();
+    return nullptr;
+  };
+  if (const int error = pthread_create(&thread, nullptr, act, this);
+      error != 0) {
+    status_ = absl::ResourceExhaustedError(
+        absl::StrCat("pthread_create for Shutdown: ", std::strerror(error)));
+    dispatcher_.Unwatch();
+    return;
+  }
+  thread_ = thread;
+  // Nobody reads it. It keeps the signals coming, for the watch to see.
+  ReceiverOptions options;
+  options.honor_ignored = true;
+  options.on_close = ReceiverOptions::OnClose::kDiscard;
+  absl::StatusOr<SignalReceiver> receiver =
+      service.Open(policy_.signals, options, /*watched=*/true);
+  status_ = receiver.status();
+  if (receiver.ok()) receiver_ = *std::move(receiver);
+}
+
+Shutdown::~Shutdown() {
+  if (!thread_.has_value()) return;
+  dispatcher_.Unwatch();
+  {
+    MutexLock lock(mutex_);
+    over_ = true;
+  }
+  pthread_join(*thread_, nullptr);
+}
+
+Shutdown::Phase Shutdown::phase() const {
+  MutexLock lock(mutex_);
+  return phase_;
+}
+
+std::optional<SignalEvent> Shutdown::cause() const {
+  MutexLock lock(mutex_);
+  return cause_;
+}
+
+void Shutdown::OnSignal(const SignalEvent& event) {
+  MutexLock lock(mutex_);
+  if (phase_ == Phase::kRunning) {
+    cause_ = event;
+    if (policy_.drain > absl::ZeroDuration()) {
+      phase_ = Phase::kDraining;
+      phase_ends_ = event.received_at + policy_.drain;
+    } else {
+      phase_ = Phase::kStopping;
+      phase_ends_ = event.received_at + policy_.grace;
+    }
+    return;
+  }
+  const bool repeated_in_drain = phase_ == Phase::kDraining &&
+                                 event.signum == cause_->signum &&
+                                 event.signum != SIGINT;
+  if (policy_.second == SecondSignal::kIgnore || repeated_in_drain) return;
+  Force(absl::StrCat("a second signal came, ", Words(event)));
+}
+
+absl::Time Shutdown::alarm() const {
+  MutexLock lock(mutex_);
+  return phase_ends_;
+}
+
+void Shutdown::OnAlarm() {
+  MutexLock lock(mutex_);
+  if (phase_ == Phase::kDraining) {
+    phase_ = Phase::kStopping;
+    phase_ends_ += policy_.grace;
+  } else {
+    Force(absl::StrCat("the grace of ", absl::FormatDuration(policy_.grace),
+                       " is over"));
+  }
+}
+
+// The phases move on the service's thread; this one does what each of them
+// means, as that may take as long as it likes.
+void Shutdown::Act() {
+  absl::Status reason;
+  {
+    MutexLock lock(mutex_);
+    auto begun = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return phase_ != Phase::kRunning || over_;
+    };
+    mutex_.Await(absl::Condition(&begun));
+    if (over_) return;
+    reason = absl::CancelledError(Words(*cause_));
+  }
+  drain_.request_stop();
+  {
+    MutexLock lock(mutex_);
+    auto drained = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return phase_ != Phase::kDraining || over_;
+    };
+    mutex_.Await(absl::Condition(&drained));
+    if (over_) return;
+  }
+  group_.Cancel(reason);
+}
+
+void Shutdown::Force(const std::string& why) {
+  if (std::exchange(forced_, true)) return;
+  phase_ends_ = absl::InfiniteFuture();
+  std::string report =
+      absl::StrCat("tocsin: stopping since ", Words(*cause_), " at ",
+                   absl::FormatTime(cause_->received_at), " and ", why, ".\n");
+  const std::vector<std::string> running = group_.running();
+  for (const std::string& task : running) {
+    absl::StrAppend(&report, "tocsin: has not ended: ", task, "\n");
+  }
+  if (running.empty()) {
+    absl::StrAppend(&report,
+                    "tocsin: no task is left, but main has not returned.\n");
+  }
+  dispatcher_.Die(cause_->signum, report);
+}
+
+}  // namespace tocsin

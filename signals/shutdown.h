@@ -1,0 +1,123 @@
+// Ends a program as operators expect: by a signal, in phases, in bounded time.
+//
+//   TaskGroup group;
+//   Shutdown shutdown(service, group, {.drain = absl::Seconds(5)});
+//   group.Spawn([&] { Serve(shutdown.drain_token()); });
+//   absl::Status status = group.Wait();
+//
+// The phases, each entered once and in this order:
+//   running    until the first signal;
+//   draining   for ShutdownPolicy::drain: drain_token() is requested, so that
+//   the
+//              program tells its clients to go elsewhere, and it still serves;
+//   stopping   the scope of the group is cancelled, with the signal as reason,
+//   and
+//              the program has ShutdownPolicy::grace to clean up;
+//   forced     a second signal came, or the grace is over: who has not ended is
+//              written to stderr, and the process dies by the first signal.
+//
+// Run() does all of this for a main function; few programs name this class.
+//
+// The last phase needs nobody's help: it works on the service's thread and
+// takes no lock that code of the program can hold, so that it comes also when
+// every worker, main() and a stop callback hang. Callbacks of drain_token() and
+// of the scope run on a thread of the shutdown's own.
+//
+// Signals that are ignored when it is made (nohup(1), background jobs) are left
+// ignored. All members may be called from any thread. The service and
+// the group must outlive it.
+#ifndef TOCSIN_SIGNALS_SHUTDOWN_H_
+#define TOCSIN_SIGNALS_SHUTDOWN_H_
+
+#include <pthread.h>
+
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/signals/internal/dispatcher.h"
+#include "tocsin/signals/signal_event.h"
+#include "tocsin/signals/signal_receiver.h"
+#include "tocsin/signals/signal_service.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin {
+
+// What a second of the policy's signals does. The same signal again while
+// draining does nothing in either case, unless it is SIGINT: supervisors repeat
+// themselves, people at a terminal mean it.
+enum class SecondSignal {
+  kDieNow,
+  kIgnore,  // only the end of the grace forces
+};
+
+struct ShutdownPolicy {
+  SignalSet signals = SignalSet::Termination();
+  // How long the program goes on serving. Zero or less: not at all.
+  absl::Duration drain = absl::ZeroDuration();
+  // How long the clean-up may take, from the beginning of stopping. Kubernetes
+  // and systemd kill after a limit of their own: stay below it.
+  absl::Duration grace = absl::Seconds(30);
+  SecondSignal second = SecondSignal::kDieNow;
+};
+
+class Shutdown final : private internal::SignalWatch {
+ public:
+  enum class Phase { kRunning, kDraining, kStopping };
+
+  Shutdown(SignalService& service, TaskGroup& group,
+           ShutdownPolicy policy = {});
+  Shutdown(const Shutdown&) = delete;
+  Shutdown& operator=(const Shutdown&) = delete;
+  // The program has ended in time, or without any signal: nothing is forced any
+  // more, and signals that came meanwhile are discarded. Waits for callbacks
+  // that are running.
+  ~Shutdown();
+
+  // OK, or why it cannot hear the signals: what SignalService::Open() said, or
+  // kResourceExhausted for the thread, or kAlreadyExists if the service has
+  // one.
+  absl::Status status() const { return status_; }
+
+  Phase phase() const;
+
+  // Requested when draining begins, or stopping if there is no draining.
+  std::stop_token drain_token() const { return drain_.get_token(); }
+
+  // The signal that began it; nothing while running.
+  std::optional<SignalEvent> cause() const;
+
+ private:
+  void OnSignal(const SignalEvent& event) override;
+  absl::Time alarm() const override;
+  void OnAlarm() override;
+
+  void Act();
+  void Force(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  internal::Dispatcher& dispatcher_;
+  TaskGroup& group_;
+  const ShutdownPolicy policy_;
+  absl::Status status_;
+  std::stop_source drain_;
+
+  mutable absl::Mutex mutex_;
+  Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kRunning;
+  std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
+  absl::Time phase_ends_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  bool forced_ ABSL_GUARDED_BY(mutex_) = false;
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::optional<SignalReceiver> receiver_;
+  std::optional<pthread_t> thread_;
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_SHUTDOWN_H_

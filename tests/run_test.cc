@@ -1,0 +1,188 @@
+// Run() on whole processes: what the one that waits for them sees.
+#include "tocsin/signals/run.h"
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <latch>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/event.h"
+#include "tocsin/signals/process.h"
+
+namespace tocsin {
+namespace {
+
+using ::testing::ExitedWithCode;
+using ::testing::KilledBySignal;
+
+using Main = std::function<absl::Status(SignalService&, TaskGroup&)>;
+
+[[noreturn]] void RunAndExit(const Main& main, RunOptions options = {}) {
+  std::_Exit(Run(main, options));
+}
+
+TEST(RunDeathTest, ReturnsZeroWhenAllEndsWell) {
+  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
+                group.Spawn([] {});
+                return group.Wait();
+              }),
+              ExitedWithCode(0), "^$");
+}
+
+TEST(RunDeathTest, ReturnsOneAndPrintsAnErrorOfMainOnce) {
+  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
+                return absl::NotFoundError("no config");
+              }),
+              ExitedWithCode(1), "^NOT_FOUND: no config\n$");
+}
+
+TEST(RunDeathTest, ReturnsOneAndPrintsAnErrorOfATaskOnce) {
+  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
+                group.Spawn([] { return absl::DataLossError("bad block"); });
+                return Event().Wait();  // which the failing task ends
+              }),
+              ExitedWithCode(1), "^DATA_LOSS: .*bad block\n$");
+}
+
+TEST(RunDeathTest, AnErrorOfMainCancelsTheTasks) {
+  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
+                group.Spawn([] { return Event().Wait(); });
+                return absl::InternalError("broken");
+              }),
+              ExitedWithCode(1), "^INTERNAL: broken\n$");
+}
+
+// P10, P11: the waits of main and of tasks end, then the process dies by it.
+TEST(RunDeathTest, DiesByTheSignalThatStoppedItAfterTheCleanUp) {
+  for (int signum : {SIGINT, SIGTERM}) {
+    EXPECT_EXIT(RunAndExit([signum](SignalService&, TaskGroup& group) {
+                  group.Spawn([] {
+                    absl::Status status = Event().Wait();
+                    std::fputs("task cleaned up\n", stderr);
+                    return status;
+                  });
+                  Raise(signum);
+                  return group.Wait();
+                }),
+                KilledBySignal(signum), "^task cleaned up\n$");
+  }
+}
+
+TEST(RunDeathTest, AMainThatWaitsForSomethingElseIsStoppedToo) {
+  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
+                Raise(SIGTERM);
+                return Event().Wait();
+              }),
+              KilledBySignal(SIGTERM), "^$");
+}
+
+TEST(RunDeathTest, FlushesWhatWasPrintedBeforeItDies) {
+  Pipe output;
+  EXPECT_EXIT(
+      {
+        dup2(output.writer(), STDOUT_FILENO);
+        std::setvbuf(stdout, nullptr, _IOFBF, BUFSIZ);
+        RunAndExit([](SignalService&, TaskGroup&) {
+          std::fputs("x", stdout);
+          Raise(SIGTERM);
+          return Event().Wait();
+        });
+      },
+      KilledBySignal(SIGTERM), "");
+  EXPECT_EQ(output.Take(), 'x');
+}
+
+// P10
+TEST(RunDeathTest, Returns128PlusTheSignalByOption) {
+  EXPECT_EXIT(RunAndExit(
+                  [](SignalService&, TaskGroup&) {
+                    Raise(SIGTERM);
+                    return Event().Wait();
+                  },
+                  {.after_signal = RunOptions::AfterSignal::kReturn128Plus}),
+              ExitedWithCode(128 + SIGTERM), "^$");
+}
+
+TEST(RunDeathTest, WithoutSignalsToStopOnTheirEffectIsTheOldOne) {
+  EXPECT_EXIT(RunAndExit(
+                  [](SignalService&, TaskGroup&) {
+                    Raise(SIGTERM);
+                    return Event().Wait();
+                  },
+                  {.stop_on = {}}),
+              KilledBySignal(SIGTERM), "");
+}
+
+// P5, P7
+TEST(RunDeathTest, ASecondSignalEndsAProgramThatHangsInItsCleanUp) {
+  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
+                Event never;
+                std::latch stopping(1);
+                group.Spawn(
+                    [&] {
+                      Event().Wait().IgnoreError();
+                      CancelScope shield({.shield = true});
+                      stopping.count_down();
+                      never.Wait().IgnoreError();
+                    },
+                    {.name = "stuck task"});
+                Raise(SIGINT);
+                stopping.wait();
+                Raise(SIGINT);
+                return group.Wait();
+              }),
+              KilledBySignal(SIGINT),
+              "a second signal came, SIGINT.*has not ended: stuck task");
+}
+
+TEST(RunDeathTest, AFunctionMayTakePartInTheShutdown) {
+  EXPECT_EXIT(std::_Exit(tocsin::Run(
+                  [](SignalService&, TaskGroup& group, Shutdown& shutdown) {
+                    Event draining;
+                    std::stop_callback callback(shutdown.drain_token(),
+                                                [&] { draining.Set(); });
+                    Raise(SIGTERM);
+                    absl::Status drained = draining.Wait();
+                    std::fputs(drained.ok() && !group.scope().cancelled()
+                                   ? "still serving\n"
+                                   : "stopped\n",
+                               stderr);
+                    return absl::OkStatus();
+                  },
+                  {.drain = absl::Hours(1)})),
+              KilledBySignal(SIGTERM), "^still serving\n$");
+}
+
+// The second program of the design: it hears the signals itself.
+TEST(RunDeathTest, AProgramThatHearsTheSignalsItselfDecidesItsStatus) {
+  EXPECT_EXIT(RunAndExit(
+                  [](SignalService& service, TaskGroup& group) -> absl::Status {
+                    absl::StatusOr<SignalReceiver> signals =
+                        service.Open({SIGINT, SIGTERM});
+                    if (!signals.ok()) return signals.status();
+                    group.SpawnService([&] {
+                      for (const SignalEvent& event : *signals) {
+                        std::fputs(event.signum == SIGINT ? "Ctrl+C pressed!\n"
+                                                          : "Terminated!\n",
+                                   stderr);
+                        group.Cancel();
+                      }
+                    });
+                    group.Spawn([] { return Event().Wait(); });
+                    Raise(SIGINT);
+                    return group.Wait();
+                  },
+                  {.stop_on = {}}),
+              ExitedWithCode(0), "^Ctrl.C pressed!\n$");
+}
+
+}  // namespace
+}  // namespace tocsin
