@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 
 namespace tocsin {
@@ -61,7 +62,9 @@ Shutdown::~Shutdown() {
   {
     MutexLock lock(mutex_);
     over_ = true;
+    moves_.fetch_add(1);
   }
+  internal::FutexWakeAll(&moves_);
   pthread_join(*thread_, nullptr);
 }
 
@@ -80,11 +83,9 @@ void Shutdown::OnSignal(const SignalEvent& event) {
   if (phase_ == Phase::kRunning) {
     cause_ = event;
     if (policy_.drain > absl::ZeroDuration()) {
-      phase_ = Phase::kDraining;
-      phase_ends_ = event.received_at + policy_.drain;
+      Move(Phase::kDraining, event.received_at + policy_.drain);
     } else {
-      phase_ = Phase::kStopping;
-      phase_ends_ = event.received_at + policy_.grace;
+      Move(Phase::kStopping, event.received_at + policy_.grace);
     }
     return;
   }
@@ -103,37 +104,39 @@ absl::Time Shutdown::alarm() const {
 void Shutdown::OnAlarm() {
   MutexLock lock(mutex_);
   if (phase_ == Phase::kDraining) {
-    phase_ = Phase::kStopping;
-    phase_ends_ += policy_.grace;
+    Move(Phase::kStopping, phase_ends_ + policy_.grace);
   } else {
     Force(absl::StrCat("the grace of ", absl::FormatDuration(policy_.grace),
                        " is over"));
   }
 }
 
+void Shutdown::Move(Phase phase, absl::Time ends) {
+  phase_ = phase;
+  phase_ends_ = ends;
+  moves_.fetch_add(1);
+  internal::FutexWakeAll(&moves_);
+}
+
 // The phases move on the service's thread; this one does what each of them
 // means, as that may take as long as it likes.
 void Shutdown::Act() {
-  absl::Status reason;
-  {
-    MutexLock lock(mutex_);
-    auto begun = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return phase_ != Phase::kRunning || over_;
-    };
-    mutex_.Await(absl::Condition(&begun));
-    if (over_) return;
-    reason = absl::CancelledError(Words(*cause_));
-  }
+  if (!AwaitEndOf(Phase::kRunning)) return;
   drain_.request_stop();
-  {
-    MutexLock lock(mutex_);
-    auto drained = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return phase_ != Phase::kDraining || over_;
-    };
-    mutex_.Await(absl::Condition(&drained));
-    if (over_) return;
+  if (!AwaitEndOf(Phase::kDraining)) return;
+  group_.Cancel(absl::CancelledError(Words(*cause())));
+}
+
+bool Shutdown::AwaitEndOf(Phase phase) {
+  while (true) {
+    const uint32_t moves = moves_.load();
+    {
+      MutexLock lock(mutex_);
+      if (over_) return false;
+      if (phase_ > phase) return true;
+    }
+    internal::FutexWait(moves_, moves);
   }
-  group_.Cancel(reason);
 }
 
 void Shutdown::Force(const std::string& why) {

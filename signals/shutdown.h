@@ -31,15 +31,16 @@
 
 #include <pthread.h>
 
-#include <memory>
+#include <atomic>
+#include <cstdint>
 #include <optional>
 #include <stop_token>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/signal_event.h"
@@ -99,6 +100,9 @@ class Shutdown final : private internal::SignalWatch {
   void OnAlarm() override;
 
   void Act();
+  // Blocks until the phase is past `phase`. False if the shutdown is over.
+  bool AwaitEndOf(Phase phase);
+  void Move(Phase phase, absl::Time ends) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Force(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   internal::Dispatcher& dispatcher_;
@@ -107,12 +111,14 @@ class Shutdown final : private internal::SignalWatch {
   absl::Status status_;
   std::stop_source drain_;
 
-  mutable absl::Mutex mutex_;
+  mutable internal::SlimMutex mutex_;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kRunning;
   std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
   absl::Time phase_ends_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   bool forced_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<uint32_t> moves_{
+      0};  // of phase_ and over_; the thread sleeps on it
 
   std::optional<SignalReceiver> receiver_;
   std::optional<pthread_t> thread_;

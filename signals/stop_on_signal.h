@@ -30,8 +30,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
@@ -74,7 +74,7 @@ class StopOnSignal {
 
   absl::Status status_;
   std::stop_source source_;
-  mutable absl::Mutex mutex_;
+  mutable internal::SlimMutex mutex_;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
   std::vector<CancelScope*> tied_ ABSL_GUARDED_BY(mutex_);

@@ -1,4 +1,4 @@
-// A mutex for the few instructions that the pool keeps locked.
+// A mutex for what the library keeps locked: a few instructions at a time.
 //
 // Not absl::Mutex, which measures the machine at the first contention in a
 // process: a fork() meanwhile leaves the child with a measurement that never

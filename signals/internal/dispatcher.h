@@ -15,10 +15,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/internal/forwarder.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_receiver.h"
@@ -105,7 +105,7 @@ class Dispatcher {
   SignalSet Subscribed(const Subscription* except = nullptr) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  mutable absl::Mutex mutex_;
+  mutable SlimMutex mutex_;
   std::vector<Subscription*> registered_ ABSL_GUARDED_BY(mutex_);
   SignalServiceStats stats_ ABSL_GUARDED_BY(mutex_);
 
@@ -115,7 +115,7 @@ class Dispatcher {
   void ShowToWatch(const RawSiginfo& info, absl::Time now)
       ABSL_LOCKS_EXCLUDED(watch_mutex_);
 
-  mutable absl::Mutex watch_mutex_;  // held while the watch is called
+  mutable SlimMutex watch_mutex_;  // held while the watch is called
   SignalWatch* watch_ ABSL_GUARDED_BY(watch_mutex_) = nullptr;
 
   // One signal that came, as the queues share it. Whether it must be sent again

@@ -282,7 +282,7 @@ int32_t RandomMark() {
 
 }  // namespace
 
-ABSL_CONST_INIT absl::Mutex disposition_mutex(absl::kConstInit);
+ABSL_CONST_INIT SlimMutex disposition_mutex;
 
 siginfo_t RawSiginfo::Full() const {
   siginfo_t full{};

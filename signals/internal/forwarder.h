@@ -29,8 +29,8 @@
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 
 namespace tocsin::internal {
 
@@ -49,7 +49,7 @@ struct RawSiginfo {
 
 // Serialises what changes dispositions. The service's thread never takes it, so
 // one may wait for that thread while holding it.
-extern absl::Mutex disposition_mutex;
+extern SlimMutex disposition_mutex;
 
 // Names the thread that handlers forward to; before the first Forward().
 void SetServiceThread(pid_t thread)

@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
-#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -93,12 +92,8 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
         "pthread_create for the signal service: ", std::strerror(error),
         "; see RLIMIT_NPROC and pids.max"));
   }
-  {
-    MutexLock lock(kernel->mutex_);
-    kernel->mutex_.Await(absl::Condition(
-        +[](pid_t* id) { return *id != 0; }, &kernel->thread_id_));
-    SetServiceThread(kernel->thread_id_);
-  }
+  while (kernel->thread_id_.load() == 0) FutexWait(kernel->thread_id_, 0);
+  SetServiceThread(static_cast<pid_t>(kernel->thread_id_.load()));
   Forward(kDoorbell);  // so that a stranger's does not end the process
   alive = kernel.get();
   return kernel;
@@ -256,32 +251,24 @@ void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
 }
 
 void KernelSignals::Synchronize() {
-  uint64_t change;
+  uint32_t change;
   {
     MutexLock lock(mutex_);
     change = change_.fetch_add(1) + 1;
   }
   RingDoorbell();
-  struct Done {
-    const KernelSignals* self;
-    uint64_t change;
-  } done{this, change};
-  MutexLock lock(mutex_);
-  mutex_.Await(absl::Condition(
-      +[](Done* d) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-        return d->self->taken_over_ >= d->change;
-      },
-      &done));
+  // Nobody else moves it on: the caller holds the disposition mutex.
+  for (uint32_t seen; (seen = taken_over_.load()) != change;) {
+    FutexWait(taken_over_, seen);
+  }
 }
 
 void KernelSignals::Run() {
   uint64_t wanted = 0;
   bool receives_sigprof = true;
-  {
-    MutexLock lock(mutex_);
-    thread_id_ = static_cast<pid_t>(syscall(SYS_gettid));
-  }
-  uint64_t change = change_.load() - 1;
+  thread_id_.store(static_cast<uint32_t>(syscall(SYS_gettid)));
+  FutexWakeAll(&thread_id_);
+  uint32_t change = change_.load() - 1;
   // The kernel hands out the lowest pending number first. So that a storm of
   // one signal does not starve those above it, each number is taken once, and
   // then not waited for until a look at the others has found nothing.
@@ -304,7 +291,9 @@ void KernelSignals::Run() {
       }
       leaving_ = {};
       wanted = Mask(wanted_) | Bit(kDoorbell);
-      taken_over_ = change = change_.load();
+      change = change_.load();
+      taken_over_.store(change);
+      FutexWakeAll(&taken_over_);
     }
     const absl::Duration timeout =
         had_their_turn != 0 ? absl::ZeroDuration() : Alarm() - absl::Now();
@@ -350,11 +339,8 @@ struct KernelSignals::Fork {
       }
       mine->registered_.clear();
       mine->mutex_.Unlock();
-      // Both anew, without the queues of threads that waited in the parent.
-      new (&mine->mutex_) absl::Mutex;
     }
     disposition_mutex.Unlock();
-    new (&disposition_mutex) absl::Mutex;
   }
 
   [[maybe_unused]] static const int registered;

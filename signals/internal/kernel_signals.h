@@ -24,7 +24,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/forwarder.h"
 #include "tocsin/signals/signal_set.h"
@@ -64,15 +63,15 @@ class KernelSignals final : public Dispatcher {
 
   const int generation_;  // the process that this was made in
   pthread_t thread_;
-  pid_t thread_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<uint32_t> thread_id_{0};  // set by the thread
 
   // What the thread is to do; it looks when the change number moves, which the
   // doorbell tells it.
   SignalSet wanted_ ABSL_GUARDED_BY(mutex_);
   SignalSet leaving_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::atomic<uint64_t> change_{0};  // moved under mutex_
-  uint64_t taken_over_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<uint32_t> change_{0};  // moved under mutex_
+  std::atomic<uint32_t> taken_over_{0};
   // What was still pending on it of those in `leaving_`.
   std::vector<RawSiginfo> left_over_ ABSL_GUARDED_BY(mutex_);
 };

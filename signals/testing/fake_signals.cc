@@ -7,8 +7,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/forwarder.h"
 #include "tocsin/signals/signal_set.h"
@@ -93,7 +93,7 @@ class FakeSignals::Dispatcher final : public internal::Dispatcher {
   }
 
  private:
-  mutable absl::Mutex death_mutex_;
+  mutable internal::SlimMutex death_mutex_;
   std::optional<Death> death_ ABSL_GUARDED_BY(death_mutex_);
 };
 
