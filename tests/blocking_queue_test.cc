@@ -271,16 +271,30 @@ TEST(BlockingQueue, APopThatRacesWithCancelLosesNothing) {
   }
 }
 
-// Handed over and cancelled before the popper could run: the item counts.
+// Cancels a scope in the midst of being handed over.
+struct CancelsWhenMoved {
+  explicit CancelsWhenMoved(CancelScope* target) : scope(target) {}
+  CancelsWhenMoved(CancelsWhenMoved&& other) noexcept {
+    if (other.scope != nullptr) other.scope->Cancel();
+  }
+  CancelScope* scope = nullptr;
+};
+
+// AnyIO channel: cancel while an item is being handed over keeps the item
 TEST(BlockingQueue, AnItemHandedOverIsReturnedThoughTheScopeIsCancelled) {
-  BlockingQueue<int> queue;
-  absl::StatusOr<int> item;
-  ScopedThread popper([&] { item = queue.Pop(); });
+  BlockingQueue<CancelsWhenMoved> queue;
+  absl::Status popped;
+  absl::Status after;
+  ScopedThread popper([&] {
+    popped = queue.Pop().status();
+    after = CheckCancelled();
+  });
   popper.AwaitAsleep();
-  ASSERT_TRUE(queue.Push(1).ok());
-  popper.scope().Cancel();
+  ASSERT_TRUE(queue.Push(CancelsWhenMoved(&popper.scope())).ok());
   popper.Join();
-  EXPECT_EQ(item.value(), 1);
+  EXPECT_TRUE(popped.ok()) << popped;
+  EXPECT_TRUE(absl::IsCancelled(after));
+  EXPECT_FALSE(queue.TryPop().has_value());
 }
 
 TEST(BlockingQueue, APushThatRacesWithCancelIsDoneOrNot) {
@@ -311,9 +325,10 @@ TEST(BlockingQueue, AccountsForEveryItemWhileWaitsAreCancelled) {
        {size_t{0}, size_t{1}, size_t{16}, BlockingQueue<int>::kUnbounded}) {
     constexpr int kProducers = 3;
     constexpr int kConsumers = 3;
-    constexpr int kEach = 500;
+    constexpr int kEach = 1000;
     BlockingQueue<std::unique_ptr<int>> queue(capacity);
     std::vector<std::atomic<int>> seen(kProducers * kEach);
+    std::atomic<int> popped{0};
     std::atomic<bool> over{false};
 
     // Each wait is in a scope that a third thread may cancel under it. The
@@ -357,6 +372,7 @@ TEST(BlockingQueue, AccountsForEveryItemWhileWaitsAreCancelled) {
             absl::StatusOr<std::unique_ptr<int>> item = queue.Pop();
             if (item.ok()) {
               ++seen[**item];
+              ++popped;
             } else {
               drained = absl::IsOutOfRange(item.status());
               EXPECT_TRUE(drained || absl::IsCancelled(item.status()));
@@ -371,7 +387,11 @@ TEST(BlockingQueue, AccountsForEveryItemWhileWaitsAreCancelled) {
           internal::MutexLock lock(target.mutex);
           if (target.scope != nullptr) target.scope->Cancel();
         }
-        std::this_thread::yield();
+        // Most often in the midst of a call, not before it begins.
+        const int popped_so_far = popped;
+        for (int i = 0; i < 10 && popped == popped_so_far; ++i) {
+          std::this_thread::yield();
+        }
       }
     });
     for (std::thread& thread : producers) thread.join();
