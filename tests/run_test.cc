@@ -64,11 +64,14 @@ TEST(RunDeathTest, AnErrorOfMainCancelsTheTasks) {
 TEST(RunDeathTest, DiesByTheSignalThatStoppedItAfterTheCleanUp) {
   for (int signum : {SIGINT, SIGTERM}) {
     EXPECT_EXIT(RunAndExit([signum](SignalService&, TaskGroup& group) {
-                  group.Spawn([] {
+                  std::latch started(1);
+                  group.Spawn([&] {
+                    started.count_down();
                     absl::Status status = Event().Wait();
                     std::fputs("task cleaned up\n", stderr);
                     return status;
                   });
+                  started.wait();
                   Raise(signum);
                   return group.Wait();
                 }),
@@ -125,15 +128,18 @@ TEST(RunDeathTest, WithoutSignalsToStopOnTheirEffectIsTheOldOne) {
 TEST(RunDeathTest, ASecondSignalEndsAProgramThatHangsInItsCleanUp) {
   EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
                 Event never;
+                std::latch started(1);
                 std::latch stopping(1);
                 group.Spawn(
                     [&] {
+                      started.count_down();
                       Event().Wait().IgnoreError();
                       CancelScope shield({.shield = true});
                       stopping.count_down();
                       never.Wait().IgnoreError();
                     },
                     {.name = "stuck task"});
+                started.wait();
                 Raise(SIGINT);
                 stopping.wait();
                 Raise(SIGINT);

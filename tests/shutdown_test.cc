@@ -111,8 +111,8 @@ TEST(Shutdown, ASecondSignalCanBeIgnored) {
 // P7
 TEST(Shutdown, TheEndOfTheGraceForcesAndReportsWhoIsStuck) {
   FakeSignals signals;
-  TaskGroup group;
   Event release;
+  TaskGroup group;
   Shutdown shutdown(signals.service(), group,
                     {.drain = absl::Seconds(5), .grace = absl::Seconds(30)});
   std::latch running(1);
@@ -175,15 +175,17 @@ TEST(ShutdownDeathTest, ASecondSignalEndsAProcessInWhichEverythingHangs) {
         TaskGroup group;
         Shutdown shutdown(*service, group);
         Pipe never;
-        std::latch hanging(3);
+        std::latch reading(2);  // a task that has not started would be skipped
         for (int i = 0; i < 2; ++i) {
           group.Spawn(
               [&] {
-                hanging.count_down();
+                reading.count_down();
                 never.Take();
               },
               {.name = "reader"});
         }
+        reading.wait();
+        std::latch hanging(1);
         std::stop_callback callback(group.scope().stop_token(), [&] {
           hanging.count_down();
           never.Take();
