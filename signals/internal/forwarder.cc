@@ -10,19 +10,11 @@
 #include <ctime>
 
 #include "absl/time/clock.h"
+#include "tocsin/signals/internal/raw_syscall.h"
 
-// Handlers are not instrumented: a sanitizer's runtime may itself have been
-// interrupted. They use nothing but the __atomic builtins and raw system calls,
-// which leave errno alone. Where they copy, they do so through volatile words,
-// so that the compiler makes no call to memcpy of it.
-#if defined(__clang__)
-#define TOCSIN_IN_HANDLER                                     \
-  __attribute__((disable_sanitizer_instrumentation, noinline, \
-                 no_stack_protector, no_sanitize("address", "undefined")))
-#else
-#define TOCSIN_IN_HANDLER \
-  __attribute__((no_sanitize("thread", "address", "undefined"), noinline))
-#endif
+// Handlers are not instrumented and use nothing but the __atomic builtins and
+// raw system calls, which leave errno alone. Where they copy, they do so
+// through volatile words, so that the compiler makes no call to memcpy of it.
 
 #if defined(__x86_64__)
 // Where a handler returns to; x86-64 asks the program for it. These are the
@@ -80,67 +72,36 @@ struct KernelAction {
 constinit KernelAction previous[kSignals] ABSL_GUARDED_BY(
     disposition_mutex) = {};
 
-TOCSIN_IN_HANDLER long Syscall(long number, long a = 0, long b = 0, long c = 0,
-                               long d = 0) {
-#if defined(__x86_64__)
-  long result;
-  register long r10 asm("r10") = d;
-  asm volatile("syscall"
-               : "=a"(result)
-               : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
-               : "rcx", "r11", "memory");
-  return result;
-#elif defined(__aarch64__)
-  register long x8 asm("x8") = number;
-  register long x0 asm("x0") = a;
-  register long x1 asm("x1") = b;
-  register long x2 asm("x2") = c;
-  register long x3 asm("x3") = d;
-  asm volatile("svc #0"
-               : "+r"(x0)
-               : "r"(x8), "r"(x1), "r"(x2), "r"(x3)
-               : "memory");
-  return x0;
-#else
-#error "Tocsin knows the system calls of x86-64 and AArch64."
-#endif
-}
-
-template <typename T>
-TOCSIN_IN_HANDLER long Address(T* pointer) {
-  return reinterpret_cast<long>(pointer);
-}
-
 // Not sigaction(3), for two reasons. Under ThreadSanitizer that one installs a
 // handler that runs "later", which for a thread asleep in a futex is never. And
 // the C library takes its own two signals out of sa_mask; with them blocked
 // too, pthread_cancel() cannot unwind through our handler.
-TOCSIN_IN_HANDLER KernelAction GetAction(int signum) {
+TOCSIN_UNINSTRUMENTED KernelAction GetAction(int signum) {
   KernelAction action;
   Syscall(SYS_rt_sigaction, signum, 0, Address(&action), sizeof(uint64_t));
   return action;
 }
-TOCSIN_IN_HANDLER void SetAction(int signum, const KernelAction& action) {
+TOCSIN_UNINSTRUMENTED void SetAction(int signum, const KernelAction& action) {
   Syscall(SYS_rt_sigaction, signum, Address(&action), 0, sizeof(uint64_t));
 }
 
 // si_signo, si_errno and si_code are the first three ints of a siginfo_t,
 // si_pid and si_uid the fifth and sixth.
-TOCSIN_IN_HANDLER volatile int32_t* Fields(uint64_t* info) {
+TOCSIN_UNINSTRUMENTED volatile int32_t* Fields(uint64_t* info) {
   return reinterpret_cast<volatile int32_t*>(info);
 }
 
 constexpr int kFullWords = sizeof(siginfo_t) / sizeof(uint64_t);
 constexpr int kRawWords = sizeof(RawSiginfo) / sizeof(uint64_t);
 
-TOCSIN_IN_HANDLER void CopyRaw(volatile uint64_t* to,
-                               const volatile uint64_t* from) {
+TOCSIN_UNINSTRUMENTED void CopyRaw(volatile uint64_t* to,
+                                   const volatile uint64_t* from) {
   for (int i = 0; i < kRawWords; ++i) to[i] = from[i];
 }
 
 // The process is at its RLIMIT_SIGPENDING. Gives those who drain the queue
 // about 50 ms; false when that was in vain.
-TOCSIN_IN_HANDLER bool WaitForRoom(int tries) {
+TOCSIN_UNINSTRUMENTED bool WaitForRoom(int tries) {
   if (tries < 100) {
     Syscall(SYS_sched_yield);
   } else if (tries < 600) {
@@ -156,7 +117,7 @@ TOCSIN_IN_HANDLER bool WaitForRoom(int tries) {
 
 // To the process as a whole, siginfo unchanged. The kernel allows that under
 // the thread id of the caller only, which stands for its process here.
-TOCSIN_IN_HANDLER void SendToProcess(int signum, uint64_t* info) {
+TOCSIN_UNINSTRUMENTED void SendToProcess(int signum, uint64_t* info) {
   const long self = Syscall(SYS_gettid);
   for (int tries = 0;; ++tries) {
     const long result =
@@ -174,12 +135,12 @@ TOCSIN_IN_HANDLER void SendToProcess(int signum, uint64_t* info) {
   Syscall(SYS_rt_sigqueueinfo, self, signum, Address(info));
 }
 
-TOCSIN_IN_HANDLER void Ring(long process) {
+TOCSIN_UNINSTRUMENTED void Ring(long process) {
   Syscall(SYS_tgkill, process,
           __atomic_load_n(&shared.service_thread, __ATOMIC_SEQ_CST), kDoorbell);
 }
 
-TOCSIN_IN_HANDLER bool Spill(long process, const uint64_t* info) {
+TOCSIN_UNINSTRUMENTED bool Spill(long process, const uint64_t* info) {
   for (SpillSlot& slot : shared.spilled) {
     uint32_t free = kFree;
     if (!__atomic_compare_exchange_n(&slot.state, &free, uint32_t{kWriting},
@@ -195,7 +156,8 @@ TOCSIN_IN_HANDLER bool Spill(long process, const uint64_t* info) {
   return false;
 }
 
-TOCSIN_IN_HANDLER void SendToService(long process, int signum, uint64_t* info) {
+TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
+                                         uint64_t* info) {
   volatile int32_t* fields = Fields(info);
   const int32_t error = fields[1];
   const int32_t code = fields[2];
@@ -218,7 +180,7 @@ TOCSIN_IN_HANDLER void SendToService(long process, int signum, uint64_t* info) {
 
 // A child made behind the back of pthread_atfork(), by vfork(), _Fork() or
 // clone(): the signal is its own, and it does what it would do without us.
-TOCSIN_IN_HANDLER void TakeDefaultAction(int signum, uint64_t* info) {
+TOCSIN_UNINSTRUMENTED void TakeDefaultAction(int signum, uint64_t* info) {
   if (signum == kDoorbell) return;
   KernelAction action = GetAction(signum);
   action.handler = reinterpret_cast<void*>(
@@ -230,7 +192,7 @@ TOCSIN_IN_HANDLER void TakeDefaultAction(int signum, uint64_t* info) {
   SendToProcess(signum, info);  // pending until the handler has returned
 }
 
-TOCSIN_IN_HANDLER void Handler(int signum, siginfo_t* received, void*) {
+TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
   // A handler that replaced ours may call it as its predecessor, also after we
   // have closed. Sending the signal again would then bring it back here for
   // ever.
