@@ -1,0 +1,381 @@
+#include "tocsin/signals/child_process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <sstream>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "tocsin/concurrency/blocking_region.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/wait.h"
+#include "tocsin/signals/internal/launch.h"
+#include "tocsin/signals/signal_set.h"
+
+extern char** environ;
+
+namespace tocsin {
+namespace {
+
+using internal::MutexLock;
+
+// The signals that were ignored when the process started, as a mask. Looked at
+// before anything of the program runs: what it ignores by its own choice,
+// SIGPIPE for instance, is no wish of those who started it.
+constinit uint64_t ignored_at_start = 0;
+
+[[gnu::constructor(101)]] void RememberIgnored() {
+  for (int signum = 1; signum <= SIGRTMAX; ++signum) {
+    struct sigaction action;
+    if (sigaction(signum, nullptr, &action) == 0 &&
+        action.sa_handler == SIG_IGN) {
+      ignored_at_start |= uint64_t{1} << (signum - 1);
+    }
+  }
+}
+
+absl::Status CallError(absl::string_view call, absl::string_view subject,
+                       int error) {
+  const std::string message =
+      absl::StrCat(call, " for ", subject, ": ", std::strerror(error));
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case ESRCH:
+      return absl::NotFoundError(message);
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(message);
+    case EAGAIN:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+      return absl::ResourceExhaustedError(message);
+    case E2BIG:
+    case EBADF:
+    case EINVAL:
+    case ELOOP:
+    case ENAMETOOLONG:
+    case ENOEXEC:
+      return absl::InvalidArgumentError(message);
+    default:
+      return absl::InternalError(message);
+  }
+}
+
+void Close(int& fd) {
+  if (fd >= 0) close(std::exchange(fd, -1));
+}
+
+std::vector<std::string> PathsOf(const std::string& program) {
+  if (absl::StrContains(program, '/')) return {program};
+  const char* path = std::getenv("PATH");
+  std::vector<std::string> paths;
+  for (absl::string_view directory :
+       absl::StrSplit(path != nullptr ? path : "/bin:/usr/bin", ':')) {
+    paths.push_back(directory.empty() ? program
+                                      : absl::StrCat(directory, "/", program));
+  }
+  return paths;
+}
+
+std::vector<const char*> Pointers(const std::vector<std::string>& strings) {
+  std::vector<const char*> pointers;
+  for (const std::string& string : strings) pointers.push_back(string.c_str());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+int SendByPidfd(int pidfd, int signum) {
+  return static_cast<int>(
+      syscall(SYS_pidfd_send_signal, pidfd, signum, nullptr, 0));
+}
+
+}  // namespace
+
+std::ostream& operator<<(std::ostream& out, const ExitStatus& status) {
+  if (status.code.has_value()) {
+    return out << "exited with status " << *status.code;
+  }
+  if (!status.signum.has_value()) return out << "has not ended";
+  return out << "was killed by " << SignalName(*status.signum)
+             << (status.core_dumped ? " (core dumped)" : "");
+}
+
+struct ChildProcess::Child {
+  ~Child();
+
+  std::string Name() const { return absl::StrCat(program, " (pid ", pid, ")"); }
+  absl::Status CheckParent() const;
+  bool AwaitEnd(absl::Duration timeout) const;
+  absl::StatusOr<ExitStatus> Reap();
+  absl::Status Terminate(absl::Duration patience);
+  void Kill();
+
+  bool HoldsGroup() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  int Signal(int signum) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+
+  std::string program;
+  bool own_group = false;
+  absl::Duration grace;
+  const pid_t parent = getpid();
+  pid_t pid = -1;
+  int pidfd = -1;
+  int ends[3] = {-1, -1, -1};  // ours, of the pipes
+
+  absl::Mutex mutex;
+  bool being_ended ABSL_GUARDED_BY(mutex) = false;
+  std::optional<absl::StatusOr<ExitStatus>> end ABSL_GUARDED_BY(mutex);
+};
+
+absl::StatusOr<ChildProcess> ChildProcess::Spawn(
+    std::vector<std::string> argv) {
+  return Spawn(std::move(argv), Options());
+}
+
+absl::StatusOr<ChildProcess> ChildProcess::Spawn(std::vector<std::string> argv,
+                                                 const Options& options) {
+  if (argv.empty() || argv[0].empty()) {
+    return absl::InvalidArgumentError(
+        "no program to run: argv[0] must name one");
+  }
+  auto child = std::make_unique<Child>();
+  child->program = argv[0];
+  child->own_group = options.own_group;
+  child->grace = options.grace;
+
+  struct ClosedAtEnd {
+    ~ClosedAtEnd() {
+      for (int& fd : fds) Close(fd);
+    }
+    int fds[3] = {-1, -1, -1};
+  } opened;
+  internal::Launch launch;
+  const Stream streams[] = {options.input, options.output, options.error};
+  for (int i = 0; i < 3; ++i) {
+    const int fd = streams[i].fd_;
+    if (fd == Stream::kInherit) continue;
+    if (fd >= 0) {
+      launch.streams[i] = fd;
+      continue;
+    }
+    if (fd == Stream::kNull) {
+      opened.fds[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
+      if (opened.fds[i] < 0) return CallError("open", "/dev/null", errno);
+    } else if (fd == Stream::kPipe) {
+      int ends[2];
+      if (pipe2(ends, O_CLOEXEC) != 0) {
+        return CallError("pipe2", child->program, errno);
+      }
+      opened.fds[i] = ends[i == 0 ? 0 : 1];
+      child->ends[i] = ends[i == 0 ? 1 : 0];
+    } else {
+      return absl::InvalidArgumentError(
+          absl::StrCat("Stream::Fd(", fd, ") is no file descriptor"));
+    }
+    launch.streams[i] = opened.fds[i];
+  }
+
+  const std::vector<std::string> paths = PathsOf(argv[0]);
+  const std::vector<const char*> programs = Pointers(paths);
+  const std::vector<const char*> arguments = Pointers(argv);
+  std::vector<const char*> environment;
+  if (options.environment.has_value()) {
+    environment = Pointers(*options.environment);
+  }
+  launch.programs = programs.data();
+  launch.argv = arguments.data();
+  launch.environment =
+      options.environment.has_value() ? environment.data() : environ;
+  if (!options.working_directory.empty()) {
+    launch.directory = options.working_directory.c_str();
+  }
+  launch.own_group = options.own_group;
+  launch.ignored_signals = ignored_at_start;
+
+  const internal::Launched launched = internal::Start(launch);
+  if (launched.pid < 0) {
+    const bool directory = launched.failed_call == absl::string_view("chdir");
+    return CallError(launched.failed_call,
+                     directory ? options.working_directory : child->program,
+                     launched.error);
+  }
+  child->pid = launched.pid;
+  child->pidfd = launched.pidfd;
+  return ChildProcess(std::move(child));
+}
+
+ChildProcess::ChildProcess(std::unique_ptr<Child> child)
+    : child_(std::move(child)) {}
+ChildProcess::ChildProcess(ChildProcess&&) noexcept = default;
+ChildProcess& ChildProcess::operator=(ChildProcess&&) noexcept = default;
+ChildProcess::~ChildProcess() = default;
+
+pid_t ChildProcess::pid() const { return child_->pid; }
+int ChildProcess::input() const { return child_->ends[0]; }
+int ChildProcess::output() const { return child_->ends[1]; }
+int ChildProcess::error() const { return child_->ends[2]; }
+void ChildProcess::CloseInput() { Close(child_->ends[0]); }
+
+absl::StatusOr<ExitStatus> ChildProcess::Wait() {
+  if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
+  const absl::StatusOr<short> ended = PollFd(child_->pidfd, POLLIN);
+  if (ended.ok()) return child_->Reap();
+  const absl::Status cancelled = CheckCancelled();
+  if (cancelled.ok()) return ended.status();
+
+  const absl::Status terminated = child_->Terminate(child_->grace);
+  std::ostringstream how;
+  if (!terminated.ok()) {
+    how << terminated.message();
+  } else if (const absl::StatusOr<ExitStatus> end = child_->Reap(); end.ok()) {
+    how << child_->Name() << " " << *end;
+  } else {
+    how << end.status().message();
+  }
+  return absl::Status(cancelled.code(),
+                      absl::StrCat(cancelled.message(), "; ", how.str()));
+}
+
+absl::Status ChildProcess::Terminate(absl::Duration grace) {
+  if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
+  return child_->Terminate(grace);
+}
+
+absl::Status ChildProcess::Send(int signum) {
+  if (SendByPidfd(child_->pidfd, signum) == 0) return absl::OkStatus();
+  return CallError("pidfd_send_signal",
+                   absl::StrCat(SignalName(signum), " to ", child_->Name()),
+                   errno);
+}
+
+ChildProcess::Child::~Child() {
+  if (pid > 0 && CheckParent().ok()) {
+    Kill();
+    Reap().IgnoreError();
+  }
+  Close(pidfd);
+  for (int& fd : ends) Close(fd);
+}
+
+absl::Status ChildProcess::Child::CheckParent() const {
+  if (getpid() == parent) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      Name(), " is a child of process ", parent,
+      ", from which this one was forked; spawn a child of its own here"));
+}
+
+absl::Status ChildProcess::Child::Terminate(absl::Duration patience) {
+  {
+    MutexLock lock(mutex);
+    if (end.has_value()) return absl::OkStatus();
+    if (Signal(SIGTERM) != 0 && errno != ESRCH) {
+      return CallError("sending SIGTERM", Name(), errno);
+    }
+    Signal(SIGCONT);
+    being_ended = true;
+  }
+  if (!AwaitEnd(patience)) Kill();
+  Reap().IgnoreError();
+  return absl::OkStatus();
+}
+
+void ChildProcess::Child::Kill() {
+  {
+    MutexLock lock(mutex);
+    if (end.has_value()) return;
+    being_ended = true;
+    Signal(SIGKILL);
+  }
+  BlockingRegion region;
+  siginfo_t info;
+  while (waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED | WNOWAIT) !=
+             0 &&
+         errno == EINTR) {
+  }
+}
+
+bool ChildProcess::Child::AwaitEnd(absl::Duration timeout) const {
+  using Clock = std::chrono::steady_clock;
+  BlockingRegion region;
+  const Clock::time_point start = Clock::now();
+  while (true) {
+    timespec left;
+    if (timeout != absl::InfiniteDuration()) {
+      left = absl::ToTimespec(
+          std::max(timeout - absl::FromChrono(Clock::now() - start),
+                   absl::ZeroDuration()));
+    }
+    pollfd ended{.fd = pidfd, .events = POLLIN, .revents = 0};
+    const int ready =
+        ppoll(&ended, 1, timeout == absl::InfiniteDuration() ? nullptr : &left,
+              nullptr);
+    if (ready >= 0 || errno != EINTR) return ready > 0;
+  }
+}
+
+// Only once the child has ended.
+absl::StatusOr<ExitStatus> ChildProcess::Child::Reap() {
+  MutexLock lock(mutex);
+  if (end.has_value()) return *end;
+  if (being_ended && HoldsGroup()) kill(-pid, SIGKILL);
+
+  siginfo_t info{};
+  int result;
+  do {
+    result = waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED);
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) {
+    ExitStatus status;
+    if (info.si_code == CLD_EXITED) {
+      status.code = info.si_status;
+    } else {
+      status.signum = info.si_status;
+      status.core_dumped = info.si_code == CLD_DUMPED;
+    }
+    end.emplace(status);
+  } else if (errno == ECHILD) {
+    end.emplace(absl::UnknownError(absl::StrCat(
+        Name(),
+        " has ended and its status is unknown: this process ignores "
+        "SIGCHLD, or other code in it has waited for any child")));
+  } else {
+    end.emplace(CallError("waitid", Name(), errno));
+  }
+  return *end;
+}
+
+// Whether the child's number is that of its group. As long as we have not
+// reaped the child, the kernel gives that number to nobody else; who holds the
+// mutex knows that we have not, waitid() that nobody else has.
+bool ChildProcess::Child::HoldsGroup() const {
+  siginfo_t info;
+  return own_group &&
+         waitid(P_PIDFD, static_cast<id_t>(pidfd), &info,
+                WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         getpgid(pid) == pid;
+}
+
+int ChildProcess::Child::Signal(int signum) const {
+  return HoldsGroup() ? kill(-pid, signum) : SendByPidfd(pidfd, signum);
+}
+
+}  // namespace tocsin

@@ -1,0 +1,148 @@
+#include "tocsin/signals/internal/launch.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <memory>
+
+#include "tocsin/signals/internal/raw_syscall.h"
+
+// The C library's other name for clone(2). Under the usual one ThreadSanitizer
+// takes it for a fork() and notes that in memory that is still ours.
+extern "C" int __clone(int (*)(void*), void* stack, int flags, void* argument,
+                       ...);
+
+namespace tocsin::internal {
+namespace {
+
+// What parent and child share. Volatile: the child writes it while the parent
+// is in clone(2).
+struct Shared {
+  const Launch& launch;
+  const char* volatile failed_call = nullptr;
+  volatile int error = 0;
+};
+
+// struct sigaction as rt_sigaction(2) takes it.
+struct KernelAction {
+  void* handler;
+  unsigned long flags;
+  void* restorer;
+  uint64_t mask;
+};
+
+TOCSIN_UNINSTRUMENTED bool Failed(Shared& shared, const char* call,
+                                  long result) {
+  if (result >= 0) return false;
+  shared.failed_call = call;
+  shared.error = static_cast<int>(-result);
+  return true;
+}
+
+TOCSIN_UNINSTRUMENTED bool SetStreams(Shared& shared) {
+  int streams[3];
+  for (int i = 0; i < 3; ++i) streams[i] = shared.launch.streams[i];
+  // Out of the way of those that take their places.
+  for (int& stream : streams) {
+    if (stream < 0 || stream > 2) continue;
+    const long moved = Syscall(SYS_fcntl, stream, F_DUPFD_CLOEXEC, 3);
+    if (Failed(shared, "fcntl", moved)) return false;
+    stream = static_cast<int>(moved);
+  }
+  for (int i = 0; i < 3; ++i) {
+    if (streams[i] < 0) continue;
+    if (Failed(shared, "dup3", Syscall(SYS_dup3, streams[i], i, 0))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// As execvp(3) searches: what is missing is passed over, what may not be run is
+// too, but is remembered as the reason.
+TOCSIN_UNINSTRUMENTED void Execute(Shared& shared) {
+  long error = 0;
+  for (const char* const* program = shared.launch.programs; *program != nullptr;
+       ++program) {
+    const long result =
+        Syscall(SYS_execve, Address(*program), Address(shared.launch.argv),
+                Address(shared.launch.environment));
+    if (result == -ENOENT || result == -ENOTDIR) {
+      if (error == 0) error = result;
+      continue;
+    }
+    error = result;
+    if (error != -EACCES) break;
+  }
+  Failed(shared, "execve", error);
+}
+
+// Every signal is blocked here until no handler of ours is left that could run
+// in our memory.
+TOCSIN_UNINSTRUMENTED int InChild(void* argument) {
+  Shared& shared = *static_cast<Shared*>(argument);
+  const Launch& launch = shared.launch;
+  for (int signum = 1; signum <= 64; ++signum) {
+    KernelAction action;
+    action.handler = reinterpret_cast<void*>(
+        launch.ignored_signals >> (signum - 1) & 1 ? SIG_IGN : SIG_DFL);
+    action.flags = 0;
+    action.restorer = nullptr;
+    action.mask = 0;
+    Syscall(SYS_rt_sigaction, signum, Address(&action), 0, sizeof(uint64_t));
+  }
+  const uint64_t none = 0;
+  Syscall(SYS_rt_sigprocmask, SIG_SETMASK, Address(&none), 0, sizeof(none));
+
+  if ((!launch.own_group ||
+       !Failed(shared, "setpgid", Syscall(SYS_setpgid, 0, 0))) &&
+      (launch.directory == nullptr ||
+       !Failed(shared, "chdir",
+               Syscall(SYS_chdir, Address(launch.directory)))) &&
+      SetStreams(shared)) {
+    Execute(shared);
+  }
+  while (true) Syscall(SYS_exit_group, 127);
+}
+
+}  // namespace
+
+Launched Start(const Launch& launch) {
+  // Enough for the few frames of InChild(); pages that are not touched cost
+  // nothing.
+  constexpr size_t kStackSize = 32 * 1024;
+  std::unique_ptr<char[]> stack(new char[kStackSize]);
+  Shared shared{.launch = launch};
+  Launched launched;
+
+  const uint64_t all = ~uint64_t{0};
+  uint64_t before;
+  Syscall(SYS_rt_sigprocmask, SIG_SETMASK, Address(&all), Address(&before),
+          sizeof(all));
+  // Does not return before the child has left our memory.
+  launched.pid = __clone(InChild, stack.get() + kStackSize,
+                         CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD,
+                         &shared, &launched.pidfd);
+  const int clone_error = errno;
+  Syscall(SYS_rt_sigprocmask, SIG_SETMASK, Address(&before), 0, sizeof(before));
+
+  if (launched.pid < 0) {
+    launched.failed_call = "clone";
+    launched.error = clone_error;
+  } else if (shared.error != 0) {
+    launched.failed_call = shared.failed_call;
+    launched.error = shared.error;
+    waitid(P_PIDFD, static_cast<id_t>(launched.pidfd), nullptr, WEXITED);
+    close(launched.pidfd);
+    launched.pid = -1;
+  }
+  return launched;
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,42 @@
+// The system call that makes a child process run another program.
+//
+// posix_spawn(3) will not do. It cannot leave a signal ignored that has a
+// handler here, and its process id may belong to somebody else by the time one
+// asks for a pidfd, where the kernel reaps children by itself.
+#ifndef TOCSIN_SIGNALS_INTERNAL_LAUNCH_H_
+#define TOCSIN_SIGNALS_INTERNAL_LAUNCH_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+
+namespace tocsin::internal {
+
+// What the child is to do before it becomes the program. It shares our memory
+// until then and allocates nothing, so all of it is made ready before.
+struct Launch {
+  const char* const* programs =
+      nullptr;  // paths tried in turn, up to a null pointer
+  const char* const* argv = nullptr;
+  const char* const* environment = nullptr;
+  const char* directory = nullptr;  // null: as ours
+  int streams[3] = {-1, -1,
+                    -1};  // descriptors that become 0, 1 and 2; -1: as ours
+  bool own_group = false;
+  uint64_t ignored_signals = 0;  // a mask as in the kernel: bit signum - 1
+};
+
+struct Launched {
+  pid_t pid = -1;  // -1 if there is no child
+  int pidfd = -1;  // close-on-exec
+  const char* failed_call = nullptr;
+  int error = 0;
+};
+
+// Returns once the program runs, or could not: then there is no child left, and
+// the result names the call that failed and its errno.
+Launched Start(const Launch& launch);
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_LAUNCH_H_

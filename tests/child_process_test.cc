@@ -1,0 +1,669 @@
+#include "tocsin/signals/child_process.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <set>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/signals/scoped_signal_block.h"
+#include "tocsin/tests/scoped_thread.h"
+
+namespace tocsin {
+namespace {
+
+using ::testing::ExitedWithCode;
+using ::testing::HasSubstr;
+
+using Stream = ChildProcess::Stream;
+using Options = ChildProcess::Options;
+
+const ExitStatus kSuccess{.code = 0};
+const ExitStatus kTerminated{.signum = SIGTERM};
+const ExitStatus kKilled{.signum = SIGKILL};
+
+ChildProcess Spawn(std::vector<std::string> argv, const Options& options = {}) {
+  auto child = ChildProcess::Spawn(std::move(argv), options);
+  if (!child.ok()) ADD_FAILURE() << child.status();
+  return *std::move(child);
+}
+
+// Reads its input and writes it to its output, until the input ends.
+ChildProcess SpawnCat(Options options = {}) {
+  options.input = Stream::Pipe();
+  options.output = Stream::Pipe();
+  return Spawn({"cat"}, options);
+}
+
+// A shell script, which says "ready" once it is.
+ChildProcess SpawnScript(const std::string& script, Options options = {}) {
+  options.input = Stream::Pipe();
+  options.output = Stream::Pipe();
+  ChildProcess child = Spawn({"sh", "-c", script}, options);
+  char ready[6];
+  EXPECT_EQ(read(child.output(), ready, sizeof(ready)), 6);
+  EXPECT_EQ(std::string(ready, 6), "ready\n");
+  return child;
+}
+
+ChildProcess SpawnDeafToTerm(Options options = {}) {
+  return SpawnScript("trap '' TERM; echo ready; exec cat", options);
+}
+
+// In a group of its own: a leader that SIGTERM ends, and one that it does not.
+ChildProcess SpawnGroupWithDeafMember() {
+  return SpawnScript(
+      "exec 3<&0; (trap '' TERM; echo ready; exec cat <&3) & wait",
+      {.own_group = true});
+}
+
+ExitStatus WaitFor(ChildProcess& child) {
+  auto status = child.Wait();
+  if (!status.ok()) ADD_FAILURE() << status.status();
+  return status.ok() ? *status : ExitStatus();
+}
+
+// All that is written until the last writer has closed or ended.
+std::string ReadAll(int fd) {
+  std::string all;
+  char buffer[4096];
+  for (ssize_t size; (size = read(fd, buffer, sizeof(buffer))) > 0;) {
+    all.append(buffer, static_cast<size_t>(size));
+  }
+  return all;
+}
+
+bool Echoes(ChildProcess& cat) {
+  char byte = '\0';
+  return write(cat.input(), "x", 1) == 1 && read(cat.output(), &byte, 1) == 1 &&
+         byte == 'x';
+}
+
+// A mask of the child's /proc/self/status, such as "SigBlk".
+uint64_t Mask(const std::string& status, const std::string& name) {
+  const size_t at = status.find(name + ":");
+  if (at == std::string::npos) {
+    ADD_FAILURE() << "no " << name << " in\n" << status;
+    return ~uint64_t{0};
+  }
+  return std::stoull(status.substr(at + name.size() + 1), nullptr, 16);
+}
+
+std::string StatusOfAChild() {
+  ChildProcess child =
+      Spawn({"cat", "/proc/self/status"}, {.output = Stream::Pipe()});
+  std::string status = ReadAll(child.output());
+  EXPECT_EQ(WaitFor(child), kSuccess);
+  return status;
+}
+
+bool HasChildren() {
+  siginfo_t info;
+  return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+std::string InWords(const ExitStatus& status) {
+  std::ostringstream out;
+  out << status;
+  return out.str();
+}
+
+int Count(const char* variable, int standard) {
+  const char* given = std::getenv(variable);
+  return given != nullptr ? std::atoi(given) : standard;
+}
+
+TEST(ChildProcess, TellsTheCodeThatItsChildExitedWith) {
+  ChildProcess child = Spawn({"sh", "-c", "exit 3"});
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 3});
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 3}) << "the second time";
+}
+
+TEST(ChildProcess, TellsTheSignalThatKilledItsChild) {
+  ChildProcess child = Spawn({"sh", "-c", "kill -USR1 $$"});
+  EXPECT_EQ(WaitFor(child), ExitStatus{.signum = SIGUSR1});
+}
+
+TEST(ExitStatus, IsPrintedInWords) {
+  EXPECT_EQ(InWords({.code = 3}), "exited with status 3");
+  EXPECT_EQ(InWords({.signum = SIGTERM}), "was killed by SIGTERM");
+  EXPECT_EQ(InWords({.signum = SIGSEGV, .core_dumped = true}),
+            "was killed by SIGSEGV (core dumped)");
+}
+
+TEST(ChildProcess, HandsOutPipesToAndFromTheChild) {
+  ChildProcess child =
+      Spawn({"sh", "-c", "cat; echo oops >&2"}, {.input = Stream::Pipe(),
+                                                 .output = Stream::Pipe(),
+                                                 .error = Stream::Pipe()});
+  ASSERT_EQ(write(child.input(), "hello", 5), 5);
+  child.CloseInput();
+  EXPECT_EQ(child.input(), -1);
+  EXPECT_EQ(ReadAll(child.output()), "hello");
+  EXPECT_EQ(ReadAll(child.error()), "oops\n");
+  EXPECT_EQ(WaitFor(child), kSuccess);
+}
+
+TEST(ChildProcess, GivesTheChildNullAndDescriptorsOfOurs) {
+  Pipe output;
+  ChildProcess child = Spawn({"sh", "-c", "cat; echo out; echo err >&2"},
+                             {.input = Stream::Null(),
+                              .output = Stream::Fd(output.writer()),
+                              .error = Stream::Fd(output.writer())});
+  EXPECT_EQ(WaitFor(child), kSuccess);
+  output.CloseWriter();
+  EXPECT_EQ(ReadAll(output.reader()), "out\nerr\n");
+}
+
+// Descriptors that stand in each other's place must not overwrite each other.
+TEST(ChildProcess, CanExchangeTheStandardDescriptors) {
+  auto exchange = [] {
+    Pipe first, second;
+    dup2(first.writer(), 1);
+    dup2(second.writer(), 2);
+    ChildProcess child =
+        Spawn({"sh", "-c", "echo out; echo err >&2"},
+              {.output = Stream::Fd(2), .error = Stream::Fd(1)});
+    const bool succeeded = WaitFor(child) == kSuccess;
+    _exit(succeeded && first.Take() == 'e' && second.Take() == 'o' ? 0 : 1);
+  };
+  EXPECT_EXIT(exchange(), ExitedWithCode(0), "");
+}
+
+TEST(ChildProcess, RunsInTheGivenEnvironmentAndDirectory) {
+  Options options{.output = Stream::Pipe()};
+  options.environment = {"GREETING=hello"};
+  options.working_directory = "/proc/self";
+  ChildProcess child =
+      Spawn({"sh", "-c", "echo $GREETING $TEST_TMPDIR; pwd -P"}, options);
+  EXPECT_EQ(ReadAll(child.output()),
+            "hello\n/proc/" + std::to_string(child.pid()) + "\n");
+}
+
+TEST(ChildProcess, ReportsAProgramThatCannotBeRun) {
+  const struct {
+    std::vector<std::string> argv;
+    std::string directory;
+    absl::StatusCode code;
+    std::string message;
+  } cases[] = {
+      {{"no-such-program"},
+       "",
+       absl::StatusCode::kNotFound,
+       "execve for no-such-program: No such file or directory"},
+      {{"/no/such/program"},
+       "",
+       absl::StatusCode::kNotFound,
+       "execve for /no/such/program: No such file or directory"},
+      {{"/proc/self/status"},
+       "",
+       absl::StatusCode::kPermissionDenied,
+       "execve for /proc/self/status: Permission denied"},
+      {{"true"},
+       "/no/such/directory",
+       absl::StatusCode::kNotFound,
+       "chdir for /no/such/directory: No such file or directory"},
+      {{}, "", absl::StatusCode::kInvalidArgument, "no program to run"},
+      {{""}, "", absl::StatusCode::kInvalidArgument, "no program to run"},
+  };
+  for (const auto& c : cases) {
+    const auto child =
+        ChildProcess::Spawn(c.argv, {.working_directory = c.directory});
+    EXPECT_EQ(child.status().code(), c.code);
+    EXPECT_THAT(std::string(child.status().message()), HasSubstr(c.message));
+  }
+  EXPECT_FALSE(HasChildren());
+}
+
+TEST(ChildProcess, ReportsAFileThatIsNoProgram) {
+  const std::string path = ::testing::TempDir() + "/no_program";
+  const int fd = open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0755);
+  ASSERT_EQ(write(fd, "?", 1), 1);
+  close(fd);
+  EXPECT_EQ(ChildProcess::Spawn({path}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ChildProcess, ReportsADescriptorThatIsNotOpen) {
+  for (const int fd : {-7, INT_MAX}) {
+    const auto child =
+        ChildProcess::Spawn({"true"}, {.output = Stream::Fd(fd)});
+    EXPECT_EQ(child.status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST(ChildProcess, ReportsThatNoDescriptorIsLeft) {
+  auto spawn = [] {
+    const rlimit limit{.rlim_cur = 0, .rlim_max = 0};
+    setrlimit(RLIMIT_NOFILE, &limit);
+    std::cerr
+        << ChildProcess::Spawn({"true"}).status() << "\n"
+        << ChildProcess::Spawn({"true"}, {.input = Stream::Pipe()}).status()
+        << "\n"
+        << ChildProcess::Spawn({"true"}, {.input = Stream::Null()}).status();
+    _exit(HasChildren() ? 1 : 0);
+  };
+  EXPECT_EXIT(spawn(), ExitedWithCode(0),
+              "RESOURCE_EXHAUSTED: clone for true: Too many open files\n"
+              "RESOURCE_EXHAUSTED: pipe2 for true: Too many open files\n"
+              "RESOURCE_EXHAUSTED: open for /dev/null: Too many open files");
+}
+
+TEST(ChildProcess, ReportsThatNoProcessIsLeft) {
+  if (getuid() == 0) {
+    // The limit does not hold for root, and in a sandbox there may be nobody
+    // else to become.
+    const pid_t pid = fork();
+    if (pid == 0) _exit(setresuid(65534, 65534, 65534) == 0 ? 0 : 1);
+    int status;
+    waitpid(pid, &status, 0);
+    if (status != 0) GTEST_SKIP() << "cannot give up being root here";
+  }
+  auto spawn = [] {
+    const rlimit limit{.rlim_cur = 0, .rlim_max = 0};
+    setrlimit(RLIMIT_NPROC, &limit);
+    if (getuid() == 0 && setresuid(65534, 65534, 65534) != 0) _exit(1);
+    std::cerr << ChildProcess::Spawn({"true"}).status();
+    _exit(0);
+  };
+  EXPECT_EXIT(
+      spawn(), ExitedWithCode(0),
+      "RESOURCE_EXHAUSTED: clone for true: Resource temporarily unavailable");
+}
+
+TEST(ChildProcess, KeepsItsDescriptorsToItselfAndClosesThem) {
+  auto open_now = [] {
+    std::set<int> fds;
+    for (const auto& entry :
+         std::filesystem::directory_iterator("/proc/self/fd")) {
+      fds.insert(std::stoi(entry.path().filename()));
+    }
+    return fds;
+  };
+  const std::set<int> before = open_now();
+  {
+    ChildProcess child = SpawnCat({.error = Stream::Null()});
+    int ours = 0;
+    for (int fd : open_now()) {
+      const int flags = fcntl(fd, F_GETFD);
+      if (before.contains(fd) || flags < 0) continue;
+      EXPECT_TRUE(flags & FD_CLOEXEC) << fd;
+      ++ours;
+    }
+    EXPECT_EQ(ours, 3) << "two pipes and the pidfd";
+  }
+  EXPECT_EQ(open_now(), before);
+}
+
+// G28.
+TEST(ChildProcess, StartsWithNothingBlockedIgnoredOrCaught) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM, SIGUSR1});
+  ScopedSignalBlock block({SIGINT, SIGTERM, SIGUSR2, SIGRTMIN});
+  SetDisposition(SIGPIPE, SIG_IGN);
+  std::string status = StatusOfAChild();
+  EXPECT_EQ(Mask(status, "SigBlk"), 0u);
+  EXPECT_EQ(Mask(status, "SigIgn"), 0u);
+  std::thread([&] { status = StatusOfAChild(); }).join();
+  EXPECT_EQ(Mask(status, "SigBlk"), 0u);
+  EXPECT_EQ(Mask(status, "SigIgn"), 0u);
+  SetDisposition(SIGPIPE, SIG_DFL);
+}
+
+// G29.
+TEST(ChildProcess, EndsBySigtermWhileThisProcessBlocksAndReceivesIt) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  ScopedSignalBlock block({SIGTERM});
+  ChildProcess child = SpawnCat();
+  ASSERT_TRUE(child.Send(SIGTERM).ok());
+  EXPECT_EQ(WaitFor(child), kTerminated);
+  EXPECT_FALSE(receiver.TryReceive().has_value());
+}
+
+// Run by the next test, with SIGHUP and SIGUSR1 ignored from the start.
+TEST(IgnoredAtStart, DISABLED_Inner) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGHUP});
+  SetDisposition(SIGUSR2, SIG_IGN);
+  const uint64_t ignored = Mask(StatusOfAChild(), "SigIgn");
+  EXPECT_EQ(ignored,
+            uint64_t{1} << (SIGHUP - 1) | uint64_t{1} << (SIGUSR1 - 1));
+}
+
+TEST(IgnoredAtStart, IsIgnoredByChildrenAlsoWhileItIsReceived) {
+  ChildProcess child = Spawn({"sh", "-c", "trap '' HUP USR1; exec \"$@\"", "sh",
+                              std::filesystem::read_symlink("/proc/self/exe"),
+                              "--gtest_filter=IgnoredAtStart.DISABLED_Inner",
+                              "--gtest_also_run_disabled_tests"},
+                             {.output = Stream::Pipe()});
+  const std::string output = ReadAll(child.output());
+  EXPECT_EQ(WaitFor(child), kSuccess) << output;
+  EXPECT_THAT(output, HasSubstr("1 test from 1 test suite ran"));
+}
+
+// C5.
+TEST(ChildProcess, MissesNoneOfAHundredAndLeavesForeignChildrenAlone) {
+  auto watch = [] {
+    std::vector<pid_t> foreign;
+    for (int i = 0; i < 10; ++i) {
+      const pid_t pid = fork();
+      if (pid == 0) _exit(i);
+      foreign.push_back(pid);
+    }
+    int missed = 0;
+    for (int i = 0; i < 100; ++i) {
+      ChildProcess child = Spawn({"sh", "-c", "exit " + std::to_string(i)});
+      if (WaitFor(child) != ExitStatus{.code = i}) ++missed;
+    }
+    int stolen = 0;
+    for (int i = 0; i < 10; ++i) {
+      int status;
+      if (waitpid(foreign[static_cast<size_t>(i)], &status, 0) < 0 ||
+          WEXITSTATUS(status) != i) {
+        ++stolen;
+      }
+    }
+    std::cerr << missed << " missed, " << stolen << " stolen";
+    _exit(HasChildren() ? 1 : 0);
+  };
+  EXPECT_EXIT(watch(), ExitedWithCode(0), "0 missed, 0 stolen");
+}
+
+// G52.
+TEST(ChildProcess, FindsFiftyThatEndAtOnceWhereSigchldIsMerged) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGCHLD});
+  Pipe input;
+  fcntl(input.writer(), F_SETFD, FD_CLOEXEC);
+  std::vector<ChildProcess> children;
+  for (int i = 0; i < 50; ++i) {
+    children.push_back(Spawn({"cat"}, {.input = Stream::Fd(input.reader())}));
+  }
+  input.CloseWriter();
+  EXPECT_EQ(Next(receiver).signum, SIGCHLD);
+  for (ChildProcess& child : children) EXPECT_EQ(WaitFor(child), kSuccess);
+  EXPECT_FALSE(HasChildren());
+}
+
+// C6.
+TEST(ChildProcess, SaysThatTheStatusIsUnknownWhereSigchldIsIgnored) {
+  auto wait = [] {
+    SetDisposition(SIGCHLD, SIG_IGN);
+    // One that ends before the wait, and one in the middle of it.
+    ChildProcess quick = Spawn({"true"}, {.output = Stream::Pipe()});
+    ReadAll(quick.output());
+    ChildProcess child = SpawnCat();
+    ScopedThread waiter([&] { std::cerr << quick.Wait().status() << "\n"; });
+    waiter.Join();
+    ScopedThread second([&] { std::cerr << child.Wait().status() << "\n"; });
+    second.AwaitAsleep();
+    child.CloseInput();
+    second.Join();
+    _exit(0);
+  };
+  EXPECT_EXIT(wait(), ExitedWithCode(0),
+              "UNKNOWN: true .* has ended and its status is unknown: this "
+              "process ignores SIGCHLD.*\n"
+              "UNKNOWN: cat .* has ended");
+}
+
+// C6.
+TEST(ChildProcess, TerminatesWhereSigchldIsIgnored) {
+  auto terminate = [] {
+    SetDisposition(SIGCHLD, SIG_IGN);
+    for (const bool own_group : {false, true}) {
+      ChildProcess child = SpawnDeafToTerm({.own_group = own_group});
+      const absl::Status status = child.Terminate(absl::ZeroDuration());
+      if (!status.ok() || kill(child.pid(), 0) == 0) _exit(1);
+      if (!child.Terminate(absl::ZeroDuration()).ok()) _exit(2);
+    }
+    _exit(0);
+  };
+  EXPECT_EXIT(terminate(), ExitedWithCode(0), "");
+}
+
+// C7.
+TEST(ChildProcess, InAGroupOfItsOwnSurvivesCtrlC) {
+  auto press = [] {
+    setsid();
+    const int keyboard = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    grantpt(keyboard);
+    unlockpt(keyboard);
+    const int terminal = open(ptsname(keyboard), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (ioctl(terminal, TIOCSCTTY, 0) != 0) _exit(1);
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGINT});
+    ChildProcess apart = SpawnCat({.own_group = true});
+    ChildProcess together = SpawnCat();
+    if (write(keyboard, "\003", 1) != 1) _exit(2);
+    if (Next(receiver).cause != SignalEvent::Cause::kTerminal) _exit(3);
+    if (WaitFor(together) != ExitStatus{.signum = SIGINT}) _exit(4);
+    if (!Echoes(apart)) _exit(5);
+    apart.CloseInput();
+    if (WaitFor(apart) != kSuccess) _exit(6);
+    _exit(0);
+  };
+  EXPECT_EXIT(press(), ExitedWithCode(0), "");
+}
+
+// A thousand with TOCSIN_CHILDREN=1000.
+TEST(ChildProcess, MissesNoneAndStealsNoneWhileOthersCallSystem) {
+  constexpr int kSpawners = 4;
+  const int children = Count("TOCSIN_CHILDREN", 100);
+  std::atomic<int> left{children};
+  std::atomic<int> missed{0};
+  std::atomic<int> stolen{0};
+  std::atomic<int> running{kSpawners};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kSpawners; ++i) {
+    threads.emplace_back([&] {
+      for (int n; (n = --left) >= 0;) {
+        ChildProcess child =
+            Spawn({"sh", "-c", "exit " + std::to_string(n % 100)});
+        if (WaitFor(child) != ExitStatus{.code = n % 100}) ++missed;
+      }
+      --running;
+    });
+  }
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      do {
+        const int status = system("exit 7");
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 7) ++stolen;
+      } while (running > 0);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(missed, 0);
+  EXPECT_EQ(stolen, 0);
+  EXPECT_FALSE(HasChildren());
+}
+
+TEST(ChildProcess, SendsTheChildASignalAsLongAsThereIsOne) {
+  ChildProcess child = SpawnCat();
+  EXPECT_TRUE(child.Send(0).ok());
+  EXPECT_EQ(child.Send(4096).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(child.Send(SIGUSR2).ok());
+  EXPECT_EQ(WaitFor(child), ExitStatus{.signum = SIGUSR2});
+  EXPECT_EQ(child.Send(SIGUSR2).code(), absl::StatusCode::kNotFound);
+}
+
+TEST(Terminate, EndsAChildThatHeedsSigterm) {
+  ChildProcess child = SpawnCat();
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  EXPECT_EQ(WaitFor(child), kTerminated);
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok()) << "again";
+}
+
+TEST(Terminate, KillsAChildThatIgnoresSigterm) {
+  for (const auto grace : {absl::ZeroDuration(), absl::Milliseconds(1)}) {
+    ChildProcess child = SpawnDeafToTerm();
+    EXPECT_TRUE(child.Terminate(grace).ok());
+    EXPECT_EQ(WaitFor(child), kKilled);
+  }
+}
+
+TEST(Terminate, LetsAStoppedChildHeedSigterm) {
+  ChildProcess child = SpawnScript(
+      "trap 'exit 5' TERM; echo ready; kill -STOP $$; while :; do :; done");
+  siginfo_t info;
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(child.pid()), &info, WSTOPPED), 0);
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 5});
+}
+
+TEST(Terminate, LeavesNothingOfAGroupBehind) {
+  ChildProcess child = SpawnGroupWithDeafMember();
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  EXPECT_EQ(WaitFor(child), kTerminated);
+  EXPECT_EQ(ReadAll(child.output()), "") << "nobody holds the pipe any more";
+}
+
+TEST(Terminate, ObservesNoScope) {
+  ChildProcess child =
+      SpawnScript("trap 'cat; exit 5' TERM; echo ready; while :; do :; done");
+  std::thread mourner;
+  {
+    CancelScope scope;
+    scope.Cancel();
+    mourner = std::thread([&] { child.CloseInput(); });
+    EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  }
+  mourner.join();
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 5});
+}
+
+TEST(Terminate, WakesThoseWhoWait) {
+  ChildProcess child = SpawnCat();
+  ExitStatus status;
+  ScopedThread waiter([&] { status = WaitFor(child); });
+  waiter.AwaitAsleep();
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  waiter.Join();
+  EXPECT_EQ(status, kTerminated);
+}
+
+TEST(Wait, TellsSeveralThreadsTheSame) {
+  ChildProcess child = SpawnScript("echo ready; cat; exit 4");
+  ExitStatus statuses[4];
+  {
+    std::vector<std::unique_ptr<ScopedThread>> waiters;
+    for (ExitStatus& status : statuses) {
+      waiters.push_back(
+          std::make_unique<ScopedThread>([&] { status = WaitFor(child); }));
+    }
+    for (auto& waiter : waiters) waiter->AwaitAsleep();
+    child.CloseInput();
+  }
+  for (const ExitStatus& status : statuses) {
+    EXPECT_EQ(status, ExitStatus{.code = 4});
+  }
+}
+
+TEST(Wait, TerminatesTheChildWhenItsScopeIsCancelled) {
+  ChildProcess child = SpawnCat({.grace = absl::InfiniteDuration()});
+  absl::Status status;
+  ScopedThread waiter([&] { status = child.Wait().status(); });
+  waiter.AwaitAsleep();
+  waiter.scope().Cancel(absl::CancelledError("enough"));
+  waiter.Join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(status.message(), "enough; cat (pid " +
+                                  std::to_string(child.pid()) +
+                                  ") was killed by SIGTERM");
+  EXPECT_EQ(WaitFor(child), kTerminated);
+}
+
+TEST(Wait, KillsTheChildWhenItsGraceIsOver) {
+  ChildProcess child = SpawnDeafToTerm({.grace = absl::Milliseconds(1)});
+  CancelScope scope({.deadline = absl::InfinitePast()});
+  const absl::Status status = child.Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("killed by SIGKILL"));
+  scope.set_shield(true);
+}
+
+TEST(Wait, LeavesTheChildAloneWhereItCannotBegin) {
+  auto wait = [] {
+    ChildProcess child = SpawnCat();
+    CancelScope scope;
+    const rlimit limit{.rlim_cur = 3, .rlim_max = 3};
+    setrlimit(RLIMIT_NOFILE, &limit);
+    std::cerr << child.Wait().status();
+    _exit(Echoes(child) ? 0 : 1);
+  };
+  EXPECT_EXIT(wait(), ExitedWithCode(0), "RESOURCE_EXHAUSTED: eventfd");
+}
+
+TEST(Destructor, KillsTheChildAndLeavesNoZombie) {
+  pid_t pid;
+  {
+    ChildProcess child = SpawnDeafToTerm();
+    pid = child.pid();
+  }
+  EXPECT_EQ(kill(pid, 0), -1);
+  EXPECT_EQ(errno, ESRCH);
+}
+
+TEST(Destructor, KillsTheWholeGroup) {
+  Pipe held;
+  fcntl(held.reader(), F_SETFD, FD_CLOEXEC);
+  { ChildProcess child = SpawnGroupWithDeafMember(); }
+  held.CloseWriter();
+  EXPECT_EQ(held.Take(), '\0') << "nobody holds the pipe any more";
+}
+
+TEST(Destructor, IsThatOfTheOldChildInAnAssignment) {
+  ChildProcess child = SpawnCat();
+  const pid_t old = child.pid();
+  child = SpawnCat();
+  EXPECT_EQ(kill(old, 0), -1);
+  EXPECT_TRUE(Echoes(child));
+}
+
+TEST(ChildProcess, RemainsTheParentsAfterFork) {
+  auto wait_in_fork = [] {
+    ChildProcess child = SpawnCat();
+    const pid_t forked = fork();
+    if (forked == 0) {
+      const bool refused =
+          absl::IsFailedPrecondition(child.Wait().status()) &&
+          absl::IsFailedPrecondition(child.Terminate(absl::ZeroDuration()));
+      { ChildProcess destroyed = std::move(child); }
+      _exit(refused ? 0 : 1);
+    }
+    int status;
+    waitpid(forked, &status, 0);
+    if (status != 0) _exit(1);
+    _exit(Echoes(child) ? 0 : 2);
+  };
+  EXPECT_EXIT(wait_in_fork(), ExitedWithCode(0), "");
+}
+
+}  // namespace
+}  // namespace tocsin
