@@ -1,0 +1,41 @@
+// What this process tells the service manager that started it, such as systemd.
+//
+//   listener.Open();
+//   NotifyReady().IgnoreError();
+//
+// The protocol is that of sd_notify(3), one datagram for each call to the
+// socket that $NOTIFY_SOCKET names; no library of systemd is needed. Where the
+// variable is unset or empty there is no manager, and every call does nothing
+// and returns OK. In systemd it takes Type=notify or Type=notify-reload for the
+// unit.
+//
+// All may be called from any thread; as all that reads the environment, not
+// while another thread changes it. A call blocks while the manager's queue is
+// full.
+//
+// kInvalidArgument if $NOTIFY_SOCKET is neither an absolute path nor an
+// abstract name (with a leading @), or longer than a socket's address;
+// kUnavailable if nobody takes the datagram; kResourceExhausted if there is no
+// descriptor left.
+#ifndef TOCSIN_SIGNALS_SERVICE_MANAGER_H_
+#define TOCSIN_SIGNALS_SERVICE_MANAGER_H_
+
+#include "absl/status/status.h"
+
+namespace tocsin {
+
+// Start-up is over, or a reload is.
+absl::Status NotifyReady();
+
+// A reload begins. Call NotifyReady() when it is over.
+absl::Status NotifyReloading();
+
+// Shutdown begins.
+absl::Status NotifyStopping();
+
+// The process is alive: more often than the unit's WatchdogSec= asks for.
+absl::Status NotifyWatchdog();
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_SERVICE_MANAGER_H_
