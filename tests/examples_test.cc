@@ -1,7 +1,13 @@
 // Runs the programs in examples/ and sends them real signals.
+#include <sched.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+
 #include <csignal>
+#include <fstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -89,6 +95,107 @@ TEST(WatchSignals, ExplainsItself) {
   Program program({"examples/watch_signals", "--help"});
   EXPECT_THAT(program.ReadAll(), HasSubstr("--count=N"));
   EXPECT_EQ(ExitStatus(program.Wait()), 0);
+}
+
+TEST(Supervisor, ExitsAsTheCommandDid) {
+  const struct {
+    const char* script;
+    int status;
+  } cases[] = {{"exit 0", 0}, {"exit 7", 7}, {"kill -KILL $$", 128 + SIGKILL}};
+  for (const auto& c : cases) {
+    Program program({"examples/supervisor", "sh", "-c", c.script});
+    EXPECT_EQ(program.ReadAll(), "");
+    EXPECT_EQ(ExitStatus(program.Wait()), c.status) << c.script;
+  }
+}
+
+TEST(Supervisor, SaysThatACommandCannotBeRun) {
+  const struct {
+    const char* command;
+    int status;
+  } cases[] = {{"/no/such/command", 127}, {"/", 126}, {"--wrong", 2}};
+  for (const auto& c : cases) {
+    Program program({"examples/supervisor", c.command});
+    EXPECT_NE(program.ReadAll(), "") << c.command;
+    EXPECT_EQ(ExitStatus(program.Wait()), c.status) << c.command;
+  }
+}
+
+TEST(Supervisor, PassesSignalsOnToTheCommand) {
+  Program program({"examples/supervisor", "sh", "-c",
+                   "trap 'echo usr1' USR1; trap 'exit 5' TERM; echo ready; "
+                   "while :; do :; done"});
+  ASSERT_EQ(program.ReadLine(), "ready");
+  for (int i = 0; i < 3; ++i) {
+    program.Send(SIGUSR1);
+    EXPECT_EQ(program.ReadLine(), "usr1");
+  }
+  program.Send(SIGTERM);
+  EXPECT_EQ(program.ReadAll(), "");
+  EXPECT_EQ(ExitStatus(program.Wait()), 5);
+}
+
+// The PPid of a process, 0 once it is gone.
+pid_t ParentOf(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  for (std::string word; file >> word;) {
+    pid_t parent;
+    if (word == "PPid:" && file >> parent) return parent;
+  }
+  return 0;
+}
+
+TEST(Supervisor, ReapsOrphans) {
+  Program program({"examples/supervisor", "--subreaper", "sh", "-c",
+                   "trap 'exit 5' TERM; (sh -c 'echo $$; exec sleep 1000' &); "
+                   "while :; do :; done"});
+  const pid_t orphan = std::stoi(program.ReadLine());
+  while (ParentOf(orphan) != program.pid()) sched_yield();
+  ASSERT_EQ(kill(orphan, SIGKILL), 0);
+  while (ParentOf(orphan) != 0) sched_yield();
+  program.Send(SIGTERM);
+  EXPECT_EQ(ExitStatus(program.Wait()), 5);
+}
+
+TEST(Supervisor, KnowsTheCommandAmongManyOrphans) {
+  Program program({"examples/supervisor", "--subreaper", "sh", "-c",
+                   "for i in 1 2 3 4 5 6 7 8 9 10; do (exit 1 & exit 2 &); "
+                   "done; exit 7"});
+  EXPECT_EQ(ExitStatus(program.Wait()), 7);
+}
+
+// Runs a script as the command of a supervisor that is process 1 of a pid
+// namespace of its own.
+std::vector<std::string> AsProcessOne(const std::string& script) {
+  return {"/usr/bin/unshare",    "--pid", "--fork", "--kill-child",
+          "examples/supervisor", "sh",    "-c",     script};
+}
+
+class SupervisorAsProcessOne : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    Program probe({"/usr/bin/unshare", "--pid", "--fork", "true"});
+    if (probe.Wait() != 0) {
+      GTEST_SKIP() << "no pid namespace can be made here: " << probe.ReadAll();
+    }
+  }
+};
+
+// The kernel drops what process 1 has no handler for.
+TEST_F(SupervisorAsProcessOne, PassesSignalsOn) {
+  Program handles(
+      AsProcessOne("trap 'exit 5' TERM; kill -TERM 1; while :; do :; done"));
+  EXPECT_EQ(ExitStatus(handles.Wait()), 5);
+  Program dies(AsProcessOne("kill -TERM 1; while :; do :; done"));
+  EXPECT_EQ(ExitStatus(dies.Wait()), 128 + SIGTERM);
+}
+
+// kill(1) finds a process until it is reaped.
+TEST_F(SupervisorAsProcessOne, ReapsOrphans) {
+  Program program(
+      AsProcessOne("(sh -c 'echo $$' &) | { read orphan; "
+                   "while kill -0 $orphan 2>/dev/null; do :; done; }; exit 7"));
+  EXPECT_EQ(ExitStatus(program.Wait()), 7);
 }
 
 }  // namespace
