@@ -167,14 +167,16 @@ TEST(Supervisor, KnowsTheCommandAmongManyOrphans) {
 // Runs a script as the command of a supervisor that is process 1 of a pid
 // namespace of its own.
 std::vector<std::string> AsProcessOne(const std::string& script) {
-  return {"/usr/bin/unshare",    "--pid", "--fork", "--kill-child",
-          "examples/supervisor", "sh",    "-c",     script};
+  return {
+      "/usr/bin/unshare",    "--pid", "--fork", "--kill-child", "--mount-proc",
+      "examples/supervisor", "sh",    "-c",     script};
 }
 
 class SupervisorAsProcessOne : public ::testing::Test {
  protected:
   void SetUp() override {
-    Program probe({"/usr/bin/unshare", "--pid", "--fork", "true"});
+    Program probe(
+        {"/usr/bin/unshare", "--pid", "--fork", "--mount-proc", "true"});
     if (probe.Wait() != 0) {
       GTEST_SKIP() << "no pid namespace can be made here: " << probe.ReadAll();
     }
