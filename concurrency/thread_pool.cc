@@ -326,18 +326,23 @@ bool ThreadPool::Park(Worker& worker) {
   }
   if (worker.granted_.load() != Granted::kEnd) return true;
   std::optional<pthread_t> before;
+  bool joined = false;
   {
     MutexLock lock(mutex_);
     Worker** link = &workers_;
     while (*link != &worker) link = &(*link)->next_;
     *link = worker.next_;
-    before = std::exchange(ended_, pthread_self());
+    joined = ending_;
+    if (joined) before = std::exchange(ended_, pthread_self());
     if (--threads_ == 0 && ending_) {
       empty_.store(1);
       FutexWakeOne(&empty_);
     }
   }
-  // The pool is still there: its destructor joins this thread.
+  // If the pool is being destroyed, its destructor joins this thread. Else the
+  // pool may be gone from here on; a spare one is detached, because to leave it
+  // to the destructor is a leak in a pool that has none to come.
+  if (!joined) pthread_detach(pthread_self());
   if (before.has_value()) pthread_join(*before, nullptr);
   return false;
 }

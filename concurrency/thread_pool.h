@@ -138,7 +138,7 @@ class ThreadPool {
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  // A thread that ends joins the one that ended before it.
+  // While the pool is destroyed, a thread that ends joins the one before it.
   std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);
   std::optional<pthread_t> monitor_ ABSL_GUARDED_BY(mutex_);
 };

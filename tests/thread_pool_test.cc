@@ -80,6 +80,7 @@ bool SleepForGood(const std::string& start) {
   return true;
 }
 
+// ThreadSanitizer makes no threads in a forked child.
 #ifdef ABSL_HAVE_THREAD_SANITIZER
 constexpr bool kThreadsAfterFork = false;
 #else
@@ -418,7 +419,7 @@ TEST_P(ThreadPoolDeathTest, InAForkedChildThePoolIsDeadAndSaysSo) {
             right &= late.failures().size() == 1;
           }
           // A pool of the child's own works.
-          if (!kThreadsAfterFork) std::exit(right ? 0 : 5);
+          if (!kThreadsAfterFork) _exit(right ? 0 : 5);
           auto own = *ThreadPool::Create({.threads = 1});
           TaskGroup fresh({.pool = own.get()});
           std::latch ran(1);
