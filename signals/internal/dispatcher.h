@@ -179,11 +179,12 @@ class Subscription {
 
   static SignalEvent ToEvent(const Queued& queued);
 
-  // The dispatcher's mutex guards all below but the constants.
+  // The dispatcher's mutex guards all below but the constants. The analysis
+  // does not see that dispatcher_->mutex_ is the one that the dispatcher holds.
   void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
-               FutexWakes& wakes);
-  std::optional<Queued> Dequeue();
-  absl::Status WhyOver(absl::Time until) const;
+               FutexWakes& wakes) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  std::optional<Queued> Dequeue() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void MarkClosed(FutexWakes& wakes);
   // In a forked child: the threads that waited are not in this process.
   void ForgetWaiters() { first_waiter_ = last_waiter_ = nullptr; }
