@@ -396,12 +396,16 @@ TEST_P(ThreadPoolDeathTest, InAForkedChildThePoolIsDeadAndSaysSo) {
         WatchChild();
         auto pool = *ThreadPool::Create({.threads = GetParam()});
         TaskGroup group({.pool = pool.get()});
-        std::latch started(1);
-        group.Spawn([&] {
+        // Both run before the fork: a thread that is just being made may hold
+        // the lock of AddressSanitizer's allocator, which the child then never
+        // gets.
+        std::latch started(2);
+        auto start_and_sleep = [&] {
           started.count_down();
           SleepUntilCancelled().IgnoreError();
-        });
-        group.SpawnService([] { SleepUntilCancelled().IgnoreError(); });
+        };
+        group.Spawn(start_and_sleep);
+        group.SpawnService(start_and_sleep);
         started.wait();
         const pid_t child = fork();
         if (child == 0) {
