@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -613,7 +614,7 @@ TEST(CancelScopeDeathTest, AScopeMustBeLeftOnItsOwnThread) {
 
 // A forked child has none of the threads that slept in the scopes around it,
 // and no timer until it needs one. ThreadSanitizer allows no thread there.
-#ifndef __SANITIZE_THREAD__
+#ifndef ABSL_HAVE_THREAD_SANITIZER
 TEST(CancelScopeDeathTest, ScopesWorkInAForkedChild) {
   CancelScope outer;
   CancelScope inner({.deadline = absl::Now() + absl::Hours(1)});

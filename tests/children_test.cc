@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "gtest/gtest.h"
@@ -60,7 +61,7 @@ std::string Name(Way way) {
 
 std::vector<Way> AllWays() {
   return {Way::kFork, Way::kForkWithoutHooks, Way::kVfork, Way::kClone,
-#ifndef TOCSIN_TESTS_TSAN  // which does not know this one
+#ifndef ABSL_HAVE_THREAD_SANITIZER  // which does not know this one
           Way::kCloneInOurMemory
 #endif
   };
@@ -309,7 +310,7 @@ TEST(ForkedChild, DestroysAClosedReceiverWithoutEffect) {
 
 // ThreadSanitizer ends a process that starts a thread after it was forked from
 // one that had several.
-#ifndef TOCSIN_TESTS_TSAN
+#ifndef ABSL_HAVE_THREAD_SANITIZER
 // C3
 TEST(ForkedChild, ReceivesItsOwnSignalsWithAServiceOfItsOwn) {
   auto service = StartService();
@@ -356,7 +357,8 @@ TEST(ForkedChild, FindsTheServiceInOrderUnderLoad) {
       EXPECT_EQ(Disposition(SIGHUP).sa_handler, SIG_DFL);
       EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_IGN);
 // The allocators of the sanitizers may be locked by a thread that is not there.
-#if !defined(TOCSIN_TESTS_TSAN) && !defined(TOCSIN_TESTS_ASAN)
+#if !defined(ABSL_HAVE_THREAD_SANITIZER) && \
+    !defined(ABSL_HAVE_ADDRESS_SANITIZER)
       auto own = StartService();
       SignalReceiver mine = OpenReceiver(*own, {SIGTERM});
       SendSelf(SIGTERM);

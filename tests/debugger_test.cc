@@ -6,6 +6,7 @@
 #include <csignal>
 #include <string>
 
+#include "absl/base/config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
@@ -19,7 +20,7 @@
 namespace tocsin {
 namespace {
 
-#if defined(TOCSIN_TESTS_TSAN) || defined(TOCSIN_TESTS_ASAN)
+#if defined(ABSL_HAVE_THREAD_SANITIZER) || defined(ABSL_HAVE_ADDRESS_SANITIZER)
 constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;

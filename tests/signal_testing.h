@@ -16,19 +16,6 @@
 #include "tocsin/signals/signal_service.h"
 #include "tocsin/signals/signal_set.h"
 
-// What this is built with. Each sanitizer has limits of its own.
-#if defined(__SANITIZE_THREAD__)
-#define TOCSIN_TESTS_TSAN
-#elif defined(__SANITIZE_ADDRESS__)
-#define TOCSIN_TESTS_ASAN
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define TOCSIN_TESTS_TSAN
-#elif __has_feature(address_sanitizer)
-#define TOCSIN_TESTS_ASAN
-#endif
-#endif
-
 namespace tocsin {
 
 inline std::unique_ptr<SignalService> StartService() {
