@@ -16,24 +16,31 @@
 // raw system calls, which leave errno alone. Where they copy, they do so
 // through volatile words, so that the compiler makes no call to memcpy of it.
 
-#if defined(__x86_64__)
-// Where a handler returns to; x86-64 asks the program for it. These are the
-// bytes of the C library's, by which debuggers and unwinders know a signal
-// frame.
+// Where our handler returns to when the kernel has called it: a
+// rt_sigreturn(2). x86-64 asks the program for it; on AArch64 it is in the
+// place of the kernel's own. The bytes are those of the C library or the
+// kernel, by which debuggers and unwinders know a signal frame.
 extern "C" void tocsin_restore_rt();
 asm(R"(
 .pushsection .text
 .globl tocsin_restore_rt
 .hidden tocsin_restore_rt
-.type tocsin_restore_rt,@function
-.align 16
+.type tocsin_restore_rt,%function
+.balign 16
 nop
 tocsin_restore_rt:
-  .byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05
+)"
+#if defined(__x86_64__)
+    "  .byte 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05\n"
+#elif defined(__aarch64__)
+    "  .inst 0xd2801168\n  .inst 0xd4000001\n"
+#else
+#error "Tocsin's signal handler is written for x86-64 and AArch64."
+#endif
+    R"(
 .size tocsin_restore_rt, .-tocsin_restore_rt
 .popsection
 )");
-#endif
 
 namespace tocsin::internal {
 namespace {
@@ -90,6 +97,8 @@ TOCSIN_UNINSTRUMENTED void SetAction(int signum, const KernelAction& action) {
 TOCSIN_UNINSTRUMENTED volatile int32_t* Fields(uint64_t* info) {
   return reinterpret_cast<volatile int32_t*>(info);
 }
+
+constexpr unsigned long kRestorer = 0x04000000;  // SA_RESTORER, in no header
 
 constexpr int kFullWords = sizeof(siginfo_t) / sizeof(uint64_t);
 constexpr int kRawWords = sizeof(RawSiginfo) / sizeof(uint64_t);
@@ -196,12 +205,8 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
   // A handler that replaced ours may call it as its predecessor, also after we
   // have closed. Sending the signal again would then bring it back here for
   // ever.
-#if defined(__x86_64__)
   const bool called_by_kernel = __builtin_return_address(0) ==
                                 reinterpret_cast<void*>(&tocsin_restore_rt);
-#else
-  const bool called_by_kernel = true;
-#endif
 
   // The padding is zeroed: with a si_code it does not know, the kernel takes
   // nothing else.
@@ -268,7 +273,7 @@ void Forward(int signum) {
   previous[signum] = GetAction(signum);
   KernelAction action{};
   action.handler = reinterpret_cast<void*>(&Handler);
-  action.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+  action.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | kRestorer;
   action.mask = ~uint64_t{0};
   if (signum == SIGCHLD) {
     // Which children become zombies, and which changes are told, stays as it
@@ -276,10 +281,7 @@ void Forward(int signum) {
     action.flags |= previous[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
     if (IgnoredBy(previous[signum])) action.flags |= SA_NOCLDWAIT;
   }
-#if defined(__x86_64__)
-  action.flags |= 0x04000000;  // SA_RESTORER, in no header
   action.restorer = reinterpret_cast<void*>(&tocsin_restore_rt);
-#endif
   __atomic_store_n(&shared.ignored_before[signum],
                    uint8_t{IgnoredBy(previous[signum])}, __ATOMIC_SEQ_CST);
   __atomic_store_n(&shared.forwarded[signum], uint8_t{1}, __ATOMIC_SEQ_CST);
