@@ -166,7 +166,7 @@ void Dispatcher::Advance(absl::Duration duration) {
 SignalServiceStats Dispatcher::stats() const {
   MutexLock lock(mutex_);
   SignalServiceStats stats = stats_;
-  stats.siginfo_lost = LostSiginfoCount();
+  stats.siginfo_lost = LostSiginfoCount() - siginfo_lost_before_;
   return stats;
 }
 

@@ -127,6 +127,7 @@ class Dispatcher {
   uint32_t NewArrival() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(uint32_t arrival) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const uint64_t siginfo_lost_before_ = LostSiginfoCount();
   const bool fake_;  // whether the clock is fake_now_
   absl::Time fake_now_ ABSL_GUARDED_BY(mutex_);
   // As many as all queues can hold together and one more, made by the
