@@ -17,7 +17,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
 
 namespace tocsin {
@@ -42,7 +42,7 @@ class Event {
  private:
   struct Waiter;
 
-  absl::Mutex mutex_;
+  internal::SlimMutex mutex_;
   std::atomic<bool> set_{false};  // becomes true under mutex_
   internal::WaiterList<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
 };

@@ -28,7 +28,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
 
 namespace tocsin {
@@ -95,7 +95,7 @@ class Semaphore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool TakeNow(int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  mutable absl::Mutex mutex_;
+  mutable internal::SlimMutex mutex_;
   int64_t limit_ ABSL_GUARDED_BY(mutex_);
   int64_t in_use_ ABSL_GUARDED_BY(mutex_) = 0;
   internal::WaiterList<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);

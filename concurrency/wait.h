@@ -12,7 +12,8 @@
 //     ...
 //   }
 //
-// Event and Semaphore come with this header; a queue is in blocking_queue.h.
+// Event, Semaphore and BlockingRegion come with this header; a queue is in
+// blocking_queue.h.
 #ifndef TOCSIN_CONCURRENCY_WAIT_H_
 #define TOCSIN_CONCURRENCY_WAIT_H_
 
@@ -21,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/event.h"
 #include "tocsin/concurrency/semaphore.h"
 
