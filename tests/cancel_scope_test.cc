@@ -121,6 +121,28 @@ TEST(CancelScope, AShieldKeepsOutCancellationAndDeadlinesAroundIt) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
 }
 
+// T020: a cancellation does not wake a wait that must not be given up, and is
+// seen by the first one after it.
+TEST(CancelScope, ACancellationReachesAThreadOnlyOnceItsShieldIsLeft) {
+  CancelScope scope;
+  std::latch shielded(1);
+  std::latch cancelled(1);
+  ScopedThread canceller([&] {
+    shielded.wait();
+    scope.Cancel();
+    cancelled.count_down();
+  });
+  {
+    CancelScope shield({.shield = true});
+    Sleeper sleeper;
+    shielded.count_down();
+    cancelled.wait();
+    sleeper.Wake();
+    EXPECT_TRUE(sleeper.Sleep().ok());
+  }
+  EXPECT_TRUE(absl::IsCancelled(SleepUntilCancelled()));
+}
+
 // A050, A055
 TEST(CancelScope, AShieldDoesNotProtectFromItsOwnCancel) {
   CancelScope shield({.shield = true});
@@ -529,6 +551,20 @@ TEST(MoveOnAfter, DoesNotClaimACancellationFromOutside) {
   outer.Cancel();
   EXPECT_FALSE(MoveOnAfter(absl::ZeroDuration(),
                            [] { EXPECT_FALSE(CheckCancelled().ok()); }));
+}
+
+// A070
+TEST(MoveOnAfter, NothingEscapesWhenTheScopeAroundIsCancelledAfterIt) {
+  {
+    CancelScope scope;
+    EXPECT_TRUE(MoveOnAfter(absl::ZeroDuration(), [&] {
+      EXPECT_TRUE(absl::IsDeadlineExceeded(SleepUntilCancelled()));
+    }));
+    EXPECT_TRUE(CheckCancelled().ok());
+    scope.Cancel();
+    EXPECT_TRUE(absl::IsCancelled(SleepUntilCancelled()));
+  }
+  EXPECT_TRUE(CheckCancelled().ok());
 }
 
 // A037

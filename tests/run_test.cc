@@ -29,6 +29,7 @@ using Main = std::function<absl::Status(SignalService&, TaskGroup&)>;
   std::_Exit(Run(main, options));
 }
 
+// T035
 TEST(RunDeathTest, ReturnsZeroWhenAllEndsWell) {
   EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
                 group.Spawn([] {});
@@ -37,6 +38,7 @@ TEST(RunDeathTest, ReturnsZeroWhenAllEndsWell) {
               ExitedWithCode(0), "^$");
 }
 
+// T035
 TEST(RunDeathTest, ReturnsOneAndPrintsAnErrorOfMainOnce) {
   EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
                 return absl::NotFoundError("no config");
@@ -122,6 +124,19 @@ TEST(RunDeathTest, WithoutSignalsToStopOnTheirEffectIsTheOldOne) {
                   },
                   {.stop_on = {}}),
               KilledBySignal(SIGTERM), "");
+}
+
+// T035: inside itself it is refused, and says so.
+TEST(RunDeathTest, InsideItselfItIsRefused) {
+  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
+                const int status =
+                    tocsin::Run([](SignalService&, TaskGroup&) -> absl::Status {
+                      std::abort();
+                    });
+                EXPECT_EQ(status, 1);
+                return absl::OkStatus();
+              }),
+              ExitedWithCode(0), "^ALREADY_EXISTS: [^\n]*\n$");
 }
 
 // P5, P7

@@ -115,8 +115,8 @@ TEST_P(TaskGroupErrorsTest, FailuresAreKeptUpToABoundAndCountedBeyond) {
   EXPECT_EQ(group.failure_count(), count);
 }
 
-// E, A086, T011: the error and not the cancellation comes out, though a scope
-// around was cancelled first.
+// E, A086, T011, T032: the error and not the cancellation comes out, though a
+// scope around was cancelled first.
 TEST_P(TaskGroupErrorsTest, AnErrorWinsOverACancellation) {
   CancelScope outer;
   TaskGroup group(InPool());

@@ -282,6 +282,29 @@ TEST_P(StartTest, MoveOnlyValuesWork) {
   EXPECT_TRUE(group.Wait().ok());
 }
 
+// A081, A082: until started() it belongs to who starts it, and from then on to
+// the group alone.
+TEST_P(StartTest, AStartedTaskIsNoLongerInTheScopeOfItsStarter) {
+  TaskGroup group(InPool());
+  CancelScope starter;
+  std::latch cancelled(1);
+  std::latch looked(1);
+  absl::Status seen;
+  ASSERT_TRUE(group
+                  .Start<void>([&](const Started<void>& started) {
+                    started().IgnoreError();
+                    cancelled.wait();
+                    seen = CheckCancelled();
+                    looked.count_down();
+                  })
+                  .ok());
+  starter.Cancel();
+  cancelled.count_down();
+  looked.wait();
+  EXPECT_TRUE(seen.ok());
+  EXPECT_TRUE(group.Wait().ok());
+}
+
 // A008, A010, T025
 TEST_P(StartTest, ASecondCallOfStartedIsRefused) {
   TaskGroup group(InPool());

@@ -55,6 +55,19 @@ TEST_P(TaskGroupTest, WaitReturnsWhenAllTasksHaveRun) {
   EXPECT_EQ(ran, 1000);
 }
 
+// A081: the scope of a task is its group's, not that of who spawned it.
+TEST_P(TaskGroupTest, ATaskIsNotInTheScopeOfItsSpawner) {
+  TaskGroup group(InPool());
+  absl::Status spawned = absl::UnknownError("never ran");
+  {
+    CancelScope spawner;
+    spawner.Cancel();
+    group.Spawn([&] { spawned = CheckCancelled(); });
+  }
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(spawned.ok());
+}
+
 // A003
 TEST(TaskGroup, WorksOnAnyThreadWithTheDefaultPool) {
   std::thread foreign([] {
