@@ -161,6 +161,22 @@ TEST(Cause, ATimerTellsHowManyExpirationsWereMissed) {
   SetDisposition(SIGRTMIN, SIG_DFL);
 }
 
+// It goes on sending while the receiver closes.
+TEST(Close, EndsAlsoWhenATimerSendsAsFastAsItsSignalsAreTaken) {
+  SetDisposition(SIGRTMIN, SIG_IGN);  // for what comes after the close
+  {
+    const ScopedSignalBlock block({SIGRTMIN});
+    Timer timer(42);
+    timer.Set({.it_interval = kMicrosecond, .it_value = kMicrosecond});
+    auto service = StartService();
+    for (int i = 0; i < 100; ++i) {
+      SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
+      EXPECT_EQ(Next(receiver).cause, Cause::kTimer);
+    }
+  }
+  SetDisposition(SIGRTMIN, SIG_DFL);
+}
+
 // S1
 TEST(Cause, IsTheMessageQueueForMqNotify) {
   const std::string name = absl::StrCat("/tocsin_siginfo_test_", getpid());

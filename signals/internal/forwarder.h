@@ -15,11 +15,10 @@
 // What a close must wait for, so that no signal is lost on the way:
 //   1. RestoreDisposition(): signals from now on have their old effect;
 //   2. StopForwarding(): handlers that start from now on, for a signal that
-//   came
-//      before, give it back to the process instead;
+//      came before, give it back to the process instead;
 //   3. AwaitHandlers(): handlers that had started before have forwarded theirs;
 //   4. the service's thread takes what is still pending on it
-//   (signal_service.cc).
+//      (kernel_signals.cc).
 #ifndef TOCSIN_SIGNALS_INTERNAL_FORWARDER_H_
 #define TOCSIN_SIGNALS_INTERNAL_FORWARDER_H_
 

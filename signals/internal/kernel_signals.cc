@@ -60,6 +60,11 @@ class ScopedMask {
 // look; standard signals have one each.
 constexpr int kRealTimeBatch = 64;
 
+// What is pending on the thread, the kernel hands out before what is pending on
+// the process. Of the latter a close takes no more than this: a timer can send
+// them as fast as they are taken, and where they are they are not lost.
+constexpr int kMostOfProcess = 1024;
+
 // Of this process among those that were forked from each other: one more than
 // its parent's.
 constinit std::atomic<int> process_generation = 0;
@@ -285,8 +290,10 @@ void KernelSignals::Run() {
         const sigset_t mask = ServiceMask(receives_sigprof);
         pthread_sigmask(SIG_SETMASK, &mask, nullptr);
       }
-      while (TakePending(Mask(leaving_), info, absl::ZeroDuration()) > 0) {
-        Unwrap(info);
+      int of_process = 0;
+      while (of_process < kMostOfProcess &&
+             TakePending(Mask(leaving_), info, absl::ZeroDuration()) > 0) {
+        if (!Unwrap(info)) ++of_process;
         left_over_.push_back(info);
       }
       leaving_ = {};
