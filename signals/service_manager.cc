@@ -17,7 +17,7 @@
 namespace tocsin {
 namespace {
 
-absl::Status Send(absl::string_view message) {
+absl::Status Send(absl::string_view message, int flags = 0) {
   const char* variable = std::getenv("NOTIFY_SOCKET");
   if (variable == nullptr || *variable == '\0') return absl::OkStatus();
   const absl::string_view name = variable;
@@ -49,7 +49,7 @@ absl::Status Send(absl::string_view message) {
   }
   ssize_t sent;
   do {
-    sent = sendto(fd, message.data(), message.size(), MSG_NOSIGNAL,
+    sent = sendto(fd, message.data(), message.size(), MSG_NOSIGNAL | flags,
                   reinterpret_cast<const sockaddr*>(&address),
                   static_cast<socklen_t>(size));
   } while (sent < 0 && errno == EINTR);
@@ -74,7 +74,7 @@ absl::Status NotifyReloading() {
                    absl::ToInt64Microseconds(absl::DurationFromTimespec(now))));
 }
 
-absl::Status NotifyStopping() { return Send("STOPPING=1"); }
+absl::Status NotifyStopping() { return Send("STOPPING=1", MSG_DONTWAIT); }
 
 absl::Status NotifyWatchdog() { return Send("WATCHDOG=1"); }
 

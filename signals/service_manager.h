@@ -11,7 +11,7 @@
 //
 // All may be called from any thread; as all that reads the environment, not
 // while another thread changes it. A call blocks while the manager's queue is
-// full.
+// full, but for NotifyStopping().
 //
 // kInvalidArgument if $NOTIFY_SOCKET is neither an absolute path nor an
 // abstract name (with a leading @), or longer than a socket's address;
@@ -30,7 +30,9 @@ absl::Status NotifyReady();
 // A reload begins. Call NotifyReady() when it is over.
 absl::Status NotifyReloading();
 
-// Shutdown begins.
+// Shutdown begins. Shutdown and Run() call it themselves when the first signal
+// comes. It does not wait, so that nobody can hold up the end of a program:
+// kUnavailable if the manager's queue is full.
 absl::Status NotifyStopping();
 
 // The process is alive: more often than the unit's WatchdogSec= asks for.

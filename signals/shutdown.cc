@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/signals/service_manager.h"
 
 namespace tocsin {
 
@@ -123,6 +124,8 @@ void Shutdown::Move(Phase phase, absl::Time ends) {
 void Shutdown::Act() {
   if (!AwaitEndOf(Phase::kRunning)) return;
   drain_.request_stop();
+  // A manager that does not listen is no reason to end otherwise.
+  NotifyStopping().IgnoreError();
   if (!AwaitEndOf(Phase::kDraining)) return;
   group_.Cancel(absl::CancelledError(Words(*cause())));
 }

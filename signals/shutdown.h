@@ -8,13 +8,15 @@
 // The phases, each entered once and in this order:
 //   running    until the first signal;
 //   draining   for ShutdownPolicy::drain: drain_token() is requested, so that
-//   the
-//              program tells its clients to go elsewhere, and it still serves;
+//              the program tells its clients to go elsewhere, and it still
+//              serves;
 //   stopping   the scope of the group is cancelled, with the signal as reason,
-//   and
-//              the program has ShutdownPolicy::grace to clean up;
+//              and the program has ShutdownPolicy::grace to clean up;
 //   forced     a second signal came, or the grace is over: who has not ended is
 //              written to stderr, and the process dies by the first signal.
+//
+// When the first signal comes the service manager, if there is one, is told as
+// by NotifyStopping().
 //
 // Run() does all of this for a main function; few programs name this class.
 //

@@ -1,11 +1,13 @@
 // Y1: what a service manager gets, on a real socket.
 #include "tocsin/signals/service_manager.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -15,8 +17,12 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/signals/shutdown.h"
+#include "tocsin/signals/testing/fake_signals.h"
 
 namespace tocsin {
 namespace {
@@ -52,13 +58,17 @@ class ServiceManager {
   }
 
   // The next datagram, which must be there already; "" if it is not.
-  std::string Take() {
+  std::string Take() { return Receive(MSG_DONTWAIT); }
+  // The next datagram, which is waited for.
+  std::string Await() { return Receive(0); }
+
+ private:
+  std::string Receive(int flags) {
     char datagram[512];
-    const ssize_t size = recv(fd_, datagram, sizeof(datagram), MSG_DONTWAIT);
+    const ssize_t size = recv(fd_, datagram, sizeof(datagram), flags);
     return std::string(datagram, size > 0 ? static_cast<size_t>(size) : 0);
   }
 
- private:
   const std::string name_;
   const int fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 };
@@ -102,6 +112,35 @@ TEST(ServiceManager, GetsTheTimeOfAReloadInTheSameDatagram) {
   EXPECT_LE(before, time);
   EXPECT_LE(time, after);
   EXPECT_EQ(datagram, start + std::to_string(time));
+}
+
+// Once, whichever phase comes first.
+TEST(ServiceManager, IsToldByAShutdownThatItBegins) {
+  for (const absl::Duration drain : {absl::ZeroDuration(), absl::Hours(1)}) {
+    ServiceManager manager(AbstractName());
+    FakeSignals signals;
+    TaskGroup group;
+    {
+      Shutdown shutdown(signals.service(), group, {.drain = drain});
+      ASSERT_TRUE(signals.Send(SIGTERM).ok());
+      EXPECT_EQ(manager.Await(), "STOPPING=1");
+      if (drain > absl::ZeroDuration()) signals.Advance(drain);
+      while (!group.scope().cancelled()) sched_yield();
+    }
+    EXPECT_EQ(manager.Take(), "");
+  }
+}
+
+TEST(ServiceManager, DoesNotHoldUpAShutdownWithAFullQueue) {
+  ServiceManager manager(AbstractName());
+  absl::Status status;
+  while (status.ok()) status = NotifyStopping();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group);
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  while (!group.scope().cancelled()) sched_yield();
 }
 
 TEST(ServiceManager, IsNotMissedWhereThereIsNone) {
