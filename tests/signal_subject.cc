@@ -3,10 +3,11 @@
 //
 //   signal_subject REPORT_FD END
 //
-// reports "ready", then each event in a line. At SIGTSTP it stops itself. At
-// SIGINT it ends: by the signal if END is "die", with status 130 if it is
-// "exit". At SIGHUP it reports what becomes of a line written to its terminal,
-// and ends. "storm" as END has it send itself signals, and end.
+// reports "ready", then each event in a line. At SIGTSTP it stops itself, as
+// the receiver of that signal does or, if END is "hooks", by JobControl. At
+// SIGINT it ends: by the signal if END is "die", else with status 130. At
+// SIGHUP it reports what becomes of a line written to its terminal, and ends.
+// "storm" as END has it send itself signals, and end.
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,11 +15,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string_view>
 
 #include "absl/status/statusor.h"
 #include "tests/process_status.h"
+#include "tocsin/signals/job_control.h"
 #include "tocsin/signals/process.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
@@ -48,8 +51,17 @@ int main(int argc, char** argv) {
   const std::string_view end = argv[2];
   auto service = tocsin::SignalService::Start();
   if (!service.ok()) return 2;
-  auto receiver = (*service)->Open(
+  tocsin::SignalSet signals(
       {SIGINT, SIGHUP, SIGTERM, SIGTSTP, SIGCONT, SIGWINCH, SIGRTMIN});
+  std::optional<tocsin::JobControl> job_control;
+  if (end == "hooks") {
+    signals.erase(SIGTSTP);
+    job_control.emplace(**service,
+                        tocsin::JobControlHooks{
+                            .on_suspend = [&] { Report(report, "suspends"); },
+                            .on_resume = [&] { Report(report, "resumes"); }});
+  }
+  auto receiver = (*service)->Open(signals);
   if (!receiver.ok()) return 2;
   if (end == "storm") return Storm(*receiver);
   // Until its thread sleeps, that may take a signal before a debugger sees it.

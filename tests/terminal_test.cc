@@ -25,6 +25,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::UnorderedElementsAre;
 
 constexpr char kInterrupt[] = "\x03";  // Ctrl+C
 constexpr char kStop[] = "\x1a";       // Ctrl+Z
@@ -109,6 +110,31 @@ TEST(Shell, StopsAndResumesAProgramThatReceivesTheKey) {
     terminal.Type("fg\n");
     EXPECT_EQ(Line(report), "goes on");
     EXPECT_THAT(Line(report), HasSubstr("SIGCONT from pid "));
+  }
+  terminal.Type(kInterrupt);
+  EXPECT_EQ(Line(report), "SIGINT from the terminal");
+  terminal.AwaitText("prompt> ");
+  terminal.Type("exit\n");
+  EXPECT_EQ(ExitStatus(terminal.Wait()), 130);
+}
+
+// J1
+TEST(Shell, StopsAndResumesAProgramWithHooks) {
+  Pipe report;
+  setenv("PS1", "prompt> ", 1);
+  Terminal terminal({"bash", "--norc", "--noprofile", "-i"});
+  terminal.AwaitText("prompt> ");
+  terminal.Type(Subject(report.writer(), "hooks") + "\n");
+  EXPECT_EQ(Line(report), "ready");
+  for (int i = 0; i < 2; ++i) {
+    terminal.Type(kStop);
+    EXPECT_EQ(Line(report), "suspends");
+    terminal.AwaitText("Stopped");
+    terminal.AwaitText("prompt> ");
+    terminal.Type("fg\n");
+    // On two threads, in either order.
+    EXPECT_THAT((std::vector<std::string>{Line(report), Line(report)}),
+                UnorderedElementsAre("resumes", HasSubstr("SIGCONT from pid")));
   }
   terminal.Type(kInterrupt);
   EXPECT_EQ(Line(report), "SIGINT from the terminal");

@@ -1,0 +1,106 @@
+#include "tocsin/signals/job_control.h"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "absl/status/status.h"
+#include "gtest/gtest.h"
+#include "tests/child.h"
+#include "tests/signal_testing.h"
+#include "tocsin/signals/signal_service.h"
+
+namespace tocsin {
+namespace {
+
+// J1; in terminal_test.cc with a terminal and a shell.
+TEST(JobControl, RunsItsHooksAroundEachStop) {
+  Pipe report;
+  Child child(Fork([&] {
+    setpgid(0, 0);  // a group of its own, and not an orphaned one
+    auto service = StartService();
+    JobControl job_control(*service, {.on_suspend = [&] { report.Put('s'); },
+                                      .on_resume = [&] { report.Put('r'); }});
+    EXPECT_TRUE(job_control.status().ok());
+    report.Put('!');
+    while (true) pause();
+  }));
+  EXPECT_EQ(report.Take(), '!');
+  for (int i = 0; i < 2; ++i) {
+    child.Send(SIGTSTP);
+    EXPECT_EQ(report.Take(), 's');
+    const int status = child.Wait(WUNTRACED);
+    ASSERT_TRUE(WIFSTOPPED(status));
+    EXPECT_EQ(WSTOPSIG(status), SIGTSTP);
+    child.Send(SIGCONT);
+    EXPECT_EQ(report.Take(), 'r');
+  }
+}
+
+TEST(JobControl, StopsTheProcessWithoutHooksToo) {
+  Pipe report;
+  Child child(Fork([&] {
+    setpgid(0, 0);
+    auto service = StartService();
+    JobControl job_control(*service, {});
+    report.Put('!');
+    while (true) pause();
+  }));
+  EXPECT_EQ(report.Take(), '!');
+  child.Send(SIGTSTP);
+  EXPECT_TRUE(WIFSTOPPED(child.Wait(WUNTRACED)));
+}
+
+// J3
+TEST(JobControl, RunsItsHooksWhereNobodyCouldContinueTheProcess) {
+  Pipe report;
+  Child child(Fork([&] {
+    setsid();
+    auto service = StartService();
+    JobControl job_control(*service, {.on_suspend = [&] { report.Put('s'); },
+                                      .on_resume = [&] { report.Put('r'); }});
+    SendSelf(SIGTSTP);
+    while (true) pause();
+  }));
+  EXPECT_EQ(report.Take(), 's');
+  EXPECT_EQ(report.Take(), 'r');
+}
+
+TEST(JobControl, LeavesASignalAloneThatIsIgnored) {
+  SetDisposition(SIGTSTP, SIG_IGN);
+  {
+    auto service = StartService();
+    JobControl job_control(*service, {});
+    EXPECT_TRUE(job_control.status().ok());
+    EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_IGN);
+  }
+  SetDisposition(SIGTSTP, SIG_DFL);
+}
+
+TEST(JobControl, PutsThePreviousEffectBackWhenItEnds) {
+  auto service = StartService();
+  { JobControl job_control(*service, {}); }
+  EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
+}
+
+// The limit does not bind root, so the child gives that up.
+TEST(JobControl, SaysThatThereIsNoThreadAndLeavesTheSignalAlone) {
+  Child child(Fork([] {
+    auto service = StartService();
+    if (setgid(65534) != 0 || setuid(65534) != 0) _exit(2);
+    const rlimit limit{.rlim_cur = 0, .rlim_max = 0};
+    setrlimit(RLIMIT_NPROC, &limit);
+    JobControl job_control(*service, {});
+    EXPECT_TRUE(absl::IsResourceExhausted(job_control.status()))
+        << job_control.status();
+    EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
+  }));
+  const int status = ExitStatus(child.Wait());
+  if (status == 2) GTEST_SKIP() << "cannot give up being root here";
+  EXPECT_EQ(status, 0);
+}
+
+}  // namespace
+}  // namespace tocsin
