@@ -1,6 +1,9 @@
 // Run() on whole processes: what the one that waits for them sees.
 #include "tocsin/signals/run.h"
 
+#include <sched.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "tests/child.h"
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
@@ -22,6 +26,8 @@ namespace {
 
 using ::testing::ExitedWithCode;
 using ::testing::KilledBySignal;
+
+constexpr int kNoNamespace = 77;
 
 using Main = std::function<absl::Status(SignalService&, TaskGroup&)>;
 
@@ -114,6 +120,23 @@ TEST(RunDeathTest, Returns128PlusTheSignalByOption) {
                   },
                   {.after_signal = RunOptions::AfterSignal::kReturn128Plus}),
               ExitedWithCode(128 + SIGTERM), "^$");
+}
+
+// P10: a container's. No signal can end it, so it exits.
+TEST(RunDeathTest, AsProcessOneReturns128PlusTheSignal) {
+  Child outside(Fork([] {
+    if (unshare(CLONE_NEWPID) != 0) _exit(kNoNamespace);
+    Child one(Fork([] {
+      RunAndExit([](SignalService&, TaskGroup&) {
+        Raise(SIGTERM);
+        return Event().Wait();
+      });
+    }));
+    _exit(ExitStatus(one.Wait()));
+  }));
+  const int status = ExitStatus(outside.Wait());
+  if (status == kNoNamespace) GTEST_SKIP() << "no pid namespace can be made";
+  EXPECT_EQ(status, 128 + SIGTERM);
 }
 
 TEST(RunDeathTest, WithoutSignalsToStopOnTheirEffectIsTheOldOne) {
