@@ -14,6 +14,7 @@
 #include <cstring>
 #include <ctime>
 #include <iostream>
+#include <random>
 #include <string>
 
 #include "absl/status/status.h"
@@ -73,13 +74,16 @@ class ServiceManager {
   const int fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 };
 
+// Not by the process id: sandboxes count those anew, but share the names.
+std::string Unique() {
+  static const unsigned seed = std::random_device()();
+  return std::to_string(seed) + "_" + std::to_string(getpid());
+}
 std::string AbstractName() {
-  return "@tocsin/service_manager_test/" + std::to_string(getpid());
+  return "@tocsin/service_manager_test/" + Unique();
 }
 // Not in the test's own directory, whose path may be too long for an address.
-std::string Path() {
-  return "/tmp/service_manager_test_" + std::to_string(getpid());
-}
+std::string Path() { return "/tmp/service_manager_test_" + Unique(); }
 
 int64_t MonotonicMicroseconds() {
   timespec now;
