@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <ctime>
 #include <sstream>
+#include <random>
 #include <string>
 #include <thread>
 
@@ -179,7 +180,7 @@ TEST(Close, EndsAlsoWhenATimerSendsAsFastAsItsSignalsAreTaken) {
 
 // S1
 TEST(Cause, IsTheMessageQueueForMqNotify) {
-  const std::string name = absl::StrCat("/tocsin_siginfo_test_", getpid());
+  const std::string name = absl::StrCat("/tocsin_siginfo_test_", std::random_device()());
   mq_attr attributes{};
   attributes.mq_maxmsg = 1;
   attributes.mq_msgsize = 1;
