@@ -60,6 +60,7 @@ _RUST = Package("rustc", "/usr/bin/rustc")
 _SIGNAL_HOOK = Package("librust-signal-hook-dev", "/usr/share/doc/librust-signal-hook-dev")
 _GO = Package("golang-go", "/usr/bin/go")
 _ANYIO = Package("python3-anyio", "/usr/lib/python3/dist-packages/anyio")
+_TRIO = Package("python3-trio", "/usr/lib/python3/dist-packages/trio")
 
 
 def _signals(name, *receiver, needs=(), ours=False, options=()):
@@ -74,6 +75,25 @@ CONTENDERS = [
     _signals("tocsin", _OURS, "thread", ours=True, options=[_FANOUT, "--allocations"]),
     _signals("tocsin on main", _OURS, "main", ours=True, options=["--allocations"]),
     _signals("tocsin blocked", _OURS, "blocked", ours=True, options=[_FANOUT, "--allocations"]),
+    _signals("sigwaitinfo", "//benchmarks/signals:sigwaitinfo"),
+    _signals("signalfd", "//benchmarks/signals:signalfd"),
+    _signals("Boost.Asio", "//benchmarks/signals:asio", needs=[_ASIO]),
+    _signals("libuv", "//benchmarks/signals:libuv", needs=[_LIBUV]),
+    _signals("libevent", "//benchmarks/signals:libevent", needs=[_LIBEVENT]),
+    _signals(
+        "signal-hook",
+        "//benchmarks/signals:signal_hook",
+        needs=[_RUST, _SIGNAL_HOOK],
+        options=[_FANOUT],
+    ),
+    _signals(
+        "Go os/signal",
+        "//benchmarks/signals:os_signal_receiver",
+        needs=[_GO],
+        options=[_FANOUT],
+    ),
+    _signals("AnyIO on asyncio", "//benchmarks/signals:anyio", "asyncio", needs=[_ANYIO]),
+    _signals("AnyIO on Trio", "//benchmarks/signals:anyio", "trio", needs=[_ANYIO, _TRIO]),
 ]
 
 _PLACES = ("latency_cross/p50", "latency_same/p50", "latency_free/p50")

@@ -1,4 +1,4 @@
-"""The libraries that //benchmarks compares task groups and queues with.
+"""The libraries that //benchmarks compares ours with.
 
 They come from Debian's packages, and nothing but //benchmarks asks for them.
 """
@@ -27,13 +27,25 @@ installed_library = repository_rule(
 )
 
 # buildifier: disable=unnamed-macro
-def task_peers():
+def benchmark_peers():
     """Declares the peers' repositories."""
     installed_library(
         name = "boost_asio",
         header = "/usr/include/boost/asio/thread_pool.hpp",
         linkopts = ["-lpthread"],
         package = "libboost-dev",
+    )
+    installed_library(
+        name = "libevent",
+        header = "/usr/include/event2/event.h",
+        linkopts = ["-levent"],
+        package = "libevent-dev",
+    )
+    installed_library(
+        name = "libuv",
+        header = "/usr/include/uv.h",
+        linkopts = ["-luv"],
+        package = "libuv1-dev",
     )
     installed_library(
         name = "moodycamel",

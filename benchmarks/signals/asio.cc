@@ -1,0 +1,30 @@
+// Boost.Asio's signal_set, in a loop on the main thread.
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+
+#include "tocsin/benchmarks/signals/assignment.h"
+
+using tocsin::benchmarks::Assignment;
+
+static void Receive(Assignment& assignment, boost::asio::signal_set& signals) {
+  signals.async_wait([&](boost::system::error_code error, int signum) {
+    if (error) return;
+    assignment.Answer(0, signum);
+    Receive(assignment, signals);
+  });
+}
+
+int main(int argc, char** argv) {
+  Assignment assignment(argc, argv);
+  boost::asio::io_context context(1);
+  if (assignment.task() == "open_close") {
+    return assignment.MeasureOpenClose(
+        [&] { boost::asio::signal_set(context, assignment.signals()[0]); });
+  }
+  boost::asio::signal_set signals(context);
+  for (int signum : assignment.signals()) signals.add(signum);
+  Receive(assignment, signals);
+  assignment.ReportOpen();
+  context.run();
+}

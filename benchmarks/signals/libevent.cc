@@ -1,0 +1,26 @@
+// libevent's signal events, in a loop on the main thread.
+
+#include <event2/event.h>
+
+#include "tocsin/benchmarks/signals/assignment.h"
+
+int main(int argc, char** argv) {
+  static tocsin::benchmarks::Assignment assignment(argc, argv);
+  event_base* const base = event_base_new();
+  const event_callback_fn answer = [](evutil_socket_t signum, short, void*) {
+    assignment.Answer(0, static_cast<int>(signum));
+  };
+  if (assignment.task() == "open_close") {
+    return assignment.MeasureOpenClose([&] {
+      event* const e =
+          evsignal_new(base, assignment.signals()[0], answer, nullptr);
+      evsignal_add(e, nullptr);
+      event_free(e);
+    });
+  }
+  for (int signum : assignment.signals()) {
+    evsignal_add(evsignal_new(base, signum, answer, nullptr), nullptr);
+  }
+  assignment.ReportOpen();
+  event_base_dispatch(base);
+}

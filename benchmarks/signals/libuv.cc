@@ -1,0 +1,31 @@
+// libuv's uv_signal_t, in a loop on the main thread.
+
+#include <uv.h>
+
+#include <vector>
+
+#include "tocsin/benchmarks/signals/assignment.h"
+
+int main(int argc, char** argv) {
+  static tocsin::benchmarks::Assignment assignment(argc, argv);
+  uv_loop_t* const loop = uv_default_loop();
+  const uv_signal_cb answer = [](uv_signal_t*, int signum) {
+    assignment.Answer(0, signum);
+  };
+  if (assignment.task() == "open_close") {
+    return assignment.MeasureOpenClose([&] {
+      uv_signal_t handle;
+      uv_signal_init(loop, &handle);
+      uv_signal_start(&handle, answer, assignment.signals()[0]);
+      uv_close(reinterpret_cast<uv_handle_t*>(&handle), nullptr);
+      uv_run(loop, UV_RUN_NOWAIT);
+    });
+  }
+  std::vector<uv_signal_t> handles(assignment.signals().size());
+  for (size_t i = 0; i < handles.size(); ++i) {
+    uv_signal_init(loop, &handles[i]);
+    uv_signal_start(&handles[i], answer, assignment.signals()[i]);
+  }
+  assignment.ReportOpen();
+  uv_run(loop, UV_RUN_DEFAULT);
+}

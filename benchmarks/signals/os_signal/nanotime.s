@@ -1,0 +1,1 @@
+// Lets main.go declare a function that has its body elsewhere.
