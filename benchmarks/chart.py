@@ -91,17 +91,13 @@ def svg(title, subtitle, groups):
 
 def draw(chart, results, contenders):
     """The SVG of one of contenders.CHARTS, or None if nothing of it was measured."""
-    ours = {c.name for c in contenders if c.ours and c.suite == chart.suite}
+    others = [c.name for c in contenders if c.suite == chart.suite and not c.ours]
     groups = []
-    for metric in chart.metrics:
-        rows = [
-            (name, results.ratio(chart.suite, metric, chart.ours, [name]))
-            for name in results.contenders(chart.suite, metric)
-            if name not in ours
-        ]
-        rows = [row for row in rows if row[1]]
+    for metric, title in chart.metrics.items():
+        ratios = {name: results.ratio(chart.suite, metric, chart.ours, [name]) for name in others}
+        rows = [(name, ratio) for name, ratio in ratios.items() if ratio]
         if rows:
-            groups.append((metric, rows))
+            groups.append((title, rows))
     if not groups:
         return None
     subtitle = "Ours divided by theirs: the shorter, the better. Median and range of the rounds."

@@ -20,6 +20,7 @@ from benchmarks import contenders as lists
 from benchmarks import report
 
 _BUILT_WITH = "//benchmarks:built_with"
+_TIMEOUT = 300  # for one case, which takes some seconds; it hangs then
 
 
 def is_target(word):
@@ -78,7 +79,7 @@ def describe(workspace, programs, rounds, quick):
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         **json.loads(built_with.stdout),
         "commit": commit.stdout.strip() or "unknown",
         "rounds": f"{rounds} of --quick, which shows nothing of speed" if quick else rounds,
@@ -102,13 +103,15 @@ def list_cases(commands, only):
 
 
 def run_case(contender, command, case, quick):
-    """What it measured; raises ValueError or subprocess.SubprocessError."""
+    """What it measured; raises ValueError that says why it could not."""
     options = (["--quick"] if quick else []) + ["--case=" + case]
-    ran = subprocess.run(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
-    )
+    try:
+        ran = subprocess.run([*command, *options], capture_output=True, text=True, timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"it took longer than {_TIMEOUT} s") from None
     if ran.returncode:
-        raise ValueError(f"exit status {ran.returncode}: {ran.stdout.strip()[-300:]}")
+        said = ran.stderr.strip().splitlines() or [""]
+        raise ValueError(f"exit status {ran.returncode}, {said[-1]}")
     records = [json.loads(line) for line in ran.stdout.splitlines()]
     if not records:
         raise ValueError("it measured nothing")
@@ -135,7 +138,7 @@ def measure(cases, commands, rounds, quick, write):
                 name = f"{suite}/{case} of {contender.name}"
                 try:
                     records = run_case(contender, commands[contender], case, quick)
-                except (ValueError, subprocess.SubprocessError) as error:
+                except ValueError as error:
                     records = []
                     result = str(error)
                     if f"{name}: {error}" not in failures:

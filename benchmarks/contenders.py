@@ -50,7 +50,7 @@ class Chart:
     title: str
     suite: str
     ours: str
-    metrics: tuple
+    metrics: dict  # metric -> what the chart calls it
 
 
 _ASIO = Package("libboost-dev", "/usr/include/boost/asio/signal_set.hpp")
@@ -96,8 +96,133 @@ CONTENDERS = [
     _signals("AnyIO on Trio", "//benchmarks/signals:anyio", "trio", needs=[_ANYIO, _TRIO]),
 ]
 
-_PLACES = ("latency_cross/p50", "latency_same/p50", "latency_free/p50")
+_CROSS, _SAME, _FREE = "latency_cross/p50", "latency_same/p50", "latency_free/p50"
+_PLACES = (_CROSS, _SAME, _FREE)
+_LOOPS = ("Boost.Asio", "libuv", "signal-hook")
 
-TARGETS = []
+TARGETS = [
+    Target(
+        "signals",
+        "Blocked, one receiver: to sigwaitinfo",
+        "tocsin blocked",
+        _PLACES,
+        1.10,
+        against=("sigwaitinfo",),
+    ),
+    Target(
+        "signals",
+        "Blocked, one receiver: to the best of Asio, libuv, signal-hook and Go",
+        "tocsin blocked",
+        _PLACES,
+        0.6,
+        against=(*_LOOPS, "Go os/signal"),
+    ),
+    Target(
+        "signals",
+        "Main asleep, one receiver: to the best of Asio, libuv and signal-hook",
+        "tocsin",
+        _PLACES,
+        0.9,
+        against=_LOOPS,
+    ),
+    *(
+        target
+        for ours in ("tocsin blocked", "tocsin")
+        for target in (
+            Target(
+                "signals",
+                f"{ours}: 16 receivers, the last one woken, to 16 iterators of signal-hook",
+                ours,
+                ("fanout_16/p50",),
+                0.45,
+                against=("signal-hook",),
+            ),
+            Target(
+                "signals",
+                f"{ours}: queued signals lost, in any round",
+                ours,
+                ("queued/lost",),
+                0,
+                every_round=True,
+            ),
+            Target(
+                "signals",
+                f"{ours}: time for a queued signal, to signalfd (0.8 x its rate)",
+                ours,
+                ("queued/rate",),
+                1.25,
+                against=("signalfd",),
+            ),
+            Target(
+                "signals",
+                f"{ours}: SIGTERM in a storm of SIGUSR1",
+                ours,
+                ("storm/p99",),
+                1000,
+            ),
+        )
+    ),
+    *(
+        target
+        for ours in ("tocsin blocked", "tocsin on main")
+        for target in (
+            Target("signals", f"{ours}: open and close", ours, ("open_close",), 30),
+            Target(
+                "signals",
+                f"{ours}: allocations for 1,000 signals, in any round",
+                ours,
+                ("allocations",),
+                0,
+                every_round=True,
+            ),
+            Target(
+                "signals",
+                f"{ours}: context switches in 5 idle seconds, in any round",
+                ours,
+                ("idle/switches",),
+                0,
+                every_round=True,
+            ),
+            Target(
+                "signals",
+                f"{ours}: threads, of which one is the program's own",
+                ours,
+                ("idle/threads",),
+                2,
+            ),
+        )
+    ),
+]
 
-CHARTS = []
+_LATENCY = {_CROSS: "different cores", _SAME: "one core", _FREE: "not pinned"}
+_MORE = {
+    "queued/rate": "queued real-time signals",
+    "storm/p99": "SIGTERM in a storm, 99th percentile",
+    "fanout_16/p50": "16 receivers, the last one woken",
+    "open_close": "open and close a receiver",
+}
+
+CHARTS = [
+    Chart(
+        "signals-latency-blocked",
+        "Latency of a signal, under a ScopedSignalBlock (median)",
+        "signals",
+        "tocsin blocked",
+        _LATENCY,
+    ),
+    Chart(
+        "signals-latency",
+        "Latency of a signal, main thread asleep (median)",
+        "signals",
+        "tocsin",
+        _LATENCY,
+    ),
+    Chart(
+        "signals-more-blocked",
+        "More about signals, under a ScopedSignalBlock",
+        "signals",
+        "tocsin blocked",
+        _MORE,
+    ),
+    Chart("signals-more", "More about signals, main thread asleep", "signals", "tocsin", _MORE),
+]

@@ -37,9 +37,8 @@ class Results:
         self.units.setdefault(key, record["unit"])
         self._values[(*key, record["contender"])][record["round"]] = record["value"]
 
-    def contenders(self, suite, metric=None):
-        found = [c for s, m, c in self._values if s == suite and metric in (None, m)]
-        return list(dict.fromkeys(found))
+    def contenders(self, suite, metric):
+        return [c for s, m, c in self._values if (s, m) == (suite, metric)]
 
     def spread(self, suite, metric, contender):
         return Spread.of(list(self._values.get((suite, metric, contender), {}).values()))
@@ -97,15 +96,16 @@ def target_table(results, targets):
 
 def value_tables(results, contenders):
     """A table for each metric: everybody's values, and our ratios to them."""
-    ours = {(c.suite, c.name) for c in contenders if c.ours}
     sections = []
     last_suite = None
     for (suite, metric), unit in results.units.items():
         if suite != last_suite:
             sections.append(f"## {suite}\n")
             last_suite = suite
-        names = results.contenders(suite, metric)
-        us = [name for name in names if (suite, name) in ours]
+        who = results.contenders(suite, metric)
+        all_of_them = [c for c in contenders if c.suite == suite and c.name in who]
+        names = [c.name for c in all_of_them]
+        us = [c.name for c in all_of_them if c.ours]
         header = ["", unit, "range"] + [f"{name} to it" for name in us]
         lines = [
             f"### {metric}\n",

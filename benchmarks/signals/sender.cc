@@ -47,7 +47,7 @@ constexpr uint64_t kSecond = 1'000 * kMillisecond;
 // Long enough for a receiver in Python to be back in its wait.
 constexpr uint64_t kPause = 150 * kMicrosecond;
 // A receiver that has not answered by then never will.
-constexpr uint64_t kPatience = 5 * kSecond;
+constexpr uint64_t kPatience = 10 * kSecond;
 
 [[noreturn]] void Fail(const std::string& what) {
   std::fprintf(stderr, "%s\n", what.c_str());
@@ -148,7 +148,7 @@ class Receiver {
       std::perror(argv[0]);
     });
     close(fd);
-    const uint64_t end = MonotonicNanoseconds() + 12 * kPatience;
+    const uint64_t end = MonotonicNanoseconds() + 6 * kPatience;
     while (sheet_->open.load() == 0) {
       Sleep(kMillisecond);
       // It ends by itself when it only had something to report.
@@ -236,7 +236,11 @@ class Sender {
       while (kill(pid, SIGUSR1) == 0) {
       }
     });
-    while (receiver.answer(0).count.load() == 0) Sleep(kMillisecond);
+    const uint64_t end = MonotonicNanoseconds() + kPatience;
+    while (receiver.answer(0).count.load() == 0) {
+      Sleep(kMillisecond);
+      if (MonotonicNanoseconds() > end) Fail("the storm was not answered");
+    }
     std::vector<uint64_t> times;
     for (int i = -WarmUps(); i < Rounds(1'000); ++i) {
       Sleep(kMillisecond);
