@@ -16,7 +16,7 @@ _STYLE = """
   .quiet { fill: #59636e; }
   .better { fill: #1a7f5a; }
   .worse { fill: #bc4c00; }
-  .line { stroke: #59636e; }
+  .line { stroke: #1f2328; stroke-width: 1.5; }
   .one { stroke: #59636e; stroke-dasharray: 3 3; }
   @media (prefers-color-scheme: dark) {
     .page { fill: #0d1117; }
@@ -24,7 +24,8 @@ _STYLE = """
     .quiet { fill: #9198a1; }
     .better { fill: #3fb68b; }
     .worse { fill: #f0883e; }
-    .line, .one { stroke: #9198a1; }
+    .line { stroke: #e6edf3; }
+    .one { stroke: #9198a1; }
   }
 """
 
@@ -65,8 +66,7 @@ def svg(title, subtitle, groups):
                 f'<line x1="{x(spread.low):.1f}" x2="{x(spread.high):.1f}" y1="{y - 4.5}" '
                 f'y2="{y - 4.5}" class="line"/>'
             )
-            numbers = f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
-            text(_NAMES + _BARS + 12, numbers, "quiet")
+            text(_NAMES + _BARS + 12, str(spread), "quiet")
         y += 6
     height = y + 16
     y = 24

@@ -114,7 +114,7 @@ class PageTest(unittest.TestCase):
         page = report.markdown(self.ABOUT, measured, listed, [], [("x", "apt-get")], ["s/y of z: died"])
         self.assertIn("| ours | 2.00 | 1.00 to 3.00 |  |\n", page)
         self.assertIn("| theirs | 2,000 | 1,000 to 3,000 | 0.00100 (0.00100 to 0.00100) |\n", page)
-        self.assertLess(page.index("| ours"), page.index("| theirs"))
+        self.assertLess(page.index("| ours |"), page.index("| theirs |"))
         self.assertIn("- x: apt-get\n", page)
         self.assertIn("- s/y of z: died\n", page)
 
@@ -127,19 +127,21 @@ class ChartTest(unittest.TestCase):
     DRAWING = lists.Chart("c", "A & B", "s", "ours", {"wait": "short", "absent": "none"})
 
     def test_draws_a_bar_for_each_of_the_others(self):
-        measured = results("us", {"ours": [1, 1, 1], "a": [2, 2, 4], "b": [0.5, 0.8, 0.4]})
+        measured = results("us", {"ours": [1, 1, 1], "a": [2, 2, 4], "b": [0.2, 0.25, 0.25]})
         listed = [contender("ours", ours=True), contender("b"), contender("a"), contender("absent")]
         root = xml.etree.ElementTree.fromstring(chart.draw(self.DRAWING, measured, listed))
         svg = "{http://www.w3.org/2000/svg}"
         texts = [text.text for text in root.iter(svg + "text")]
         self.assertIn("A & B", texts)
-        self.assertIn("0.50 (0.25 to 0.50)", texts)
+        self.assertIn("4.00 (4.00 to 5.00)", texts)
+        self.assertIn("0.500 (0.250 to 0.500)", texts)
         self.assertLess(texts.index("b"), texts.index("a"))
         self.assertNotIn("absent", texts)
         bars = [bar for bar in root.iter(svg + "rect") if bar.get("class") != "page"]
         self.assertEqual([bar.get("class") for bar in bars], ["worse", "better"])
-        # 2.0 is as long as a bar gets.
-        self.assertAlmostEqual(float(bars[0].get("width")), 4 * float(bars[1].get("width")), places=0)
+        # A bar is cut off at 2.
+        b, a = (float(bar.get("width")) for bar in bars)
+        self.assertAlmostEqual(b, 2 / 0.5 * a)
 
     def test_of_nothing_is_no_chart(self):
         measured = results("us", {"ours": [1]})

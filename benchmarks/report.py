@@ -5,6 +5,13 @@ import dataclasses
 import statistics
 
 
+def number(value):
+    """In three digits: 1,234 or 12.3 or 0.0123."""
+    if value == 0 or abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
 @dataclasses.dataclass(frozen=True)
 class Spread:
     """The median of some rounds and their range."""
@@ -17,12 +24,8 @@ class Spread:
     def of(values):
         return Spread(statistics.median(values), min(values), max(values)) if values else None
 
-
-def number(value):
-    """In three digits: 1,234 or 12.3 or 0.0123."""
-    if value == 0 or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:#.3g}".rstrip(".")
+    def __str__(self):
+        return f"{number(self.median)} ({number(self.low)} to {number(self.high)})"
 
 
 class Results:
@@ -82,15 +85,13 @@ def target_table(results, targets):
         for metric, reached, met, missing in judge(results, target):
             unit = "x" if target.against else results.units.get((target.suite, metric), "")
             if reached:
-                spread = f"{number(reached.median)} ({number(reached.low)} to {number(reached.high)})"
                 verdict = "met" if met else "**missed**"
             else:
-                spread = ""
                 verdict = "not measured"
             if missing:
                 verdict += ", without " + ", ".join(missing)
             limit = f"{number(target.limit)} {unit}".strip()
-            lines.append(f"| {target.text} | {metric} | {limit} | {spread} | {verdict} |")
+            lines.append(f"| {target.text} | {metric} | {limit} | {reached or ''} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 
@@ -117,11 +118,7 @@ def value_tables(results, contenders):
             cells = [name, number(spread.median), f"{number(spread.low)} to {number(spread.high)}"]
             for mine in us:
                 ratio = results.ratio(suite, metric, mine, [name]) if mine != name else None
-                cells.append(
-                    f"{number(ratio.median)} ({number(ratio.low)} to {number(ratio.high)})"
-                    if ratio
-                    else ""
-                )
+                cells.append(str(ratio or ""))
             lines.append("| " + " | ".join(cells) + " |")
         sections.append("\n".join(lines) + "\n")
     return "\n".join(sections)
