@@ -43,21 +43,25 @@ class Programs:
     """The contenders' programs, built by Bazel in -c opt whatever this program was built in."""
 
     def __init__(self, workspace, targets):
-        bazel = [str(workspace / "bazelw")]
-        build = [*bazel, "build", "-c", "opt", "--keep_going", *targets]
-        subprocess.run(build, cwd=workspace, check=False)
-        info = [*bazel, "info", "-c", "opt", "bazel-bin"]
-        found = subprocess.run(info, cwd=workspace, check=True, stdout=subprocess.PIPE, text=True)
+        def bazel(command, *arguments, **options):
+            words = [str(workspace / "bazelw"), command, "-c", "opt", *arguments]
+            return subprocess.run(words, cwd=workspace, check=False, **options)
+
+        self._built = set(targets)
+        if bazel("build", "--keep_going", *targets).returncode:
+            # That a program is there says nothing: it may be one of an earlier build.
+            self._built = {t for t in targets if bazel("build", t).returncode == 0}
+        found = bazel("info", "bazel-bin", stdout=subprocess.PIPE, text=True)
         self._bin = pathlib.Path(found.stdout.strip())
 
     def path(self, target):
-        return self._bin / target[2:].replace(":", "/")
+        """None if it could not be built."""
+        return self._bin / target[2:].replace(":", "/") if target in self._built else None
 
     def command(self, contender):
-        """Nothing if a program of it could not be built."""
-        command = [str(self.path(w)) if is_target(w) else w for w in contender.command]
-        targets = [w for w in contender.command if is_target(w)]
-        return command if all(self.path(target).exists() for target in targets) else None
+        """None if a program of it could not be built."""
+        words = [self.path(word) if is_target(word) else word for word in contender.command]
+        return None if None in words else [str(word) for word in words]
 
 
 def cpu_name():
@@ -67,10 +71,8 @@ def cpu_name():
     return platform.machine()
 
 
-def describe(workspace, programs, rounds, quick):
-    built_with = subprocess.run(
-        [programs.path(_BUILT_WITH)], check=True, stdout=subprocess.PIPE, text=True
-    )
+def describe(workspace, built_with, rounds, quick):
+    build = subprocess.run([built_with], check=True, stdout=subprocess.PIPE, text=True)
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=workspace, check=False, stdout=subprocess.PIPE, text=True,
@@ -80,7 +82,7 @@ def describe(workspace, programs, rounds, quick):
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)),
         "kernel": platform.release().partition("-")[0],
-        **json.loads(built_with.stdout),
+        **json.loads(build.stdout),
         "commit": commit.stdout.strip() or "unknown",
         "rounds": f"{rounds} of --quick, which shows nothing of speed" if quick else rounds,
     }
@@ -122,7 +124,7 @@ def run_case(contender, command, case, quick):
 
 
 def measure(cases, commands, rounds, quick, write):
-    """Runs all rounds and hands each record to `write`; returns what failed, once each.
+    """Runs all rounds and hands each record to `write`; returns who failed and why, once each.
 
     In a round a case is run by all of its contenders, one right after the other, for their ratio is
     what counts. Who is first changes from round to round.
@@ -141,8 +143,8 @@ def measure(cases, commands, rounds, quick, write):
                 except ValueError as error:
                     records = []
                     result = str(error)
-                    if f"{name}: {error}" not in failures:
-                        failures.append(f"{name}: {error}")
+                    if (contender, f"{name}: {error}") not in failures:
+                        failures.append((contender, f"{name}: {error}"))
                 else:
                     result = ", ".join(f"{report.number(r['value'])} {r['unit']}" for r in records)
                 for record in records:
@@ -172,14 +174,17 @@ def main():
         print(f"{name} is left out, for it is not installed: {remedy}", flush=True)
     targets = {word for contender in installed for word in contender.command if is_target(word)}
     programs = Programs(workspace, [_BUILT_WITH, *sorted(targets)])
+    built_with = programs.path(_BUILT_WITH)
+    if not built_with:
+        sys.exit(f"{_BUILT_WITH} could not be built")
     commands = {contender: programs.command(contender) for contender in installed}
-    failures = [f"{c.suite} of {c.name}: it could not be built" for c in installed if not commands[c]]
+    failures = [(c, f"{c.suite} of {c.name}: it could not be built") for c in installed if not commands[c]]
     commands = {contender: command for contender, command in commands.items() if command}
     cases = list_cases(commands, args.only)
     if not cases:
         sys.exit(f"No suite/case/contender matches {args.only}")
 
-    about = describe(workspace, programs, args.rounds, args.quick)
+    about = describe(workspace, built_with, args.rounds, args.quick)
     directory = workspace / "benchmarks" / "results"
     directory.mkdir(exist_ok=True)
     base = stem(about, args.quick)
@@ -196,10 +201,11 @@ def main():
         try:
             failures += measure(cases, commands, args.rounds, args.quick, write)
         except KeyboardInterrupt:
-            failures.append("interrupted: not all rounds are complete")
+            about["rounds"] = f"{about['rounds']}, interrupted"
 
+    reasons = [reason for _, reason in failures]
     written = [raw, directory / f"{base}.md"]
-    page = report.markdown(about, results, lists.CONTENDERS, lists.TARGETS, absent, failures)
+    page = report.markdown(about, results, lists.CONTENDERS, lists.TARGETS, absent, reasons)
     for drawing in lists.CHARTS:
         picture = chart.draw(drawing, results, lists.CONTENDERS)
         if picture:
@@ -209,11 +215,12 @@ def main():
     print()
     measured = {suite for suite, _ in results.units}
     print(report.target_table(results, [t for t in lists.TARGETS if t.suite in measured]))
-    for failure in failures:
-        print(failure)
+    for reason in reasons:
+        print(reason)
     for path in written:
         print(path.relative_to(workspace))
-    return 1 if failures else 0
+    # That a peer cannot do what is asked of it is a result.
+    return 1 if any(contender.ours for contender, _ in failures) else 0
 
 
 if __name__ == "__main__":

@@ -157,6 +157,19 @@ class DriverTest(unittest.TestCase):
             compare.split_installed([a, b]), ([a], [("b", "apt-get install libgone-dev")])
         )
 
+    def test_runs_no_program_that_cannot_be_built_now(self):
+        directory = pathlib.Path(os.environ["TEST_TMPDIR"])
+        # Fails for //p:bad, and says that the programs are beside it.
+        bazel = directory / "bazelw"
+        bazel.write_text('#!/bin/sh\n[ $1 = info ] && pwd\n! echo "$@" | grep -q bad\n')
+        bazel.chmod(0o755)
+        good = contender("good", "//p:good", "--with=//p")
+        mixed = contender("mixed", "//p:good", "//p:bad")
+        programs = compare.Programs(directory, ["//p:good", "//p:bad"])
+        self.assertEqual(programs.command(good), [f"{directory}/p/good", "--with=//p"])
+        self.assertIsNone(programs.command(mixed))
+        self.assertIsNotNone(compare.Programs(directory, ["//p:good"]).command(good))
+
     def program(self, name, body):
         """A program that is a contender."""
         path = pathlib.Path(os.environ["TEST_TMPDIR"]) / name
@@ -199,10 +212,11 @@ else:
         written = []
         failures = compare.measure({("s", "x"): list(commands)}, commands, 2, False, written.append)
         self.assertEqual([r["contender"] for r in written], ["good", "good"])
+        reasons = {failed.name: reason for failed, reason in failures}
         self.assertEqual(len(failures), 4)
-        self.assertIn("s/x of ends: exit status 1, the signal was lost", failures)
-        self.assertIn("s/x of silent: it measured nothing", failures)
-        self.assertIn("s/x of another: it calls itself b", failures)
+        self.assertEqual(reasons["ends"], "s/x of ends: exit status 1, the signal was lost")
+        self.assertEqual(reasons["silent"], "s/x of silent: it measured nothing")
+        self.assertEqual(reasons["another"], "s/x of another: it calls itself b")
 
 
 if __name__ == "__main__":
