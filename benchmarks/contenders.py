@@ -56,6 +56,10 @@ class Chart:
 _ASIO = Package("libboost-dev", "/usr/include/boost/asio/signal_set.hpp")
 _LIBUV = Package("libuv1-dev", "/usr/include/uv.h")
 _LIBEVENT = Package("libevent-dev", "/usr/include/event2/event.h")
+_TBB = Package("libtbb-dev", "/usr/include/oneapi/tbb/task_group.h")
+_MOODYCAMEL = Package(
+    "libconcurrentqueue-dev", "/usr/include/concurrentqueue/blockingconcurrentqueue.h"
+)
 _RUST = Package("rustc", "/usr/bin/rustc")
 _SIGNAL_HOOK = Package("librust-signal-hook-dev", "/usr/share/doc/librust-signal-hook-dev")
 _GO = Package("golang-go", "/usr/bin/go")
@@ -66,6 +70,10 @@ _TRIO = Package("python3-trio", "/usr/lib/python3/dist-packages/trio")
 def _signals(name, *receiver, needs=(), ours=False, options=()):
     sender = ("//benchmarks/signals:sender", "--contender=" + name)
     return Contender("signals", name, sender + tuple(options) + receiver, tuple(needs), ours)
+
+
+def _of(suite, name, program, needs=(), ours=False):
+    return Contender(suite, name, (f"//benchmarks/{suite}:{program}",), tuple(needs), ours)
 
 
 _OURS = "//benchmarks/signals:tocsin"
@@ -94,6 +102,17 @@ CONTENDERS = [
     ),
     _signals("AnyIO on asyncio", "//benchmarks/signals:anyio", "asyncio", needs=[_ANYIO]),
     _signals("AnyIO on Trio", "//benchmarks/signals:anyio", "trio", needs=[_ANYIO, _TRIO]),
+    _of("tasks", "tocsin", "tocsin", ours=True),
+    _of("tasks", "oneTBB", "onetbb", needs=[_TBB]),
+    _of("tasks", "OpenMP", "openmp"),
+    _of("tasks", "Boost.Asio", "asio", needs=[_ASIO]),
+    _of("tasks", "absl::Mutex pool", "mutex_pool"),
+    _of("tasks", "std::async", "std_async"),
+    _of("queues", "tocsin", "tocsin", ours=True),
+    _of("queues", "absl::Mutex queue", "absl_mutex"),
+    _of("queues", "std::mutex queue", "std_mutex"),
+    _of("queues", "moodycamel", "moodycamel", needs=[_MOODYCAMEL]),
+    _of("queues", "oneTBB", "onetbb", needs=[_TBB]),
 ]
 
 _CROSS, _SAME, _FREE = "latency_cross/p50", "latency_same/p50", "latency_free/p50"
@@ -192,6 +211,37 @@ TARGETS = [
             ),
         )
     ),
+    *(
+        Target("tasks", text, "tocsin", metrics, limit, against=("oneTBB",))
+        for text, metrics, limit in (
+            ("A million tasks of one thread: to oneTBB", ("flat",), 0.2),
+            ("One task and wait: to oneTBB", ("one_task",), 0.6),
+            ("Groups in groups: to oneTBB", ("fib",), 0.4),
+            ("Tasks that spawn: to oneTBB", ("tree",), 0.2),
+            ("Fan of 8: to oneTBB", ("fan_8",), 0.87),
+            ("Cancel of 100,000 tasks that wait to start: to oneTBB", ("cancel_queued",), 0.3),
+            ("Cancel of 8 blocked tasks: to oneTBB", ("cancel_blocked",), 0.5),
+        )
+    ),
+    *(
+        Target("tasks", text, "tocsin", metrics, limit)
+        for text, metrics, limit in (
+            ("Durations that differ much, to the ideal", ("skewed",), 1.05),
+            ("Cancel of 1,000 sleepers", ("cancel_sleepers",), 20),
+            ("Memory of a task that waits to start", ("memory",), 80),
+            ("Allocations of a task, once warm", ("allocations",), 0.001),
+            ("Growth over 10 million tasks", ("growth",), 1 << 20),
+            ("CPU time of an idle pool in 5 s", ("idle",), 1),
+        )
+    ),
+    Target(
+        "queues",
+        "One, two and four producers and as many consumers: to the best of the others",
+        "tocsin",
+        ("queue_1p1c", "queue_2p2c", "queue_4p4c"),
+        0.5,
+        against=("absl::Mutex queue", "std::mutex queue", "moodycamel", "oneTBB"),
+    ),
 ]
 
 _LATENCY = {_CROSS: "different cores", _SAME: "one core", _FREE: "not pinned"}
@@ -225,4 +275,30 @@ CHARTS = [
         _MORE,
     ),
     Chart("signals-more", "More about signals, main thread asleep", "signals", "tocsin", _MORE),
+    Chart(
+        "tasks",
+        "Task groups (time)",
+        "tasks",
+        "tocsin",
+        {
+            "flat": "a million tasks of one thread",
+            "one_task": "one task and wait",
+            "fib": "groups in groups",
+            "tree": "tasks that spawn",
+            "fan_8": "8 tasks of 1 us and wait",
+            "cancel_queued": "cancel of 100,000 waiting tasks",
+            "cancel_blocked": "cancel of 8 blocked tasks",
+        },
+    ),
+    Chart(
+        "queues",
+        "Queues between threads (time per item)",
+        "queues",
+        "tocsin",
+        {
+            "queue_1p1c": "1 producer, 1 consumer",
+            "queue_2p2c": "2 producers, 2 consumers",
+            "queue_4p4c": "4 producers, 4 consumers",
+        },
+    ),
 ]
