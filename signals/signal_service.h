@@ -55,9 +55,10 @@ class SignalService {
   // it is subscribed to; a slow one delays nobody. From the return of this call
   // on, each of these signals is received and has no other effect.
   //
-  // kInvalidArgument, and nothing has changed, if one of the signals cannot be
-  // received (see CheckReceivable()) or an option is out of range.
-  // kFailedPrecondition in a child made by fork(): start a service there.
+  // Does not wait for signals: tens of microseconds. kInvalidArgument, and
+  // nothing has changed, if one of the signals cannot be received (see
+  // CheckReceivable()) or an option is out of range. kFailedPrecondition in a
+  // child made by fork(): start a service there.
   absl::StatusOr<SignalReceiver> Open(const SignalSet& signals,
                                       ReceiverOptions options = {});
 
