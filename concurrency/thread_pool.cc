@@ -20,11 +20,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/internal/available_cpus.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {
 
@@ -226,7 +226,7 @@ void ThreadPool::Grant() {
       idle->granted_.store(Granted::kSlot);
       idle->woken_.store(1);
     } else if (threads_ < max_threads_ &&
-               (status_.ok() || absl::Now() >= retry_at_)) {
+               (status_.ok() || internal::Now() >= retry_at_)) {
       ++threads_;
       fresh = new Worker(*this, started_++);
       fresh->has_slot_.store(true);
@@ -282,7 +282,7 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
     return status_;
   }
   status_ = RefusedThread(error);
-  retry_at_ = absl::Now() + kPauseAfterRefusal;
+  retry_at_ = internal::Now() + kPauseAfterRefusal;
   --threads_;
   Worker** link = &workers_;
   while (*link != worker) link = &(*link)->next_;
@@ -312,10 +312,10 @@ bool ThreadPool::Park(Worker& worker) {
   // Perhaps this worker is the one that gets it.
   if (SomethingIsReady()) Dispatch();
   const absl::Time until =
-      spare ? absl::Now() + kSpareLife : absl::InfiniteFuture();
+      spare ? internal::Now() + kSpareLife : absl::InfiniteFuture();
   while (worker.woken_.load(std::memory_order_acquire) == 0) {
     FutexWait(worker.woken_, 0, until);
-    if (absl::Now() < until) continue;
+    if (internal::Now() < until) continue;
     MutexLock lock(mutex_);
     if (worker.woken_.load() != 0) break;
     Worker** link = &idle_;
@@ -495,8 +495,8 @@ void ThreadPool::RunMonitor() {
       uint32_t dormant = kDormant;
       watch_.compare_exchange_strong(dormant, kWatching);
     }
-    const absl::Time next_look = absl::Now() + kBetweenLooks;
-    while (watch_.load() != kEnded && absl::Now() < next_look) {
+    const absl::Time next_look = internal::Now() + kBetweenLooks;
+    while (watch_.load() != kEnded && internal::Now() < next_look) {
       FutexWait(watch_, kWatching, next_look);
     }
     if (watch_.load() == kEnded) return;

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::internal {
 namespace {
@@ -95,7 +95,7 @@ bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
     MutexLock lock(mutex_);
     ++stats_.received;
     if (redirected) ++stats_.redirected;
-    now = fake_ ? fake_now_ : absl::Now();
+    now = fake_ ? fake_now_ : internal::Now();
     const uint32_t arrival = NewArrival();
     for (Subscription* subscription : registered_) {
       if (!subscription->signals_.contains(signum)) continue;
@@ -143,7 +143,7 @@ void Dispatcher::ShowToWatch(const RawSiginfo& info, absl::Time now) {
 }
 
 absl::Time Dispatcher::Now() const {
-  if (!fake_) return absl::Now();
+  if (!fake_) return internal::Now();
   MutexLock lock(mutex_);
   return fake_now_;
 }

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <ctime>
 
-#include "absl/time/clock.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/raw_syscall.h"
 
 // Handlers are not instrumented and use nothing but the __atomic builtins and
@@ -241,7 +241,7 @@ bool IgnoredBy(const KernelAction& action) {
 int32_t RandomMark() {
   uint32_t random = 0;
   if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
-    random = static_cast<uint32_t>(absl::ToUnixNanos(absl::Now()));
+    random = static_cast<uint32_t>(absl::ToUnixNanos(internal::Now()));
   }
   // Negative, for the kernel takes only these; and below all that it defines.
   return -1000 - static_cast<int32_t>(random & 0x3fffffff);

@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/process.h"
 
 namespace tocsin::internal {
@@ -303,7 +303,7 @@ void KernelSignals::Run() {
       FutexWakeAll(&taken_over_);
     }
     const absl::Duration timeout =
-        had_their_turn != 0 ? absl::ZeroDuration() : Alarm() - absl::Now();
+        had_their_turn != 0 ? absl::ZeroDuration() : Alarm() - internal::Now();
     const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
     if (signum == -EAGAIN) {
       had_their_turn = 0;
