@@ -14,6 +14,7 @@ absl::Status ServeRequests() {
   return status;
 }
 
+// [guide: cancel_on_signal]
 absl::Status Main(tocsin::SignalService& service, tocsin::TaskGroup& group) {
   absl::StatusOr<tocsin::SignalReceiver> signals =
       service.Open({SIGINT, SIGTERM});
@@ -29,3 +30,4 @@ absl::Status Main(tocsin::SignalService& service, tocsin::TaskGroup& group) {
 }
 
 int main() { return tocsin::Run(Main, {.stop_on = {}}); }
+// [guide]

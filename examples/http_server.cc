@@ -109,9 +109,11 @@ absl::Status Serve(const Arguments& arguments, SignalService& service,
   server.Get("/", [&](const auto&, httplib::Response& answer) {
     answer.set_content(greeting.text(), "text/plain");
   });
+  // [guide: readiness]
   server.Get("/healthz", [&](const auto&, httplib::Response& answer) {
     answer.status = draining.stop_requested() ? 503 : 200;
   });
+  // [guide]
   server.Get("/slow", [](const auto&, httplib::Response& answer) {
     std::cout << "Slow request" << std::endl;
     tocsin::CancelScope to_the_end({.shield = true});
@@ -131,6 +133,7 @@ absl::Status Serve(const Arguments& arguments, SignalService& service,
     return absl::UnavailableError(
         absl::StrCat("cannot listen on port ", arguments.port));
   }
+  // [guide: notify]
   group.SpawnService([&] {
     for (const SignalEvent& event : *hang_ups) {
       tocsin::NotifyReloading().IgnoreError();
@@ -139,13 +142,16 @@ absl::Status Serve(const Arguments& arguments, SignalService& service,
       std::cout << "Reloaded for " << event << std::endl;
     }
   });
+  // [guide]
 
+  // [guide: listen]
   const std::stop_callback stop_accepting(group.scope().stop_token(),
                                           [&] { server.StopAccepting(); });
   std::cout << "Listening on port " << port << std::endl;
   tocsin::NotifyReady().IgnoreError();
   server.listen_after_bind();
   return group.Wait();
+  // [guide]
 }
 
 int main(int argc, char** argv) {
@@ -161,9 +167,11 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (argc > 4) arguments.greeting_file = argv[4];
+  // [guide: phases]
   return tocsin::Run(
       [&](SignalService& service, TaskGroup& group, Shutdown& shutdown) {
         return Serve(arguments, service, group, shutdown);
       },
       {.drain = arguments.drain, .grace = arguments.grace});
+  // [guide]
 }

@@ -1,9 +1,11 @@
-// Reloads on SIGHUP, returns on SIGTERM.
+// The program of the README.
 #include <csignal>
 #include <cstdio>
 
 #include "tocsin/signals/run.h"
 
+// [guide: reload_and_stop]
+// Reloads on SIGHUP, returns on SIGTERM.
 absl::Status Main(tocsin::SignalService& service, tocsin::TaskGroup&) {
   absl::StatusOr<tocsin::SignalReceiver> signals =
       service.Open({SIGTERM, SIGHUP});
@@ -17,3 +19,4 @@ absl::Status Main(tocsin::SignalService& service, tocsin::TaskGroup&) {
 }
 
 int main() { return tocsin::Run(Main, {.stop_on = {}}); }
+// [guide]

@@ -41,6 +41,7 @@ tocsin::SignalSet AllButSigchld() {
   return signals;
 }
 
+// [guide: forward]
 void Forward(tocsin::SignalReceiver& signals, tocsin::ChildProcess& command) {
   for (const tocsin::SignalEvent& event : signals) {
     if (event.cause != tocsin::SignalEvent::Cause::kTerminal) {
@@ -51,6 +52,7 @@ void Forward(tocsin::SignalReceiver& signals, tocsin::ChildProcess& command) {
     }
   }
 }
+// [guide]
 
 bool AdoptsOrphans() {
   int subreaper = 0;
@@ -58,6 +60,7 @@ bool AdoptsOrphans() {
   return getpid() == 1 || subreaper != 0;
 }
 
+// [guide: reap]
 // Looks before it reaps: the end of the command is for Wait(), and when that
 // has come, no orphan matters any more.
 void ReapOrphans(pid_t command) {
@@ -68,6 +71,7 @@ void ReapOrphans(pid_t command) {
     waitid(P_PID, static_cast<id_t>(ended.si_pid), &ended, WEXITED);
   }
 }
+// [guide]
 
 int ExitCode(const tocsin::ExitStatus& status) {
   return status.code.has_value() ? *status.code : 128 + *status.signum;
