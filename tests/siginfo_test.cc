@@ -12,8 +12,8 @@
 #include <csignal>
 #include <cstdio>
 #include <ctime>
-#include <sstream>
 #include <random>
+#include <sstream>
 #include <string>
 #include <thread>
 
@@ -180,7 +180,8 @@ TEST(Close, EndsAlsoWhenATimerSendsAsFastAsItsSignalsAreTaken) {
 
 // S1
 TEST(Cause, IsTheMessageQueueForMqNotify) {
-  const std::string name = absl::StrCat("/tocsin_siginfo_test_", std::random_device()());
+  const std::string name =
+      absl::StrCat("/tocsin_siginfo_test_", std::random_device()());
   mq_attr attributes{};
   attributes.mq_maxmsg = 1;
   attributes.mq_msgsize = 1;
