@@ -1,0 +1,13 @@
+// Counts the seconds until Ctrl+C.
+#include <cstdio>
+
+#include "ticker.h"
+#include "tocsin/signals/run.h"
+
+int main() {
+  return tocsin::Run([](tocsin::SignalService&, tocsin::TaskGroup& group) {
+    group.Spawn(
+        [] { return Tick([](int seconds) { std::printf("%d\n", seconds); }); });
+    return group.Wait();
+  });
+}

@@ -1,0 +1,13 @@
+#include "ticker.h"
+
+#include "absl/time/time.h"
+#include "tocsin/concurrency/wait.h"
+
+absl::Status Tick(absl::FunctionRef<void(int)> tick) {
+  absl::Status status;
+  for (int i = 1; status.ok(); ++i) {
+    tick(i);
+    status = tocsin::SleepFor(absl::Seconds(1));
+  }
+  return status;
+}
