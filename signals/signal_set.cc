@@ -1,5 +1,6 @@
 #include "tocsin/signals/signal_set.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "absl/strings/ascii.h"
@@ -32,6 +33,16 @@ constexpr Name kNames[] = {
     {SIGSYS, "SYS"},
 };
 
+// SimpleAtoi() would also take a sign, and blanks on either side.
+std::optional<int> Number(absl::string_view text) {
+  int number;
+  if (!std::all_of(text.begin(), text.end(), absl::ascii_isdigit) ||
+      !absl::SimpleAtoi(text, &number)) {
+    return std::nullopt;
+  }
+  return number;
+}
+
 // The number that `text` has behind `prefix`: 3 for "RTMIN+3" behind "RTMIN",
 // 0 for "RTMIN" alone.
 std::optional<int> Offset(absl::string_view text, absl::string_view prefix) {
@@ -39,12 +50,9 @@ std::optional<int> Offset(absl::string_view text, absl::string_view prefix) {
   if (text.empty()) return 0;
   const char sign = text.front();
   text.remove_prefix(1);
-  int offset;
-  if ((sign != '+' && sign != '-') || text.empty() ||
-      !absl::ascii_isdigit(text.front()) || !absl::SimpleAtoi(text, &offset)) {
-    return std::nullopt;
-  }
-  return sign == '+' ? offset : -offset;
+  const std::optional<int> offset = Number(text);
+  if ((sign != '+' && sign != '-') || !offset.has_value()) return std::nullopt;
+  return sign == '+' ? *offset : -*offset;
 }
 
 absl::string_view WhyRefused(int signum) {
@@ -108,9 +116,8 @@ absl::StatusOr<int> ParseSignal(std::string_view given) {
   } else if (const auto below = Offset(name, "RTMAX"); below.has_value()) {
     if (*below <= 0 && *below >= SIGRTMIN - SIGRTMAX)
       signum = SIGRTMAX + *below;
-  } else if (int number; !text.empty() && absl::ascii_isdigit(text.front()) &&
-                         absl::SimpleAtoi(text, &number)) {
-    if (number >= 1 && number <= SIGRTMAX) signum = number;
+  } else if (const auto number = Number(text); number.has_value()) {
+    if (*number >= 1 && *number <= SIGRTMAX) signum = *number;
   }
   if (signum.has_value()) return *signum;
   return absl::InvalidArgumentError(

@@ -74,11 +74,12 @@ TEST(ParseSignal, ReadsNamesNumbersAndOffsets) {
 
 TEST(ParseSignal, RefusesEverythingElseAndQuotesIt) {
   for (const char* text :
-       {"",         "SIG",      "FOO",    "0",
-        "-1",       "65",       "4096",   "15x",
-        " 15",      "+15",      "1e1",    "99999999999999999999",
-        "RTMIN-1",  "RTMAX+1",  "RTMIN+", "RTMIN+31",
-        "RTMIN++1", "RTMIN+ 1", "RTMINX", "SIGSIGTERM"}) {
+       {"",         "SIG",      "FOO",      "0",
+        "-1",       "65",       "4096",     "15x",
+        " 15",      "+15",      "1e1",      "99999999999999999999",
+        "15 ",      "15\n",     "RTMIN+3 ", "RTMAX-1\t",
+        "RTMIN-1",  "RTMAX+1",  "RTMIN+",   "RTMIN+31",
+        "RTMIN++1", "RTMIN+ 1", "RTMINX",   "SIGSIGTERM"}) {
     const auto parsed = ParseSignal(text);
     ASSERT_FALSE(parsed.ok()) << text << " was read as " << *parsed;
     EXPECT_TRUE(absl::IsInvalidArgument(parsed.status()));
