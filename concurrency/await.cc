@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <unordered_map>
 
@@ -13,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
@@ -80,7 +80,7 @@ absl::StatusOr<MutexVisitor::Visits*> MutexVisitor::Enter(absl::Mutex& mutex) {
     if (const int error = StartThread(); error != 0) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "pthread_create for the thread that ends Await() on cancellation: ",
-          std::strerror(error)));
+          internal::ErrorText(error)));
     }
   }
   Visits& visits = visited_[&mutex];

@@ -16,12 +16,12 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/internal/available_cpus.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
@@ -58,10 +58,10 @@ std::atomic<uint32_t> threads_seen{0};
 // The kernel refuses longer ones.
 constexpr size_t kThreadNameSize = 15;
 
-absl::Status RefusedThread(int error) {
+absl::Status RefusedThread(const std::string& pool, int error) {
   return absl::ResourceExhaustedError(
-      absl::StrCat("pthread_create: ",
-                   std::error_code(error, std::generic_category()).message()));
+      absl::StrCat("pthread_create for the thread pool \"", pool,
+                   "\": ", internal::ErrorText(error)));
 }
 
 }  // namespace
@@ -281,7 +281,7 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
     status_ = absl::OkStatus();
     return status_;
   }
-  status_ = RefusedThread(error);
+  status_ = RefusedThread(name_, error);
   retry_at_ = internal::Now() + kPauseAfterRefusal;
   --threads_;
   Worker** link = &workers_;
@@ -472,7 +472,7 @@ void ThreadPool::RouseMonitor() {
     if (error == 0) {
       monitor_ = thread;
     } else {
-      status_ = RefusedThread(error);
+      status_ = RefusedThread(name_, error);
       watch_.store(kNoThread);
     }
   }

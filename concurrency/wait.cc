@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
 #include <ctime>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
@@ -35,7 +35,7 @@ namespace {
 
 std::string Failed(const char* call, int fd, int error) {
   return absl::StrCat(call, " for PollFd() of file descriptor ", fd, ": ",
-                      std::strerror(error));
+                      internal::ErrorText(error));
 }
 
 // Woken through an eventfd of its own, which costs two system calls next to a

@@ -12,7 +12,6 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <sstream>
 #include <utility>
@@ -25,6 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/internal/launch.h"
@@ -55,7 +55,7 @@ constinit uint64_t ignored_at_start = 0;
 absl::Status CallError(absl::string_view call, absl::string_view subject,
                        int error) {
   const std::string message =
-      absl::StrCat(call, " for ", subject, ": ", std::strerror(error));
+      absl::StrCat(call, " for ", subject, ": ", internal::ErrorText(error));
   switch (error) {
     case ENOENT:
     case ENOTDIR:

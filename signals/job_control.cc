@@ -1,11 +1,11 @@
 #include "tocsin/signals/job_control.h"
 
 #include <csignal>
-#include <cstring>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/signals/process.h"
 
 namespace tocsin {
@@ -26,8 +26,8 @@ JobControl::JobControl(SignalService& service, JobControlHooks hooks)
   pthread_t thread;
   if (const int error = pthread_create(&thread, nullptr, listen, this);
       error != 0) {
-    status_ = absl::ResourceExhaustedError(
-        absl::StrCat("pthread_create for JobControl: ", std::strerror(error)));
+    status_ = absl::ResourceExhaustedError(absl::StrCat(
+        "pthread_create for JobControl: ", internal::ErrorText(error)));
     receiver_.reset();
     return;
   }

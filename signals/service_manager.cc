@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/error_text.h"
 
 namespace tocsin {
 namespace {
@@ -45,7 +46,7 @@ absl::Status Send(absl::string_view message, int flags = 0) {
   const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("socket for NOTIFY_SOCKET: ", std::strerror(errno)));
+        absl::StrCat("socket for NOTIFY_SOCKET: ", internal::ErrorText(errno)));
   }
   ssize_t sent;
   do {

@@ -2,13 +2,13 @@
 
 #include <unistd.h>
 
-#include <cstring>
 #include <sstream>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/signals/service_manager.h"
@@ -41,8 +41,8 @@ Shutdown::Shutdown(SignalService& service, TaskGroup& group,
   };
   if (const int error = pthread_create(&thread, nullptr, act, this);
       error != 0) {
-    status_ = absl::ResourceExhaustedError(
-        absl::StrCat("pthread_create for Shutdown: ", std::strerror(error)));
+    status_ = absl::ResourceExhaustedError(absl::StrCat(
+        "pthread_create for Shutdown: ", internal::ErrorText(error)));
     dispatcher_.Unwatch();
     return;
   }

@@ -1,11 +1,11 @@
 #include "tocsin/signals/stop_on_signal.h"
 
-#include <cstring>
 #include <sstream>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 
@@ -31,7 +31,7 @@ StopOnSignal::StopOnSignal(SignalService& service, const SignalSet& signals) {
       thread_ = thread;
     } else {
       status_ = absl::ResourceExhaustedError(absl::StrCat(
-          "pthread_create for StopOnSignal: ", std::strerror(error)));
+          "pthread_create for StopOnSignal: ", internal::ErrorText(error)));
       receiver_.reset();
     }
   }

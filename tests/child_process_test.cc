@@ -268,9 +268,10 @@ TEST(ChildProcess, ReportsThatNoDescriptorIsLeft) {
     _exit(HasChildren() ? 1 : 0);
   };
   EXPECT_EXIT(spawn(), ExitedWithCode(0),
-              "RESOURCE_EXHAUSTED: clone for true: Too many open files\n"
-              "RESOURCE_EXHAUSTED: pipe2 for true: Too many open files\n"
-              "RESOURCE_EXHAUSTED: open for /dev/null: Too many open files");
+              "RESOURCE_EXHAUSTED: clone for true: Too many open files; raise "
+              "RLIMIT_NOFILE .*\n"
+              "RESOURCE_EXHAUSTED: pipe2 for true: .*RLIMIT_NOFILE.*\n"
+              "RESOURCE_EXHAUSTED: open for /dev/null: .*RLIMIT_NOFILE");
 }
 
 TEST(ChildProcess, ReportsThatNoProcessIsLeft) {
@@ -292,7 +293,8 @@ TEST(ChildProcess, ReportsThatNoProcessIsLeft) {
   };
   EXPECT_EXIT(
       spawn(), ExitedWithCode(0),
-      "RESOURCE_EXHAUSTED: clone for true: Resource temporarily unavailable");
+      "RESOURCE_EXHAUSTED: clone for true: Resource temporarily unavailable; "
+      "raise RLIMIT_NPROC .* or the cgroup's pids.max");
 }
 
 TEST(ChildProcess, KeepsItsDescriptorsToItselfAndClosesThem) {

@@ -151,7 +151,8 @@ TEST_F(PollFdTest, SaysSoIfThereIsNoDescriptorToBeWokenBy) {
   for (int next : taken) close(next);
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(status.message(), HasSubstr("eventfd"));
+  EXPECT_THAT(status.message(),
+              AllOf(HasSubstr("eventfd"), HasSubstr("RLIMIT_NOFILE")));
 }
 
 TEST_F(PollFdTest, CancelRacesWithReadinessAndNoDescriptorIsLeftOpen) {

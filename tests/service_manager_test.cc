@@ -211,7 +211,7 @@ TEST(ServiceManager, IsNotReachedWithoutADescriptor) {
   };
   EXPECT_EXIT(notify(), ::testing::ExitedWithCode(0),
               "RESOURCE_EXHAUSTED: socket for NOTIFY_SOCKET: Too many open "
-              "files");
+              "files; raise RLIMIT_NOFILE");
 }
 
 }  // namespace

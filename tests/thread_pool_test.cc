@@ -492,7 +492,8 @@ TEST(ThreadPoolDeathTest, WhereNoThreadCanBeHadTasksRunAllTheSame) {
         if (!absl::IsResourceExhausted(served.Wait())) _exit(2);
         _exit(0);
       },
-      ExitedWithCode(0), "RESOURCE_EXHAUSTED: pthread_create: ");
+      ExitedWithCode(0),
+      "RESOURCE_EXHAUSTED: pthread_create for the thread pool ");
 }
 
 // The last of the others ends when the waiting thread is asleep already.

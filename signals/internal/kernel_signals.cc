@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/process.h"
@@ -94,8 +94,7 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
           pthread_create(&kernel->thread_, nullptr, run, kernel.get());
       error != 0) {
     return absl::ResourceExhaustedError(absl::StrCat(
-        "pthread_create for the signal service: ", std::strerror(error),
-        "; see RLIMIT_NPROC and pids.max"));
+        "pthread_create for the signal service: ", ErrorText(error)));
   }
   while (kernel->thread_id_.load() == 0) FutexWait(kernel->thread_id_, 0);
   SetServiceThread(static_cast<pid_t>(kernel->thread_id_.load()));
