@@ -1,0 +1,298 @@
+// What becomes of the library where the system refuses it something: a thread,
+// a place for a pending signal, a file descriptor.
+//
+// Threads are refused by this program's own pthread_create(), which stands
+// before that of the C library.
+#include <dlfcn.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <latch>
+#include <memory>
+#include <optional>
+#include <set>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/child.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/event.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/concurrency/wait.h"
+#include "tocsin/signals/job_control.h"
+#include "tocsin/signals/run.h"
+#include "tocsin/signals/scoped_signal_block.h"
+#include "tocsin/signals/shutdown.h"
+#include "tocsin/signals/stop_on_signal.h"
+
+namespace tocsin {
+namespace {
+
+// Decides about every thread that somebody asks for, there: 0, or the errno to
+// refuse it with.
+using Judge = std::function<int()>;
+std::atomic<const Judge*> judge = nullptr;
+
+class ScopedJudge {
+ public:
+  explicit ScopedJudge(Judge chosen) : chosen_(std::move(chosen)) {
+    judge = &chosen_;
+  }
+  ScopedJudge(const ScopedJudge&) = delete;
+  ScopedJudge& operator=(const ScopedJudge&) = delete;
+  ~ScopedJudge() { judge = nullptr; }
+
+ private:
+  const Judge chosen_;
+};
+
+int RefuseAll() { return EAGAIN; }
+
+}  // namespace
+}  // namespace tocsin
+
+// Under a sanitizer the one to call is the sanitizer's.
+extern "C" int __interceptor_pthread_create(pthread_t*, const pthread_attr_t*,
+                                            void* (*)(void*), void*)
+    __attribute__((weak));
+
+extern "C" int pthread_create(pthread_t* thread,
+                              const pthread_attr_t* attributes,
+                              void* (*start)(void*), void* argument) noexcept {
+  if (const tocsin::Judge* judge = tocsin::judge.load()) {
+    if (const int error = (*judge)(); error != 0) return error;
+  }
+  using Create =
+      int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
+  static Create* const create =
+      __interceptor_pthread_create != nullptr
+          ? &__interceptor_pthread_create
+          : reinterpret_cast<Create*>(dlsym(RTLD_NEXT, "pthread_create"));
+  return create(thread, attributes, start, argument);
+}
+
+namespace tocsin {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// Says what was refused, to whom, and what to do about it.
+void ExpectRefusedThread(const absl::Status& status, const std::string& whom) {
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("pthread_create"), HasSubstr(whom),
+                    HasSubstr("Resource temporarily unavailable"),
+                    HasSubstr("RLIMIT_NPROC"), HasSubstr("pids.max")));
+}
+
+sigset_t Mask() {
+  sigset_t mask;
+  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  return mask;
+}
+
+bool SameMask(const sigset_t& a, const sigset_t& b) {
+  for (int signum = 1; signum <= SIGRTMAX; ++signum) {
+    if (sigismember(&a, signum) != sigismember(&b, signum)) return false;
+  }
+  return true;
+}
+
+TEST(NoThread, AServiceDoesNotStartAndLeavesNothingBehind) {
+  const sigset_t before = Mask();
+  {
+    ScopedJudge none(RefuseAll);
+    ExpectRefusedThread(SignalService::Start().status(), "signal service");
+  }
+  EXPECT_TRUE(SameMask(Mask(), before));
+  EXPECT_EQ(Disposition(SIGSTKFLT).sa_handler, SIG_DFL);
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  SendSelf(SIGUSR1);
+  EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+}
+
+TEST(NoThread, AStopOnSignalSaysSoAndLeavesTheSignalsAlone) {
+  auto service = StartService();
+  {
+    ScopedJudge none(RefuseAll);
+    StopOnSignal stop(*service, {SIGUSR1});
+    ExpectRefusedThread(stop.status(), "StopOnSignal");
+    EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
+    EXPECT_FALSE(stop.stop_token().stop_requested());
+  }
+  StopOnSignal stop(*service, {SIGUSR1});
+  ASSERT_TRUE(stop.status().ok()) << stop.status();
+  std::latch stopped(1);
+  std::stop_callback count(stop.stop_token(), [&] { stopped.count_down(); });
+  SendSelf(SIGUSR1);
+  stopped.wait();
+}
+
+TEST(NoThread, AShutdownSaysSoAndAnotherCanBeMadeLater) {
+  auto service = StartService();
+  auto pool = *ThreadPool::Create({});
+  TaskGroup group({.pool = pool.get()});
+  {
+    ScopedJudge none(RefuseAll);
+    Shutdown shutdown(*service, group, {.signals = {SIGUSR1}});
+    ExpectRefusedThread(shutdown.status(), "Shutdown");
+    EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
+  }
+  Shutdown shutdown(*service, group, {.signals = {SIGUSR1}});
+  ASSERT_TRUE(shutdown.status().ok()) << shutdown.status();
+  SendSelf(SIGUSR1);
+  group.Spawn([] { Event().Wait().IgnoreError(); });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(shutdown.cause()->signum, SIGUSR1);
+}
+
+TEST(NoThread, JobControlSaysSoAndLeavesTheSignalAlone) {
+  auto service = StartService();
+  ScopedJudge none(RefuseAll);
+  JobControl job_control(*service, {});
+  ExpectRefusedThread(job_control.status(), "JobControl");
+  EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
+}
+
+TEST(NoThread, RunPrintsTheReasonAndReturnsOne) {
+  ScopedJudge none(RefuseAll);
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(tocsin::Run([](SignalService&, TaskGroup&) -> absl::Status {
+              ADD_FAILURE() << "called";
+              return absl::OkStatus();
+            }),
+            1);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr("RESOURCE_EXHAUSTED: pthread_create for the signal "
+                        "service: "));
+}
+
+TEST(NoThread, AServiceOfAGroupFailsTheGroup) {
+  auto pool = *ThreadPool::Create({});
+  TaskGroup group({.pool = pool.get()});
+  {
+    ScopedJudge none(RefuseAll);
+    group.SpawnService([] { ADD_FAILURE() << "ran"; });
+  }
+  ExpectRefusedThread(group.Wait(), "");
+}
+
+TEST(NoThread, StartReturnsThatAndTheGroupGoesOn) {
+  auto pool = *ThreadPool::Create({});
+  TaskGroup group({.pool = pool.get()});
+  auto answer = [](const Started<int>& started) { return started(42); };
+  {
+    ScopedJudge none(RefuseAll);
+    ExpectRefusedThread(group.Start<int>(answer).status(), "");
+  }
+  EXPECT_EQ(*group.Start<int>(answer), 42);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// Nobody spawns anything or waits once there are threads again.
+TEST(NoThread, APoolTriesAgainByItself) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch blocked(2);
+  std::latch release(1);
+  for (int i = 0; i < 2; ++i) {
+    group.Spawn([&] {
+      blocked.count_down();
+      release.wait();
+    });
+  }
+  blocked.wait();  // the second got its thread from the pool's monitor
+  {
+    std::latch refused(2);
+    ScopedJudge none([&, left = std::make_shared<std::atomic<int>>(2)] {
+      if (left->fetch_sub(1) > 0) refused.count_down();
+      return EAGAIN;
+    });
+    group.Spawn([&] { release.count_down(); });
+    refused.wait();
+    ExpectRefusedThread(pool->status(), "");
+  }
+  release.wait();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(pool->status().ok()) << pool->status();
+}
+
+TEST(NoThread, APoolWithoutAnyTriesAgainWithTheNextTask) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch ran(2);
+  {
+    ScopedJudge none(RefuseAll);
+    group.Spawn([&] { ran.count_down(); });
+  }
+  group.Spawn([&] { ran.count_down(); });
+  ran.wait();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// This and the next run in a process of their own, because the thread that they
+// need is kept once there is one. It can start threads, because here none runs
+// between the tests.
+TEST(NoThread, AwaitSaysSoWithTheMutexStillHeld) {
+  Child child(Fork([] {
+    CancelScope scope;
+    absl::Mutex mutex;
+    bool ready = false;
+    mutex.Lock();
+    {
+      ScopedJudge none(RefuseAll);
+      ExpectRefusedThread(Await(mutex, absl::Condition(&ready)), "Await()");
+    }
+    mutex.AssertHeld();
+    scope.Cancel();
+    EXPECT_TRUE(absl::IsCancelled(Await(mutex, absl::Condition(&ready))));
+    ready = true;
+    mutex.Unlock();
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+}
+
+TEST(NoThread, ADeadlineRequestsItsStopTokenOnceThereIsOne) {
+  Child child(Fork([] {
+    CancelScope scope({.deadline = absl::Now() + absl::Hours(1)});
+    std::stop_token token;
+    {
+      ScopedJudge none(RefuseAll);
+      token = scope.stop_token();
+    }
+    std::latch requested(1);
+    std::stop_callback count(scope.stop_token(),
+                             [&] { requested.count_down(); });
+    scope.set_deadline(absl::Now());
+    requested.wait();
+    EXPECT_TRUE(token.stop_requested());
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+}
+
+}  // namespace
+}  // namespace tocsin
