@@ -283,13 +283,20 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
   }
   status_ = RefusedThread(name_, error);
   retry_at_ = internal::Now() + kPauseAfterRefusal;
-  --threads_;
   Worker** link = &workers_;
   while (*link != worker) link = &(*link)->next_;
   *link = worker->next_;
   delete worker;
   if (has_slot) active_.fetch_sub(1);
+  LeaveThreads();
   return status_;
+}
+
+// The last one lets the destructor go on.
+void ThreadPool::LeaveThreads() {
+  if (--threads_ > 0 || !ending_) return;
+  empty_.store(1);
+  FutexWakeOne(&empty_);
 }
 
 void* ThreadPool::RunWorker(void* worker) {
@@ -334,10 +341,7 @@ bool ThreadPool::Park(Worker& worker) {
     *link = worker.next_;
     joined = ending_;
     if (joined) before = std::exchange(ended_, pthread_self());
-    if (--threads_ == 0 && ending_) {
-      empty_.store(1);
-      FutexWakeOne(&empty_);
-    }
+    LeaveThreads();
   }
   // If the pool is being destroyed, its destructor joins this thread. Else the
   // pool may be gone from here on; a spare one is detached, because to leave it

@@ -103,6 +103,7 @@ class ThreadPool {
   bool SomethingIsReady() const;
   void Grant();
   absl::Status StartWorker(Worker* worker);
+  void LeaveThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Park(Worker& worker);
   static void* RunWorker(void* worker);
 

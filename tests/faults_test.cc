@@ -254,6 +254,45 @@ TEST(NoThread, APoolWithoutAnyTriesAgainWithTheNextTask) {
   EXPECT_TRUE(group.Wait().ok());
 }
 
+TEST(NoThread, APoolThatIsDestroyedMeanwhileDoesNotWaitForIt) {
+  // Counts when a thread of the pool ends, which none does before the pool is
+  // being destroyed.
+  struct AtExit {
+    ~AtExit() {
+      if (latch != nullptr) latch->count_down();
+    }
+    std::latch* latch = nullptr;
+  };
+  std::latch all_ended(2);
+  auto pool = *ThreadPool::Create({.threads = 1});
+  std::latch blocked(2);
+  std::latch release(1);
+  std::latch asked(1);
+  std::optional<ScopedJudge> until_all_ended;
+  {
+    TaskGroup group({.pool = pool.get()});
+    for (int i = 0; i < 2; ++i) {
+      group.Spawn([&] {
+        thread_local AtExit at_exit;
+        at_exit.latch = &all_ended;
+        blocked.count_down();
+        release.wait();
+      });
+    }
+    blocked.wait();
+    until_all_ended.emplace([&] {
+      asked.count_down();
+      all_ended.wait();
+      return EAGAIN;
+    });
+    group.Spawn([] {});
+    asked.wait();
+    release.count_down();
+    EXPECT_TRUE(group.Wait().ok());
+  }
+  pool.reset();
+}
+
 // This and the next run in a process of their own, because the thread that they
 // need is kept once there is one. It can start threads, because here none runs
 // between the tests.
