@@ -274,7 +274,6 @@ absl::Status ThreadPool::RunOnThread(TaskQueue& queue, Task& task,
 // pthread_create() instead of std::thread, whose constructor throws.
 absl::Status ThreadPool::StartWorker(Worker* worker) {
   pthread_t thread;
-  const bool has_slot = worker->has_slot_.load();
   const int error = pthread_create(&thread, nullptr, &RunWorker, worker);
   MutexLock lock(mutex_);
   if (error == 0) {
@@ -286,8 +285,8 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
   Worker** link = &workers_;
   while (*link != worker) link = &(*link)->next_;
   *link = worker->next_;
+  if (worker->has_slot_.load()) active_.fetch_sub(1);
   delete worker;
-  if (has_slot) active_.fetch_sub(1);
   LeaveThreads();
   return status_;
 }

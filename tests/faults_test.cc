@@ -293,6 +293,76 @@ TEST(NoThread, APoolThatIsDestroyedMeanwhileDoesNotWaitForIt) {
   pool.reset();
 }
 
+// Whether a third task gets a slot at once in a pool of two, which was refused
+// a thread after it had given the slot of that thread to another.
+bool HasThirdSlot() {
+  auto pool = *ThreadPool::Create({.threads = 2});
+  {
+    TaskGroup group({.pool = pool.get()});
+    std::latch blocked(1);
+    std::latch release(1);
+    group.Spawn([&] {
+      blocked.count_down();
+      release.wait();
+    });
+    blocked.wait();
+    std::latch judged(1);
+    std::latch asked(1);
+    std::latch given_to_another(1);
+    std::latch refused(1);
+    std::thread spawner([&] {
+      judged.wait();
+      group.Spawn([] {});
+      refused.count_down();
+    });
+    std::atomic<int> calls = 0;
+    ScopedJudge in_turn([&] {
+      switch (++calls) {
+        case 1:
+          asked.count_down();
+          given_to_another.wait();
+          return EAGAIN;
+        case 3:  // after the monitor, by the monitor
+          given_to_another.count_down();
+          refused.wait();
+      }
+      return 0;
+    });
+    judged.count_down();
+    asked.wait();
+    group.Spawn([] {});
+    spawner.join();
+    release.count_down();
+    EXPECT_TRUE(group.Wait().ok());
+  }
+  TaskGroup group({.pool = pool.get()});
+  std::latch blocked(2);
+  std::latch release(1);
+  for (int i = 0; i < 2; ++i) {
+    group.Spawn([&] {
+      blocked.count_down();
+      release.wait();
+    });
+  }
+  blocked.wait();
+  bool made_here = false;
+  ScopedJudge witness([&, here = pthread_self()] {
+    if (pthread_equal(here, pthread_self())) made_here = true;
+    return 0;
+  });
+  group.Spawn([] {});
+  release.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+  return made_here;
+}
+
+// On a machine that is slow a thread may be taken for blocked that is not, so
+// not the first time counts.
+TEST(NoThread, APoolDoesNotGiveTheSameSlotBackTwice) {
+  int tries = 1;
+  while (HasThirdSlot()) ASSERT_LT(++tries, 10);
+}
+
 // This and the next run in a process of their own, because the thread that they
 // need is kept once there is one. It can start threads, because here none runs
 // between the tests.
