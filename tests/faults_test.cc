@@ -403,5 +403,189 @@ TEST(NoThread, ADeadlineRequestsItsStopTokenOnceThereIsOne) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
+void SetLimit(int resource, rlim_t soft) {
+  rlimit limit;
+  ASSERT_EQ(getrlimit(resource, &limit), 0);
+  limit.rlim_cur = soft;
+  ASSERT_EQ(setrlimit(resource, &limit), 0);
+}
+
+// A one-shot timer that sends a signal. The kernel makes room for that signal
+// when the timer is made, so that it comes whatever the limit is then.
+class Alarm {
+ public:
+  Alarm(int signum, int value) {
+    sigevent event{};
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = signum;
+    event.sigev_value.sival_int = value;
+    EXPECT_EQ(timer_create(CLOCK_MONOTONIC, &event, &timer_), 0);
+  }
+  Alarm(const Alarm&) = delete;
+  Alarm& operator=(const Alarm&) = delete;
+  ~Alarm() { timer_delete(timer_); }
+
+  // Returns once the signal has been sent.
+  void Ring() const {
+    itimerspec time{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_nsec = 1}};
+    EXPECT_EQ(timer_settime(timer_, 0, &time, nullptr), 0);
+    do {
+      EXPECT_EQ(timer_gettime(timer_, &time), 0);
+    } while (time.it_value.tv_sec != 0 || time.it_value.tv_nsec != 0);
+  }
+
+ private:
+  timer_t timer_;
+};
+
+// Keeps the service's thread from taking signals, by a handler of SIGPROF,
+// which is the one that it does not block.
+class StalledService {
+ public:
+  explicit StalledService(SignalReceiver& receiver) {
+    here = this;
+    // With this one out, the thread has no lock and takes none before the next.
+    SendSelf(SIGRTMIN);
+    Next(receiver);
+    SetDisposition(SIGPROF, [](int) {
+      here->stalled_.count_down();
+      here->go_on_.wait();
+    });
+    const std::string tasks = "/proc/self/task";
+    for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+      std::ifstream file(task.path() / "comm");
+      std::string name;
+      std::getline(file, name);
+      if (name != "tocsin-signals") continue;
+      const pid_t thread = std::stoi(task.path().filename());
+      EXPECT_EQ(syscall(SYS_tgkill, getpid(), thread, SIGPROF), 0);
+    }
+    stalled_.wait();
+  }
+  StalledService(const StalledService&) = delete;
+  StalledService& operator=(const StalledService&) = delete;
+  ~StalledService() { GoOn(); }
+
+  void GoOn() {
+    if (!std::exchange(over_, true)) go_on_.count_down();
+  }
+
+ private:
+  static inline StalledService* here = nullptr;
+  std::latch stalled_{1};
+  std::latch go_on_{1};
+  bool over_ = false;
+};
+
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+#define SKIP_UNDER_TSAN \
+  GTEST_SKIP() << "ThreadSanitizer defers the handler that stalls the service"
+#else
+#define SKIP_UNDER_TSAN static_cast<void>(0)
+#endif
+
+sigset_t Only(int signum) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, signum);
+  return set;
+}
+
+// As many as wait for the service's thread when the kernel refuses to queue
+// more.
+constexpr int kSpillSlots = 64;
+
+std::vector<std::unique_ptr<Alarm>> MakeAlarms(int count) {
+  std::vector<std::unique_ptr<Alarm>> alarms;
+  for (int i = 0; i < count; ++i) {
+    alarms.push_back(std::make_unique<Alarm>(SIGRTMIN, i));
+  }
+  return alarms;
+}
+
+// Has each alarm's signal go through the handler, on this thread.
+void RingAll(const std::vector<std::unique_ptr<Alarm>>& alarms) {
+  const sigset_t only = Only(SIGRTMIN);
+  pthread_sigmask(SIG_BLOCK, &only, nullptr);
+  for (const auto& alarm : alarms) alarm->Ring();
+  pthread_sigmask(SIG_UNBLOCK, &only, nullptr);
+}
+
+TEST(NoRoomForSignals, WhatTheHandlerCannotForwardKeepsItsSiginfo) {
+  SKIP_UNDER_TSAN;
+  Child child(Fork([] {
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
+    const auto alarms = MakeAlarms(kSpillSlots);
+    SetLimit(RLIMIT_SIGPENDING, 0);
+    {
+      StalledService stalled(receiver);
+      RingAll(alarms);
+    }
+    std::set<int> values;
+    while (values.size() < kSpillSlots) {
+      const SignalEvent event = Next(receiver);
+      ASSERT_EQ(event.cause, SignalEvent::Cause::kTimer);
+      EXPECT_TRUE(values.insert(event.value->sival_int).second);
+    }
+    EXPECT_EQ(service->stats().siginfo_lost, 0u);
+    EXPECT_EQ(service->stats().received, 1u + kSpillSlots);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+}
+
+TEST(NoRoomForSignals, WhenTheSlotsAreFullTheNumberComesAlone) {
+  SKIP_UNDER_TSAN;
+  Child child(Fork([] {
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
+    const auto alarms = MakeAlarms(kSpillSlots + 1);
+    SetLimit(RLIMIT_SIGPENDING, 0);
+    StalledService stalled(receiver);
+    std::jthread release;
+    {
+      ScopedSignalBlock block({SIGRTMIN});  // the handler is not to run there
+      release = std::jthread([&] {
+        while (service->stats().siginfo_lost == 0) sched_yield();
+        stalled.GoOn();
+      });
+    }
+    RingAll(alarms);  // the last one keeps trying
+    std::set<int> values;
+    int alone = 0;
+    while (values.size() + alone < kSpillSlots + 1) {
+      const SignalEvent event = Next(receiver);
+      if (event.cause == SignalEvent::Cause::kTimer) {
+        EXPECT_TRUE(values.insert(event.value->sival_int).second);
+      } else {
+        EXPECT_FALSE(event.sender.has_value());
+        ++alone;
+      }
+    }
+    EXPECT_EQ(alone, 1);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+}
+
+TEST(NoDescriptor, FdSaysSoAndWorksOnceThereIsOne) {
+  Child child(Fork([] {
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    SetLimit(RLIMIT_NOFILE, 0);
+    errno = 0;
+    EXPECT_EQ(receiver.fd(), -1);
+    EXPECT_EQ(errno, EMFILE);
+    SendSelf(SIGUSR1);
+    EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+    SetLimit(RLIMIT_NOFILE, 64);
+    SendSelf(SIGUSR1);
+    pollfd readable{.fd = receiver.fd(), .events = POLLIN, .revents = 0};
+    EXPECT_EQ(poll(&readable, 1, -1), 1);
+    EXPECT_EQ(receiver.TryReceive()->signum, SIGUSR1);
+    EXPECT_EQ(poll(&readable, 1, 0), 0);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+}
+
 }  // namespace
 }  // namespace tocsin
