@@ -265,6 +265,14 @@ TEST_F(Interrupted, ChildrenAreStartedReadEndedAndReaped) {
   EXPECT_FALSE(HasChildren());
 }
 
+TEST_F(Interrupted, WhatCannotBeStartedLeavesNoChild) {
+  for (int i = 0; i < 2000; ++i) {
+    const auto none = ChildProcess::Spawn({"/nonexistent"});
+    ASSERT_TRUE(absl::IsNotFound(none.status())) << none.status();
+  }
+  EXPECT_FALSE(HasChildren());
+}
+
 TEST_F(Interrupted, TheServiceManagerIsTold) {
   const int manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};

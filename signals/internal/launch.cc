@@ -138,7 +138,10 @@ Launched Start(const Launch& launch) {
   } else if (shared.error != 0) {
     launched.failed_call = shared.failed_call;
     launched.error = shared.error;
-    waitid(P_PIDFD, static_cast<id_t>(launched.pidfd), nullptr, WEXITED);
+    while (waitid(P_PIDFD, static_cast<id_t>(launched.pidfd), nullptr,
+                  WEXITED) != 0 &&
+           errno == EINTR) {
+    }
     close(launched.pidfd);
     launched.pid = -1;
   }
