@@ -400,7 +400,7 @@ DeadlineTimer& DeadlineTimer::Get() {
 }
 
 void DeadlineTimer::Set(const CancelScope* scope, int64_t time) {
-  if (scope->timer_ == time) return;
+  if (scope->timer_ == time && (running_ || time == kNone)) return;
   if (scope->timer_ != kNone) alarms_.erase({scope->timer_, scope});
   scope->timer_ = time;
   if (time == kNone) return;
@@ -412,7 +412,7 @@ void DeadlineTimer::Set(const CancelScope* scope, int64_t time) {
       static_cast<DeadlineTimer*>(timer)->Run();
       return nullptr;
     };
-    // Where no thread can be had, the next change of a deadline tries again.
+    // Where no thread can be had, the next call tries again.
     running_ = pthread_create(&thread, nullptr, run, this) == 0;
     if (running_) pthread_detach(thread);
   } else if (alarms_.begin()->second == scope) {

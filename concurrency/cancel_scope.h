@@ -101,8 +101,10 @@ class CancelScope {
   // A token that is requested when this scope is cancelled, by a deadline too:
   // for code that polls, or an interface that takes one. Callbacks run on the
   // thread that cancels, for a deadline on one of the library that serves all
-  // scopes: they must not block. The token stays valid after the scope, and
-  // nothing that happens from then on requests it.
+  // scopes: they must not block. While the system refuses that one, deadlines
+  // request no token; the next call that asks for one tries again. The token
+  // stays valid after the scope, and nothing that happens from then on requests
+  // it.
   std::stop_token stop_token() const;
 
  private:

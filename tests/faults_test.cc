@@ -387,18 +387,16 @@ TEST(NoThread, AwaitSaysSoWithTheMutexStillHeld) {
 
 TEST(NoThread, ADeadlineRequestsItsStopTokenOnceThereIsOne) {
   Child child(Fork([] {
-    CancelScope scope({.deadline = absl::Now() + absl::Hours(1)});
+    CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(20)});
     std::stop_token token;
     {
       ScopedJudge none(RefuseAll);
       token = scope.stop_token();
     }
     std::latch requested(1);
-    std::stop_callback count(scope.stop_token(),
-                             [&] { requested.count_down(); });
-    scope.set_deadline(absl::Now());
+    std::stop_callback count(token, [&] { requested.count_down(); });
+    scope.stop_token();
     requested.wait();
-    EXPECT_TRUE(token.stop_requested());
   }));
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
