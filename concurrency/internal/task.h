@@ -43,6 +43,9 @@ class alignas(64) Task {
 
   // Null where they are the defaults.
   const TaskOptions* options() const { return options_.get(); }
+  std::unique_ptr<const TaskOptions> TakeOptions() {
+    return std::move(options_);
+  }
 
   Task* next = nullptr;  // for the list it is in
 

@@ -26,9 +26,7 @@ std::string NameOf(const TaskOptions* options, uint64_t number) {
 
 RunningTask* RunningTask::Current() { return running_task; }
 
-std::string RunningTask::name() const {
-  return NameOf(task->options(), number);
-}
+std::string RunningTask::name() const { return NameOf(options.get(), number); }
 
 TaskQueue::TaskQueue(ThreadPool& pool, int max_running)
     : pool_(pool),
@@ -143,10 +141,9 @@ bool TaskQueue::Reserve() {
 
 void TaskQueue::RunReserved(Task& task) {
   RunningTask running;
-  running.task = &task;
   {
     MutexLock lock(shard_.mutex);
-    Link(running);
+    Link(running, task);
   }
   Perform(running);
   WakeUps wake_ups;
@@ -234,11 +231,10 @@ bool TaskQueue::unused() const {
 void TaskQueue::Take(RunningTask& running) {
   Task& task = *head_;
   head_ = task.next;
-  running.task = &task;
   running.kind = TaskKind::kQueued;
   running.number = ++taken_;
   ++running_;
-  Link(running);
+  Link(running, task);
   if (!MayTake()) {
     LeaveShard();
   } else if (next_ != nullptr) {  // groups take turns
@@ -251,13 +247,14 @@ void TaskQueue::Begin(Task& task, TaskKind kind, RunningTask& running) {
   Task** link = &starting_;
   while (*link != &task) link = &(*link)->next;
   *link = task.next;
-  running.task = &task;
   running.kind = kind;
-  Link(running);
+  Link(running, task);
 }
 
-void TaskQueue::Link(RunningTask& running) {
+void TaskQueue::Link(RunningTask& running, Task& task) {
   running.queue = this;
+  running.task = &task;
+  running.options = task.TakeOptions();
   running.previous = nullptr;
   running.next = begun_;
   if (begun_ != nullptr) begun_->previous = &running;

@@ -19,6 +19,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -72,6 +73,9 @@ enum class TaskKind : uint8_t {
 struct RunningTask {
   TaskQueue* queue = nullptr;
   Task* task = nullptr;
+  // The task's own. It is given back before the queue knows that it has ended,
+  // and others may ask for its name until then.
+  std::unique_ptr<const TaskOptions> options;
   TaskKind kind = TaskKind::kQueued;
   uint64_t number = 0;
   RunningTask* next = nullptr;
@@ -162,7 +166,8 @@ class TaskQueue {
   void UpdateReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
   void EnterShard() ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
   void LeaveShard() ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
-  void Link(RunningTask& running) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
+  void Link(RunningTask& running, Task& task)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
   // After a count went down: who waits for zero?
   void NoticeEnd(WakeUps& wake_ups) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
 
