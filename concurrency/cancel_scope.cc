@@ -35,6 +35,10 @@ constexpr int64_t kNever = DeadlineTimer::kNone;
 
 int64_t NowInNanoseconds() { return absl::ToUnixNanos(internal::Now()); }
 
+int64_t ToNanoseconds(absl::Time time) {
+  return time == absl::InfiniteFuture() ? kNever : absl::ToUnixNanos(time);
+}
+
 absl::Time FromNanoseconds(int64_t time) {
   if (time == INT64_MAX) return absl::InfiniteFuture();
   if (time == INT64_MIN) return absl::InfinitePast();
@@ -55,7 +59,8 @@ void DieOf(const char* mistake) {
 CancelScope::CancelScope() : CancelScope(Options()) {}
 
 CancelScope::CancelScope(Options options)
-    : CancelScope(current_scope, true, options) {
+    : CancelScope(current_scope, true, ToNanoseconds(options.deadline),
+                  options.shield) {
   current_scope = this;
 }
 
@@ -66,15 +71,15 @@ CancelScope::CancelScope(std::stop_token stop) : CancelScope(Options()) {
 }
 
 CancelScope::CancelScope(NotEntered, CancelScope* parent)
-    : CancelScope(parent, false, Options()) {}
+    : CancelScope(parent, false, kNever, false) {}
 
-CancelScope::CancelScope(CancelScope* parent, bool entered,
-                         const Options& options)
+CancelScope::CancelScope(CancelScope* parent, bool entered, int64_t deadline,
+                         bool shield)
     : parent_(parent),
       entered_(entered),
-      shield_(options.shield),
-      deadline_(absl::ToUnixNanos(options.deadline)),
-      clear_at_(parent == nullptr || deadline_ != kNever
+      shield_(shield),
+      deadline_(deadline),
+      clear_at_(parent == nullptr || deadline != kNever
                     ? 0
                     : parent->clear_at_.load(std::memory_order_acquire)),
       timer_(kNever) {}
@@ -162,7 +167,7 @@ void CancelScope::set_deadline(absl::Time deadline) {
   {
     MutexLock lock(scope_tree_mutex);
     if (Latched()) return;
-    deadline_.store(absl::ToUnixNanos(deadline), std::memory_order_release);
+    deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
     epoch.fetch_add(1);
     CollectNews(news);
   }

@@ -134,7 +134,7 @@ class CancelScope {
   // in by internal::ScopeEntry, and any thread may destroy it.
   struct NotEntered {};
   CancelScope(NotEntered, CancelScope* parent);
-  CancelScope(CancelScope* parent, bool entered, const Options& options);
+  CancelScope(CancelScope* parent, bool entered, int64_t deadline, bool shield);
 
   CancelScope* OuterInReach() const;
   const CancelScope* CancelledBy() const;

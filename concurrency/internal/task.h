@@ -7,6 +7,7 @@
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <new>
 #include <string>
@@ -47,7 +48,10 @@ class alignas(64) Task {
     return std::move(options_);
   }
 
-  Task* next = nullptr;  // for the list it is in
+  union {
+    Task* next = nullptr;  // for the list it is in
+    uint64_t number;       // what it is called by without a name
+  };
 
  private:
   static constexpr size_t kInline = 40;
