@@ -23,7 +23,7 @@ TaskGroup::TaskGroup(Options options)
                 options.max_running),
       name_(std::move(options.name)),
       cancel_on_error_(options.cancel_on_error),
-      scopes_(ScopeEntry::Current()) {}
+      scopes_(internal::current_scope) {}
 
 TaskGroup::~TaskGroup() {
   if (pool().forked()) return;
@@ -208,7 +208,7 @@ std::vector<std::string> TaskGroup::running() const {
 absl::Status TaskGroup::Forked() const { return pool().status(); }
 
 bool TaskGroup::InsideCurrentScope() const {
-  const CancelScope* current = ScopeEntry::Current();
+  const CancelScope* current = internal::current_scope;
   const CancelScope* s = &scopes_.tasks;
   while (s != nullptr && s != current) s = s->parent_;
   return s == current;

@@ -223,7 +223,7 @@ decltype(auto) TaskGroup::Invoke(F& f) {
   } else {
     static_assert(std::is_invocable_v<F&, std::stop_token>,
                   "a task takes nothing or a std::stop_token");
-    return f(internal::ScopeEntry::Current()->stop_token());
+    return f(internal::current_scope->stop_token());
   }
 }
 

@@ -173,7 +173,7 @@ ThreadPool::ThreadPool(Options options, int threads)
       max_threads_(options.max_threads),
       made_in_process_(forks.load()),
       shard_count_(std::bit_ceil(
-          static_cast<uint32_t>(std::clamp(2 * threads, 4, kMostShards)))),
+          static_cast<uint32_t>(std::clamp(2 * threads, 16, kMostShards)))),
       shards_(std::make_unique<Shard[]>(shard_count_)) {}
 
 ThreadPool::~ThreadPool() {
