@@ -102,8 +102,7 @@ void TaskGroup::Run(RunningTask& running) {
   // A service that is no longer needed starts all the same, so that it does not
   // depend on the speed of its thread whether it ever did.
   if (scopes_.tasks.cancelled() &&
-      (running.options == nullptr ||
-       !running.options->start_even_if_cancelled)) {
+      (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
     return task.Discard();
   }
 #ifdef ABSL_HAVE_EXCEPTIONS

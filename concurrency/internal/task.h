@@ -44,9 +44,6 @@ class alignas(64) Task {
 
   // Null where they are the defaults.
   const TaskOptions* options() const { return options_.get(); }
-  std::unique_ptr<const TaskOptions> TakeOptions() {
-    return std::move(options_);
-  }
 
   union {
     Task* next = nullptr;  // for the list it is in

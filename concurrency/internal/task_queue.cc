@@ -64,7 +64,9 @@ Shard::~Shard() {
 
 RunningTask* RunningTask::Current() { return running_task; }
 
-std::string RunningTask::name() const { return NameOf(options.get(), number); }
+std::string RunningTask::name() const {
+  return NameOf(task->options(), number);
+}
 
 TaskQueue::TaskQueue(ThreadPool& pool, int max_running)
     : pool_(pool),
@@ -443,7 +445,6 @@ void TaskQueue::Begin(Portion& portion, Task& task, RunningTask& running) {
 void TaskQueue::Link(Portion& portion, RunningTask& running, Task& task) {
   running.portion = &portion;
   running.task = &task;
-  running.options = task.TakeOptions();
   running.previous = nullptr;
   running.next = portion.begun;
   if (running.next != nullptr) running.next->previous = &running;
@@ -454,6 +455,7 @@ void TaskQueue::Unlink(RunningTask& running) {
   if (running.next != nullptr) running.next->previous = running.previous;
   (running.previous != nullptr ? running.previous->next
                                : running.portion->begun) = running.next;
+  Task::Free(running.task);  // until here it was in a list and had a name
 }
 
 void TaskQueue::EndHome(RunningTask& running, WakeUps& wake_ups) {
@@ -513,7 +515,6 @@ void TaskQueue::Perform(RunningTask& running) {
     std::abort();
   }
   running_task = running.outer;
-  Task::Free(running.task);
 }
 
 bool TaskQueue::Stuck(Shard& shard) {

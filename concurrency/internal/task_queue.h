@@ -38,7 +38,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -130,9 +129,6 @@ struct alignas(64) Shard {
 struct RunningTask {
   Portion* portion = nullptr;
   Task* task = nullptr;
-  // The task's own. It is given back before the queue knows that it has ended,
-  // and others may ask for its name until then.
-  std::unique_ptr<const TaskOptions> options;
   TaskKind kind = TaskKind::kQueued;
   uint64_t number = 0;
   RunningTask* next = nullptr;
