@@ -187,7 +187,7 @@ class AwaitCall final : public internal::BlockingCall {
       : mutex_(mutex), condition_(condition) {}
 
   absl::Status Enter() {
-    if (internal::ScopeEntry::Current() == nullptr) return absl::OkStatus();
+    if (internal::current_scope == nullptr) return absl::OkStatus();
     MutexLock lock(scope_tree_mutex);
     absl::StatusOr<MutexVisitor::Visits*> visits =
         MutexVisitor::Get().Enter(mutex_);

@@ -16,24 +16,22 @@
 
 namespace tocsin {
 
+using internal::current_scope;
 using internal::DeadlineTimer;
 using internal::MutexLock;
+using internal::scope_epoch;
 using internal::scope_tree_mutex;
 using internal::Sleeper;
 
 namespace {
 
-// Goes up after every Cancel() and every change of a deadline or a shield.
-// While it stands still, a scope once found clear is clear: the check of a
-// scope at any depth compares two numbers instead of climbing to the outermost
-// scope.
-constinit std::atomic<uint64_t> epoch{1};
-
-constinit thread_local CancelScope* current_scope = nullptr;
-
 constexpr int64_t kNever = DeadlineTimer::kNone;
 
 int64_t NowInNanoseconds() { return absl::ToUnixNanos(internal::Now()); }
+
+int64_t ToNanoseconds(absl::Time time) {
+  return time == absl::InfiniteFuture() ? kNever : absl::ToUnixNanos(time);
+}
 
 absl::Time FromNanoseconds(int64_t time) {
   if (time == INT64_MAX) return absl::InfiniteFuture();
@@ -41,7 +39,7 @@ absl::Time FromNanoseconds(int64_t time) {
   return absl::FromUnixNanos(time);
 }
 
-void DieOf(const char* mistake) {
+[[noreturn]] void DieOf(const char* mistake) {
   std::fprintf(stderr,
                "tocsin: a CancelScope was destroyed %s. Keep scopes in local "
                "variables and task groups inside the scope they were made in, "
@@ -55,7 +53,8 @@ void DieOf(const char* mistake) {
 CancelScope::CancelScope() : CancelScope(Options()) {}
 
 CancelScope::CancelScope(Options options)
-    : CancelScope(current_scope, true, options) {
+    : CancelScope(current_scope, true, ToNanoseconds(options.deadline),
+                  options.shield) {
   current_scope = this;
 }
 
@@ -66,15 +65,15 @@ CancelScope::CancelScope(std::stop_token stop) : CancelScope(Options()) {
 }
 
 CancelScope::CancelScope(NotEntered, CancelScope* parent)
-    : CancelScope(parent, false, Options()) {}
+    : CancelScope(parent, false, kNever, false) {}
 
-CancelScope::CancelScope(CancelScope* parent, bool entered,
-                         const Options& options)
+CancelScope::CancelScope(CancelScope* parent, bool entered, int64_t deadline,
+                         bool shield)
     : parent_(parent),
       entered_(entered),
-      shield_(options.shield),
-      deadline_(absl::ToUnixNanos(options.deadline)),
-      clear_at_(parent == nullptr || deadline_ != kNever
+      shield_(shield),
+      deadline_(deadline),
+      clear_at_(parent == nullptr || deadline != kNever
                     ? 0
                     : parent->clear_at_.load(std::memory_order_acquire)),
       timer_(kNever) {}
@@ -116,7 +115,7 @@ void CancelScope::Cancel(absl::Status reason) {
     reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
     State live = State::kLive;
     if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
-    epoch.fetch_add(1);
+    scope_epoch.fetch_add(1);
     CollectNews(news);
   }
   Spread(news);
@@ -162,8 +161,8 @@ void CancelScope::set_deadline(absl::Time deadline) {
   {
     MutexLock lock(scope_tree_mutex);
     if (Latched()) return;
-    deadline_.store(absl::ToUnixNanos(deadline), std::memory_order_release);
-    epoch.fetch_add(1);
+    deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
+    scope_epoch.fetch_add(1);
     CollectNews(news);
   }
   Spread(news);
@@ -174,7 +173,7 @@ void CancelScope::set_shield(bool shield) {
   {
     MutexLock lock(scope_tree_mutex);
     shield_.store(shield, std::memory_order_release);
-    epoch.fetch_add(1);
+    scope_epoch.fetch_add(1);
     CollectNews(news);
   }
   Spread(news);
@@ -210,7 +209,7 @@ bool CancelScope::Latched() const {
 }
 
 const CancelScope* CancelScope::CancelledBy() const {
-  const uint64_t now = epoch.load(std::memory_order_acquire);
+  const uint64_t now = scope_epoch.load(std::memory_order_acquire);
   bool timed = false;
   for (const CancelScope* s = this; s != nullptr; s = s->OuterInReach()) {
     if (s->clear_at_.load(std::memory_order_acquire) == now) break;
@@ -382,17 +381,7 @@ absl::Status Sleeper::Sleep() {
   return absl::OkStatus();
 }
 
-ScopeEntry::ScopeEntry(CancelScope& scope)
-    : scope_(&scope), outer_(current_scope) {
-  current_scope = &scope;
-}
-
-ScopeEntry::~ScopeEntry() {
-  if (current_scope != scope_) DieOf("after the scope around it was left");
-  current_scope = outer_;
-}
-
-CancelScope* ScopeEntry::Current() { return current_scope; }
+void ScopeEntry::DieOfOrder() { DieOf("after the scope around it was left"); }
 
 DeadlineTimer& DeadlineTimer::Get() {
   static DeadlineTimer& timer = *new DeadlineTimer;

@@ -52,6 +52,12 @@ class Sleeper;
 // Guards the links between all scopes and sleepers. Taken by a thread that is
 // about to sleep anyway and by one that cancels, never by CheckCancelled().
 extern SlimMutex scope_tree_mutex;
+
+// Goes up after every Cancel() and every change of a deadline or a shield.
+// While it stands still, a scope once found clear is clear: the check of a
+// scope at any depth compares two numbers instead of climbing to the outermost
+// scope.
+inline constinit std::atomic<uint64_t> scope_epoch{1};
 }  // namespace internal
 
 class CancelScope {
@@ -83,7 +89,11 @@ class CancelScope {
 
   // Whether waits in this scope return at once: it was cancelled, its deadline
   // has passed, or either holds for a scope around it and no shield is between.
-  bool cancelled() const { return CancelledBy() != nullptr; }
+  bool cancelled() const {
+    return clear_at_.load(std::memory_order_acquire) !=
+               internal::scope_epoch.load(std::memory_order_acquire) &&
+           CancelledBy() != nullptr;
+  }
 
   // Why: the reason given to Cancel(), kDeadlineExceeded for a deadline, of
   // the innermost cancelled scope. OK as long as cancelled() is false.
@@ -136,7 +146,7 @@ class CancelScope {
   // in by internal::ScopeEntry, and any thread may destroy it.
   struct NotEntered {};
   CancelScope(NotEntered, CancelScope* parent);
-  CancelScope(CancelScope* parent, bool entered, const Options& options);
+  CancelScope(CancelScope* parent, bool entered, int64_t deadline, bool shield);
 
   CancelScope* OuterInReach() const;
   const CancelScope* CancelledBy() const;
@@ -155,7 +165,7 @@ class CancelScope {
   std::atomic<bool> shield_;
   mutable std::atomic<State> state_{State::kLive};
   std::atomic<int64_t> deadline_;           // its own, in Unix nanoseconds
-  mutable std::atomic<uint64_t> clear_at_;  // see `epoch` in cancel_scope.cc
+  mutable std::atomic<uint64_t> clear_at_;  // see scope_epoch
   absl::Status reason_;  // written once, before state_ becomes kCancelled
 
   // The tree of those scopes that somebody sleeps in or took a token of. A

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
@@ -22,11 +23,11 @@ TaskGroup::TaskGroup(Options options)
                 options.max_running),
       name_(std::move(options.name)),
       cancel_on_error_(options.cancel_on_error),
-      scopes_(ScopeEntry::Current()) {}
+      scopes_(internal::current_scope) {}
 
 TaskGroup::~TaskGroup() {
   if (pool().forked()) return;
-  if (!joined_.load(std::memory_order_acquire)) {
+  if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     Cancel(absl::CancelledError("the task group is destroyed"));
     if (!Join()) {
       std::fprintf(
@@ -47,6 +48,13 @@ void TaskGroup::SpawnTask(Task* task) {
 }
 
 void TaskGroup::SpawnServiceTask(Task* task) {
+  {
+    MutexLock lock(mutex_);
+    if (scopes_.services == nullptr) {
+      scopes_.services = absl::WrapUnique(
+          new CancelScope(CancelScope::NotEntered(), &scopes_.tasks));
+    }
+  }
   absl::Status status =
       pool().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
   if (!status.ok()) Refuse(task, std::move(status));
@@ -89,7 +97,7 @@ void TaskGroup::Refuse(Task* task, absl::Status why) {
 
 void TaskGroup::Run(RunningTask& running) {
   Task& task = *running.task;
-  ScopeEntry entry(running.kind == TaskKind::kService ? scopes_.services
+  ScopeEntry entry(running.kind == TaskKind::kService ? *scopes_.services
                                                       : scopes_.tasks);
   // A service that is no longer needed starts all the same, so that it does not
   // depend on the speed of its thread whether it ever did.
@@ -128,16 +136,16 @@ void TaskGroup::Fail(TaskFailure failure) {
                    " failed: ", failure.status.ToString()));
   {
     MutexLock lock(mutex_);
-    ++failure_count_;
     if (failures_.size() < kFailuresKept) {
       failures_.push_back(std::move(failure));
     }
+    failure_count_.fetch_add(1, std::memory_order_release);
   }
   if (cancel_on_error_ && !pool().forked()) Cancel(std::move(reason));
 }
 
 void TaskGroup::CancelServices() {
-  scopes_.services.Cancel(
+  scopes_.services->Cancel(
       absl::CancelledError("all tasks that the service was for have ended"));
 }
 
@@ -154,17 +162,19 @@ absl::Status TaskGroup::Wait() {
         "TaskGroup::Wait() was called by a task that it would have to wait "
         "for; let the owner of the group wait");
   }
-  absl::Status from_outside = CancelledFromOutside();
-  absl::Status outcome;
-  {
-    MutexLock lock(mutex_);
-    if (!std::exchange(outcome_known_, true) && !unused()) {
-      outcome_ = std::move(from_outside);
-    }
-    outcome = failures_.empty() ? outcome_ : failures_.front().status;
+  if (outcome_.load(std::memory_order_acquire) == Outcome::kOk &&
+      failure_count() == 0) {
+    return absl::OkStatus();
   }
-  joined_.store(true, std::memory_order_release);
-  return outcome;
+  MutexLock lock(mutex_);
+  return failures_.empty() ? cancelled_ : failures_.front().status;
+}
+
+// What Wait() returns must not depend on who calls it first.
+void TaskGroup::NoticeClosed() {
+  if (used()) cancelled_ = CancelledFromOutside();
+  outcome_.store(cancelled_.ok() ? Outcome::kOk : Outcome::kCancelled,
+                 std::memory_order_release);
 }
 
 absl::Status TaskGroup::CancelledFromOutside() const {
@@ -178,8 +188,7 @@ std::vector<TaskFailure> TaskGroup::failures() const {
 }
 
 size_t TaskGroup::failure_count() const {
-  MutexLock lock(mutex_);
-  return failure_count_;
+  return failure_count_.load(std::memory_order_acquire);
 }
 
 #ifdef ABSL_HAVE_EXCEPTIONS
@@ -198,7 +207,7 @@ std::vector<std::string> TaskGroup::running() const {
 absl::Status TaskGroup::Forked() const { return pool().status(); }
 
 bool TaskGroup::InsideCurrentScope() const {
-  const CancelScope* current = ScopeEntry::Current();
+  const CancelScope* current = internal::current_scope;
   const CancelScope* s = &scopes_.tasks;
   while (s != nullptr && s != current) s = s->parent_;
   return s == current;

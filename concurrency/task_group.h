@@ -153,10 +153,9 @@ class TaskGroup final : private internal::TaskQueue {
  private:
   struct Scopes {
     explicit Scopes(CancelScope* outer)
-        : tasks(CancelScope::NotEntered(), outer),
-          services(CancelScope::NotEntered(), &tasks) {}
+        : tasks(CancelScope::NotEntered(), outer) {}
     CancelScope tasks;
-    CancelScope services;
+    std::unique_ptr<CancelScope> services;  // made with the first of them
   };
 
   friend class internal::HandledTask;
@@ -170,6 +169,7 @@ class TaskGroup final : private internal::TaskQueue {
 
   void Run(internal::RunningTask& running) override;
   void CancelServices() override;
+  void NoticeClosed() override;
 
   void SpawnTask(internal::Task* task);
   void SpawnServiceTask(internal::Task* task);
@@ -187,19 +187,22 @@ class TaskGroup final : private internal::TaskQueue {
 
   const std::string name_;
   const bool cancel_on_error_;
-  // In a union, because in a forked child it is left as it is: what is linked
-  // to the scopes does not exist there.
+  // Read by all threads with every task, so it keeps off what is written with
+  // every task. In a union, because in a forked child it is left as it is: what
+  // is linked to the scopes does not exist there.
   union {
-    Scopes scopes_;
+    alignas(64) Scopes scopes_;
   };
   std::atomic<uint32_t> named_{0};
-  std::atomic<bool> joined_{false};
+  // What Wait() returns, if no task has failed; unknown until the group is
+  // closed.
+  enum class Outcome : uint8_t { kUnknown, kOk, kCancelled };
+  std::atomic<Outcome> outcome_{Outcome::kUnknown};
+  absl::Status cancelled_;  // written before outcome_
 
   mutable internal::SlimMutex mutex_;
   std::vector<TaskFailure> failures_ ABSL_GUARDED_BY(mutex_);
-  size_t failure_count_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool outcome_known_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<size_t> failure_count_{0};  // written under mutex_
 };
 
 // Runs `body` in the scope of a group and waits for the tasks it spawned. An
@@ -220,7 +223,7 @@ decltype(auto) TaskGroup::Invoke(F& f) {
   } else {
     static_assert(std::is_invocable_v<F&, std::stop_token>,
                   "a task takes nothing or a std::stop_token");
-    return f(internal::ScopeEntry::Current()->stop_token());
+    return f(internal::current_scope->stop_token());
   }
 }
 

@@ -1,4 +1,4 @@
-// Two orders of events make sure that nothing is overlooked. Both sides use
+// Three orders of events make sure that nothing is overlooked. Both sides use
 // sequentially consistent operations, so that at least one sees the other:
 //
 //   who makes a task ready            who gives a slot up (parks, blocks)
@@ -6,13 +6,26 @@
 //     reads active_: a slot free?       reads every shard.ready
 //   => a ready task gets a free slot.
 //
+//   who makes a task ready            who stops searching
+//     sets shard.ready                  decrements searching_
+//     reads searching_: anybody?        reads every shard.ready
+//   => a ready task is found by a searcher, or gets a free slot. A worker that
+//      was sent counts as searching until it has a task or gives up. So there
+//      is one wake-up in flight at a time, and who finds something passes the
+//      search on if there is more.
+//
 //   who finds no slot free            the monitor, about to go dormant
 //     set shard.ready before            sets watch_ to kDormant
 //     reads watch_: dormant?            reads every shard.ready
 //   => with no slot free, the monitor looks after a ready task.
+//
+// A shard that is ready already is not set ready again. Then who looks at it
+// takes its lock, and comes after whoever adds the task there, or before: that
+// one sees what was written before the look.
 #include "tocsin/concurrency/thread_pool.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -24,6 +37,7 @@
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/spin.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {
@@ -33,6 +47,7 @@ using internal::FutexWakeOne;
 using internal::MutexLock;
 using internal::RunningTask;
 using internal::Shard;
+using internal::SpinUntil;
 using internal::Task;
 using internal::TaskKind;
 using internal::TaskQueue;
@@ -46,14 +61,17 @@ constexpr absl::Duration kBetweenLooks = absl::Milliseconds(50);
 constexpr absl::Duration kSpareLife = absl::Seconds(1);
 constexpr absl::Duration kPauseAfterRefusal = absl::Milliseconds(100);
 
-// How many tasks a worker takes from one shard before it looks at the others.
-constexpr int kTasksPerVisit = 64;
+// How many of its own tasks a worker runs before it looks for those of others.
+constexpr int kTasksInARow = 64;
+
+constexpr int kMostShards = 64;
 
 std::atomic<uint32_t> forks{0};
 [[maybe_unused]] const int at_fork =
     pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
 
-std::atomic<uint32_t> threads_seen{0};
+std::atomic<uint32_t> threads_seen{1};
+constinit thread_local uint32_t thread_number = 0;  // 0: not seen yet
 
 // The kernel refuses longer ones.
 constexpr size_t kThreadNameSize = 15;
@@ -88,7 +106,11 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
 
   void RunOwnTask();
   void RunTasks();
-  bool RunTasksOf(Shard& shard);
+  void RunOwnTasks();
+  bool RunOtherTask();
+  bool Search();
+  void StopSearching();
+  void Perform(RunningTask& running);
   bool KeepsSlot();
   void GiveSlot();
   void TakeSlot() {
@@ -100,6 +122,8 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
   const std::string thread_name_;
   int blocked_ = 0;
   bool ran_since_granted_ = false;
+  Shard* shard_ = nullptr;  // of this thread
+  bool searching_ = false;  // counted in the pool's searching_
 
   // Counted in active_. Also taken away by the monitor.
   std::atomic<bool> has_slot_{false};
@@ -148,7 +172,8 @@ ThreadPool::ThreadPool(Options options, int threads)
       slots_(threads),
       max_threads_(options.max_threads),
       made_in_process_(forks.load()),
-      shard_count_(std::clamp(threads, 1, 16)),
+      shard_count_(std::bit_ceil(
+          static_cast<uint32_t>(std::clamp(2 * threads, 16, kMostShards)))),
       shards_(std::make_unique<Shard[]>(shard_count_)) {}
 
 ThreadPool::~ThreadPool() {
@@ -194,9 +219,9 @@ bool ThreadPool::forked() const {
   return forks.load(std::memory_order_relaxed) != made_in_process_;
 }
 
-Shard& ThreadPool::ShardOfThread() {
-  static thread_local const uint32_t number = threads_seen.fetch_add(1);
-  return shards_[number % shard_count_];
+Shard& ThreadPool::ShardOfThread() const {
+  if (thread_number == 0) thread_number = threads_seen.fetch_add(1);
+  return shards_[thread_number & (shard_count_ - 1)];
 }
 
 bool ThreadPool::SomethingIsReady() const {
@@ -207,6 +232,7 @@ bool ThreadPool::SomethingIsReady() const {
 }
 
 void ThreadPool::Dispatch() {
+  if (searching_.load() > 0) return;
   int active = active_.load();
   while (active < slots_) {
     if (active_.compare_exchange_weak(active, active + 1)) return Grant();
@@ -214,8 +240,14 @@ void ThreadPool::Dispatch() {
   RouseMonitor();
 }
 
-// Finds a worker for a slot that is already counted.
+void ThreadPool::DispatchIfReady() {
+  if (SomethingIsReady()) Dispatch();
+}
+
+// Finds a worker for a slot that is already counted. It counts as searching
+// while it is on its way, so that there is but one at a time.
 void ThreadPool::Grant() {
+  searching_.fetch_add(1);
   Worker* idle = nullptr;
   Worker* fresh = nullptr;
   {
@@ -234,6 +266,7 @@ void ThreadPool::Grant() {
       fresh->next_ = std::exchange(workers_, fresh);
     } else {
       active_.fetch_sub(1);
+      searching_.fetch_sub(1);
     }
   }
   if (idle != nullptr) return FutexWakeOne(&idle->woken_);
@@ -286,6 +319,7 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
   while (*link != worker) link = &(*link)->next_;
   *link = worker->next_;
   if (worker->has_slot_.load()) active_.fetch_sub(1);
+  if (worker->granted_.load() == Granted::kSlot) searching_.fetch_sub(1);
   delete worker;
   LeaveThreads();
   return status_;
@@ -316,7 +350,7 @@ bool ThreadPool::Park(Worker& worker) {
     if (!ending_) worker.next_idle_ = std::exchange(idle_, &worker);
   }
   // Perhaps this worker is the one that gets it.
-  if (SomethingIsReady()) Dispatch();
+  DispatchIfReady();
   const absl::Time until =
       spare ? internal::Now() + kSpareLife : absl::InfiniteFuture();
   while (worker.woken_.load(std::memory_order_acquire) == 0) {
@@ -378,20 +412,9 @@ void ThreadPool::Worker::RunOwnTask() {
                        options->name.substr(0, kThreadNameSize).c_str());
   }
   RunningTask running;
-  Shard& shard = queue_->shard();
-  {
-    MutexLock lock(shard.mutex);
-    queue_->AssumeLocked();
-    queue_->Begin(*task_, kind_, running);
-  }
+  queue_->BeginStarted(*task_, kind_, running);
   queue_->Perform(running);
-  WakeUps wake_ups;
-  {
-    MutexLock lock(shard.mutex);
-    queue_->AssumeLocked();
-    queue_->End(running, wake_ups);
-  }
-  wake_ups.Send();
+  TaskQueue::EndAlone(running);
   if (named) {
     pthread_setname_np(pthread_self(), thread_name_.c_str());
   }
@@ -399,47 +422,85 @@ void ThreadPool::Worker::RunOwnTask() {
 }
 
 void ThreadPool::Worker::RunTasks() {
-  size_t at = number_;
-  size_t empty = 0;
-  while (empty < pool_.shard_count_) {
-    Shard& shard = pool_.shards_[at++ % pool_.shard_count_];
-    if (!shard.ready.load(std::memory_order_acquire)) {
-      ++empty;
-    } else if (RunTasksOf(shard)) {
-      empty = 0;
-    } else {
-      return;
-    }
+  shard_ = &pool_.ShardOfThread();
+  searching_ = true;  // as who granted the slot has counted
+  while (KeepsSlot()) {
+    RunOwnTasks();
+    if (!RunOtherTask() && !shard_->ready.load() && !Search()) break;
   }
+  if (searching_) StopSearching();
 }
 
-// False if the worker is to give its slot back.
-bool ThreadPool::Worker::RunTasksOf(Shard& shard) {
-  WakeUps wake_ups;
-  bool keeps_slot = true;
-  shard.mutex.Lock();
-  for (int i = 0; i < kTasksPerVisit && shard.first != nullptr; ++i) {
-    keeps_slot = KeepsSlot();
-    if (!keeps_slot) break;
-    ran_since_granted_ = true;
-    RunningTask running;
-    TaskQueue& queue = *shard.first;
-    queue.AssumeLocked();
-    queue.Take(running);
-    shard.mutex.Unlock();
-    tasks_.store(tasks_.load(std::memory_order_relaxed) + 1,
-                 std::memory_order_relaxed);
-    queue.Perform(running);
-    shard.mutex.Lock();
-    queue.AssumeLocked();
-    queue.End(running, wake_ups);
-    if (wake_ups.empty()) continue;
-    shard.mutex.Unlock();
-    wake_ups.Send();
-    shard.mutex.Lock();
+// What became ready meanwhile was left to those who search, of whom this is
+// perhaps the last.
+void ThreadPool::Worker::StopSearching() {
+  searching_ = false;
+  pool_.searching_.fetch_sub(1);
+  pool_.DispatchIfReady();
+}
+
+// Stays on the look-out for some time. False if nothing came.
+bool ThreadPool::Worker::Search() {
+  if (!searching_) {
+    searching_ = true;
+    pool_.searching_.fetch_add(1);
   }
-  shard.mutex.Unlock();
-  return keeps_slot;
+  return SpinUntil([this] { return pool_.SomethingIsReady(); });
+}
+
+void ThreadPool::Worker::RunOwnTasks() {
+  if (!shard_->ready.load()) return;
+  RunningTask running;
+  WakeUps wake_ups;
+  shard_->lock.Lock();
+  for (int i = 0; i < kTasksInARow && shard_->first_ready != nullptr; ++i) {
+    if (!KeepsSlot()) break;
+    TaskQueue::TakeFrom(*shard_, running);
+    shard_->lock.Unlock();
+    if (searching_) StopSearching();
+    Perform(running);
+    shard_->lock.Lock();
+    TaskQueue* account_of = TaskQueue::End(running, wake_ups);
+    if (account_of == nullptr && wake_ups.empty()) continue;
+    shard_->lock.Unlock();
+    if (account_of != nullptr) account_of->CloseAccount(wake_ups);
+    wake_ups.Send();
+    shard_->lock.Lock();
+  }
+  shard_->lock.Unlock();
+}
+
+// Runs a task of another shard, of which it takes some more over. False if
+// there was none.
+bool ThreadPool::Worker::RunOtherTask() {
+  const std::span<Shard> shards = pool_.shards();
+  size_t at = shard_ - shards.data();
+  for (size_t i = 1; i < shards.size(); ++i) {
+    at = (at + 1) % shards.size();
+    RunningTask running;
+    if (!shards[at].ready.load() ||
+        !TaskQueue::Steal(shards[at], *shard_, running)) {
+      continue;
+    }
+    if (searching_) {
+      StopSearching();
+    } else {
+      // Who looks at the shards one by one may have missed what was carried
+      // from one to another.
+      pool_.DispatchIfReady();
+    }
+    Perform(running);
+    TaskQueue::EndAlone(running);
+    return true;
+  }
+  return false;
+}
+
+void ThreadPool::Worker::Perform(RunningTask& running) {
+  ran_since_granted_ = true;
+  tasks_.store(tasks_.load(std::memory_order_relaxed) + 1,
+               std::memory_order_relaxed);
+  running.queue().Perform(running);
 }
 
 // Whether to go on: not if those whose slot was given away are back, and there
@@ -453,7 +514,7 @@ bool ThreadPool::Worker::KeepsSlot() {
 void ThreadPool::Worker::GiveSlot() {
   if (!has_slot_.exchange(false)) return;
   pool_.active_.fetch_sub(1);
-  if (pool_.SomethingIsReady()) pool_.Dispatch();
+  pool_.DispatchIfReady();
 }
 
 void ThreadPool::RouseMonitor() {
@@ -511,12 +572,8 @@ bool ThreadPool::SomethingIsStuck() {
   for (size_t i = 0; i < shard_count_; ++i) {
     Shard& shard = shards_[i];
     if (!shard.ready.load(std::memory_order_relaxed)) continue;
-    MutexLock lock(shard.mutex);
-    for (TaskQueue* queue = shard.first; queue != nullptr;) {
-      queue->AssumeLocked();
-      stuck |= queue->Stuck();
-      queue = queue->next_ready();
-    }
+    MutexLock lock(shard.lock);
+    stuck |= TaskQueue::Stuck(shard);
   }
   return stuck;
 }

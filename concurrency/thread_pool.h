@@ -34,6 +34,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -84,12 +85,16 @@ class ThreadPool {
 
   // For task groups. ------------------------------------------------------
 
-  // The one that a group goes to that is made on this thread.
-  internal::Shard& ShardOfThread();
+  // Where this thread's tasks are.
+  internal::Shard& ShardOfThread() const;
+  std::span<internal::Shard> shards() const {
+    return {shards_.get(), shard_count_};
+  }
 
-  // Something became ready: gives it a worker if a slot is free, and sees to it
-  // that the monitor is awake if not.
+  // Something became ready: unless a worker is searching, gives it one if a
+  // slot is free, and sees to it that the monitor is awake if not.
   void Dispatch();
+  void DispatchIfReady();
 
   // Runs the task, which is in no list, on a thread that does nothing else
   // until it has ended. kResourceExhausted where none can be had.
@@ -121,12 +126,14 @@ class ThreadPool {
   const int slots_;
   const int max_threads_;
   const uint32_t made_in_process_;  // counts forks
-  const size_t shard_count_;
+  const uint32_t shard_count_;      // a power of two
   const std::unique_ptr<internal::Shard[]> shards_;
 
   // Slots in use: by workers that run a task or look for one, and by those that
   // are on their way to do so.
   alignas(64) std::atomic<int> active_{0};
+  // Those of them that look for a task, before they give their slots back.
+  std::atomic<int> searching_{0};
   std::atomic<uint32_t> watch_{kNoThread};
 
   mutable internal::SlimMutex mutex_;

@@ -105,7 +105,7 @@ absl::StatusOr<short> PollFd(int fd, short events) {
   PollCall call(fd, events);
   call.Poll(absl::ZeroDuration());
   if (call.over()) return call.Result();
-  if (internal::ScopeEntry::Current() != nullptr) {
+  if (internal::current_scope != nullptr) {
     if (absl::Status status = call.OpenDoorbell(); !status.ok()) return status;
   }
   internal::Sleeper sleeper(call);

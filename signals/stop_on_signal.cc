@@ -35,7 +35,7 @@ StopOnSignal::StopOnSignal(SignalService& service, const SignalSet& signals) {
       receiver_.reset();
     }
   }
-  if (const CancelScope* scope = internal::ScopeEntry::Current()) {
+  if (const CancelScope* scope = internal::current_scope) {
     outside_.emplace(scope->stop_token(), StopFromOutside{this});
   }
 }

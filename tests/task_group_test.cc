@@ -666,6 +666,26 @@ TEST_P(TaskGroupTest, RunningNamesTheTasksThatHaveNotEnded) {
   EXPECT_TRUE(group.running().empty());
 }
 
+// The name of a task that ends at that moment was gone before the task was.
+TEST_P(TaskGroupTest, RunningMayBeAskedWhileTasksEnd) {
+  TaskGroup group(InPool());
+  std::atomic<bool> over{false};
+  std::thread asks([&] {
+    while (!over) {
+      for (const std::string& name : group.running()) {
+        EXPECT_EQ(name, "a name too long to be kept without an allocation");
+      }
+    }
+  });
+  for (int i = 0; i < 2000; ++i) {
+    group.Spawn([] {},
+                {.name = "a name too long to be kept without an allocation"});
+  }
+  EXPECT_TRUE(group.Wait().ok());
+  over = true;
+  asks.join();
+}
+
 // Services.
 TEST_P(TaskGroupTest, AServiceIsCancelledWhenAllOthersHaveEnded) {
   TaskGroup group(InPool());

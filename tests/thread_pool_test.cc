@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <latch>
 #include <memory>
 #include <mutex>
@@ -230,6 +231,93 @@ TEST_P(ThreadPoolTest, EveryBlockingTaskStartsWithoutHelp) {
       group.Spawn([&] { met.arrive_and_wait(); });
     }
     met.wait();
+    EXPECT_TRUE(group.Wait().ok());
+  }
+}
+
+// A thread takes the newest of its own tasks first, but not always.
+TEST(ThreadPool, ATaskIsNotOvertakenForEver) {
+  auto pool = *ThreadPool::Create({.threads = 1, .max_threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch older_ran(1);
+  std::atomic<bool> over{false};
+  std::function<void()> again = [&] {
+    if (!over) group.Spawn(again);
+  };
+  group.Spawn([&] {
+    group.Spawn([&] { older_ran.count_down(); });
+    group.Spawn(again);
+  });
+  older_ran.wait();
+  over = true;
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A worker takes tasks over by the batch. Those behind one that blocks are for
+// others.
+TEST(ThreadPool, ABatchBehindATaskThatBlocksIsTakenByOthers) {
+  auto pool = *ThreadPool::Create({.threads = 2});
+  for (int round = 0; round < 50; ++round) {
+    constexpr int kTasks = 64;
+    TaskGroup group({.pool = pool.get()});
+    std::atomic<bool> first{true};
+    std::latch others(kTasks - 1);
+    for (int i = 0; i < kTasks; ++i) {
+      group.Spawn([&] {
+        if (first.exchange(false)) {
+          others.wait();
+        } else {
+          others.count_down();
+        }
+      });
+    }
+    others.wait();
+    EXPECT_TRUE(group.Wait().ok());
+  }
+}
+
+// What a task spawns lies at the shard of its thread.
+TEST(ThreadPool, TasksOfTasksAreNamedAndDiscardedLikeOthers) {
+  auto pool = *ThreadPool::Create({.threads = 1, .max_threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch spawned(1);
+  std::latch release(1);
+  auto token = std::make_shared<int>();
+  group.Spawn(
+      [&] {
+        for (int i = 0; i < 10; ++i) {
+          group.Spawn([token] {}, {.name = "inner"});
+        }
+        spawned.count_down();
+        release.wait();
+      },
+      {.name = "outer"});
+  spawned.wait();
+  std::vector<std::string> names(11, "inner");
+  names[0] = "outer";
+  EXPECT_EQ(group.running(), names);
+  EXPECT_GT(token.use_count(), 1);
+  group.Cancel();
+  EXPECT_EQ(token.use_count(), 1);
+  EXPECT_EQ(group.running(), std::vector<std::string>{"outer"});
+  release.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// The pool has no thread left but the one that waits; so that one must come for
+// what a task elsewhere spawns.
+TEST(ThreadPool, AWaitAtTheCapRunsWhatTasksOnOtherThreadsSpawn) {
+  auto pool = *ThreadPool::Create({.threads = 1, .max_threads = 1});
+  for (int round = 0; round < 200; ++round) {
+    TaskGroup group({.pool = pool.get()});
+    std::latch on_worker(1);
+    group.Spawn([&] {
+      on_worker.count_down();
+      std::latch all(10);
+      for (int i = 0; i < 10; ++i) group.Spawn([&all] { all.count_down(); });
+      all.wait();  // unseen by the pool
+    });
+    on_worker.wait();
     EXPECT_TRUE(group.Wait().ok());
   }
 }

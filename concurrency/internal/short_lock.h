@@ -7,15 +7,16 @@
 #include <ctime>
 
 #include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/spin.h"
 
 namespace tocsin::internal {
 
-// A lock for critical sections of a few dozen instructions that several threads
-// enter all the time. Who finds it taken yields the processor, which takes long
-// compared to the section: so the threads take turns of many sections each,
-// instead of passing the cache line back and forth with every one. In the end
-// it sleeps, for the holder may have been pushed aside by a thread of higher
-// priority that waits here.
+// A lock for critical sections of a few dozen instructions. Who finds it taken
+// stays away for longer than a section takes, and soon yields the processor: so
+// threads that enter all the time take turns of many sections each, instead of
+// passing the cache line back and forth with every one. In the end it sleeps,
+// for the holder may have been pushed aside by a thread of higher priority that
+// waits here.
 class ABSL_LOCKABLE ShortLock {
  public:
   ShortLock() = default;
@@ -36,7 +37,9 @@ class ABSL_LOCKABLE ShortLock {
     for (int i = 0; taken_.load(std::memory_order_relaxed) ||
                     taken_.exchange(true, std::memory_order_acquire);
          ++i) {
-      if (i < 100) {
+      if (i < kPauses) {
+        for (int j = 0; j < 10; ++j) Pause();
+      } else if (i < kPauses + kYields) {
         sched_yield();
       } else {
         const timespec pause = {.tv_sec = 0, .tv_nsec = 100'000};
@@ -44,6 +47,9 @@ class ABSL_LOCKABLE ShortLock {
       }
     }
   }
+
+  static constexpr int kPauses = 20;
+  static constexpr int kYields = 100;
 
   std::atomic<bool> taken_{false};
 };

@@ -25,6 +25,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -107,18 +108,24 @@ class Sleeper {
   Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
 };
 
+// Null outside of any.
+inline constinit thread_local CancelScope* current_scope = nullptr;
+
 // Makes `scope` the thread's current scope for as long as it lives.
 class ScopeEntry {
  public:
-  explicit ScopeEntry(CancelScope& scope);
+  explicit ScopeEntry(CancelScope& scope)
+      : scope_(&scope), outer_(std::exchange(current_scope, &scope)) {}
   ScopeEntry(const ScopeEntry&) = delete;
   ScopeEntry& operator=(const ScopeEntry&) = delete;
-  ~ScopeEntry();
-
-  // The scope that the thread is in; null outside of any.
-  static CancelScope* Current();
+  ~ScopeEntry() {
+    if (current_scope != scope_) DieOfOrder();
+    current_scope = outer_;
+  }
 
  private:
+  [[noreturn]] static void DieOfOrder();
+
   CancelScope* const scope_;
   CancelScope* const outer_;
 };

@@ -7,6 +7,7 @@
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <new>
 #include <string>
@@ -44,7 +45,10 @@ class alignas(64) Task {
   // Null where they are the defaults.
   const TaskOptions* options() const { return options_.get(); }
 
-  Task* next = nullptr;  // for the list it is in
+  union {
+    Task* next = nullptr;  // for the list it is in
+    uint64_t number;       // what it is called by without a name
+  };
 
  private:
   static constexpr size_t kInline = 40;

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/spin.h"
 #include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin::internal {
@@ -17,12 +19,48 @@ constinit thread_local RunningTask* running_task = nullptr;
 
 constexpr uint64_t kNeverLooked = UINT64_MAX;
 
+// How many tasks one thread takes over from another at most.
+constexpr size_t kMostCarried = 256;
+
+// So often a thread takes the oldest of its own tasks instead of the newest.
+constexpr uint64_t kOldestEvery = 64;
+
+// Unnamed tasks get their numbers by the block.
+constexpr uint64_t kNumbers = 64;
+
 std::string NameOf(const TaskOptions* options, uint64_t number) {
   if (options != nullptr && !options->name.empty()) return options->name;
   return absl::StrCat("task ", number);
 }
 
+// Two shards, in an order that is the same for all threads.
+class ABSL_SCOPED_LOCKABLE LockBoth {
+ public:
+  LockBoth(Shard& a, Shard& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.lock, b.lock)
+      : first_(std::less<>()(&a, &b) ? a : b), second_(&first_ == &a ? b : a) {
+    first_.lock.Lock();
+    second_.lock.Lock();
+  }
+  LockBoth(const LockBoth&) = delete;
+  LockBoth& operator=(const LockBoth&) = delete;
+  ~LockBoth() ABSL_UNLOCK_FUNCTION() {
+    second_.lock.Unlock();
+    first_.lock.Unlock();
+  }
+
+ private:
+  Shard& first_;
+  Shard& second_;
+};
+
 }  // namespace
+
+Shard::~Shard() {
+  while (Portion* portion = spare) {
+    spare = portion->next;
+    delete portion;
+  }
+}
 
 RunningTask* RunningTask::Current() { return running_task; }
 
@@ -32,26 +70,28 @@ std::string RunningTask::name() const {
 
 TaskQueue::TaskQueue(ThreadPool& pool, int max_running)
     : pool_(pool),
-      shard_(pool.ShardOfThread()),
-      made_in_(running_task != nullptr ? running_task->queue : nullptr),
-      max_running_(max_running) {}
+      made_in_(running_task != nullptr ? &running_task->queue() : nullptr),
+      max_running_(max_running),
+      numbers_given_(kNumbers),
+      home_(pool.ShardOfThread()) {
+  home_.queue = this;
+  home_.numbers_end = kNumbers;
+}
 
 bool TaskQueue::Add(Task& task) {
-  task.next = nullptr;
+  Shard& shard = max_running_ == 0 ? pool_.ShardOfThread() : home_.shard;
+  if (&shard != &home_.shard) return AddAt(shard, task);
   const std::atomic<uint32_t>* waiter = nullptr;
   {
-    MutexLock lock(shard_.mutex);
+    MutexLock lock(shard.lock);
     if (closed_) return false;
-    unused_ = false;
-    (head_ == nullptr ? head_ : tail_->next) = &task;
-    tail_ = &task;
-    ++unfinished_;
+    home_.tasks.MakeRoom(shard.spare_tasks);
+    if (!used_) used_ = true;
+    Push(home_, task);
     // At the limit, the end of a running task makes this one ready.
-    if (!MayTake()) return true;
-    UpdateReady();
-    for (Waiter* w = waiters_; w != nullptr && waiter == nullptr; w = w->next) {
-      waiter = w->sleeper.WakeLater();
-    }
+    if (!MayTake(home_)) return true;
+    EnterShard(home_);
+    if (waiters_ != nullptr) waiter = RouseWaiter();
   }
   if (waiter != nullptr) {
     FutexWakeOne(waiter);
@@ -61,27 +101,53 @@ bool TaskQueue::Add(Task& task) {
   return true;
 }
 
+bool TaskQueue::AddAt(Shard& shard, Task& task) {
+  bool account_open = false;
+  while (true) {
+    {
+      MutexLock lock(shard.lock);
+      Portion& portion = PortionAt(shard);
+      if (portion.unfinished.load(std::memory_order_relaxed) != 0 ||
+          std::exchange(account_open, false)) {
+        portion.tasks.MakeRoom(shard.spare_tasks);
+        Push(portion, task);
+        EnterShard(portion);
+        break;
+      }
+      Spare(portion);
+    }
+    if (!OpenAccount()) return false;
+    account_open = true;
+  }
+  if (account_open) {  // somebody else has opened one for it meanwhile
+    WakeUps wake_ups;
+    CloseAccount(wake_ups);
+    wake_ups.Send();
+  }
+  if (!RouseSleeper()) pool_.Dispatch();
+  return true;
+}
+
 absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
-  int64_t& count = kind == TaskKind::kService ? services_ : unfinished_;
   {
-    MutexLock lock(shard_.mutex);
+    MutexLock lock(home_.shard.lock);
     if (closed_) {
       return absl::FailedPreconditionError(
           "started on a task group that is closed: its Wait() has returned");
     }
-    unused_ = false;
-    ++count;
+    used_ = true;
+    CountStarted(kind, 1);
     task.next = std::exchange(starting_, &task);
   }
   absl::Status status = pool_.RunOnThread(*this, task, kind);
   if (!status.ok()) {
     WakeUps wake_ups;
     {
-      MutexLock lock(shard_.mutex);
+      MutexLock lock(home_.shard.lock);
       Task** link = &starting_;
       while (*link != &task) link = &(*link)->next;
       *link = task.next;
-      --count;
+      CountStarted(kind, -1);
       NoticeEnd(wake_ups);
     }
     wake_ups.Send();
@@ -90,71 +156,105 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
 }
 
 bool TaskQueue::Join() {
-  if (running_task != nullptr && running_task->queue == this) return false;
-  Waiter waiter;
+  if (running_task != nullptr && &running_task->queue() == this) return false;
+  Shard& home = home_.shard;
   RunningTask running;
   WakeUps wake_ups;
   bool services_cancelled = false;
+  bool lingered = false;
   bool joined = true;
-  shard_.mutex.Lock();
+  home.lock.Lock();
   ++joining_;
-  while (!closed_) {
-    if (MayTake()) {
-      Take(running);
-      shard_.mutex.Unlock();
+  while (!CloseIfEnded()) {
+    if (MayTake(home_)) {
+      Take(home_, running);
+      home.lock.Unlock();
       Perform(running);
-      shard_.mutex.Lock();
-      End(running, wake_ups);
-    } else if (unfinished_ == 0 && services_ == 0) {
-      closed_ = true;
-    } else if (unfinished_ == 0 && !services_cancelled) {
-      services_cancelled = true;
-      shard_.mutex.Unlock();
-      CancelServices();
-      shard_.mutex.Lock();
-    } else if (WouldWaitForItself()) {
-      joined = false;
-      break;
-    } else {
-      waiter.next = std::exchange(waiters_, &waiter);
-      shard_.mutex.Unlock();
-      wake_ups.Send();
-      waiter.sleeper.Sleep().IgnoreError();
-      shard_.mutex.Lock();
-      Waiter** link = &waiters_;
-      while (*link != &waiter) link = &(*link)->next;
-      *link = waiter.next;
+      home.lock.Lock();
+      EndHome(running, wake_ups);
+      lingered = false;
+      continue;
     }
+    const bool services_left = services_ > 0 && NothingUnfinished();
+    home.lock.Unlock();
+    wake_ups.Send();
+    if (services_left && !std::exchange(services_cancelled, true)) {
+      CancelServices();
+    } else if (StealHome(running)) {
+      pool_.DispatchIfReady();
+      Perform(running);
+      EndAlone(running);
+      lingered = false;
+    } else if (!std::exchange(lingered, true)) {
+      if (!services_left) SpinUntil([this] { return NothingUnfinished(); });
+    } else if (!WouldWaitForItself()) {
+      Sleep();
+    } else {
+      joined = false;
+    }
+    home.lock.Lock();
+    if (!joined) break;
   }
   --joining_;
-  shard_.mutex.Unlock();
+  home.lock.Unlock();
   wake_ups.Send();
   return joined;
 }
 
+bool TaskQueue::RouseSleeper() {
+  if (sleeping_.load() == 0) return false;
+  const std::atomic<uint32_t>* waiter;
+  {
+    MutexLock lock(home_.shard.lock);
+    waiter = RouseWaiter();
+  }
+  if (waiter != nullptr) FutexWakeOne(waiter);
+  return waiter != nullptr;
+}
+
+// Until a task is added, or the last one has ended; perhaps for nothing.
+void TaskQueue::Sleep() {
+  Waiter waiter;
+  {
+    MutexLock lock(home_.shard.lock);
+    if (MayTake(home_)) return;
+    if (NothingUnfinished() && services_ == 0) return;
+    waiter.next = std::exchange(waiters_, &waiter);
+    sleeping_.fetch_add(1);
+  }
+  // Whoever adds a task from here on sees that somebody sleeps.
+  if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
+  MutexLock lock(home_.shard.lock);
+  Waiter** link = &waiters_;
+  while (*link != &waiter) link = &(*link)->next;
+  *link = waiter.next;
+  if (!waiter.roused) sleeping_.fetch_sub(1);
+}
+
 bool TaskQueue::Reserve() {
-  MutexLock lock(shard_.mutex);
-  if (max_running_ != 0 && running_ >= max_running_) return false;
-  ++running_;
-  ++unfinished_;
-  UpdateReady();
+  MutexLock lock(home_.shard.lock);
+  if (max_running_ != 0) {
+    if (running_ >= max_running_) return false;
+    ++running_;
+    UpdateReady(home_);
+  }
+  Count(home_, 1);
   return true;
 }
 
 void TaskQueue::RunReserved(Task& task) {
   RunningTask running;
-  running.task = &task;
   {
-    MutexLock lock(shard_.mutex);
-    Link(running);
+    MutexLock lock(home_.shard.lock);
+    Link(home_, running, task);
   }
   Perform(running);
   WakeUps wake_ups;
   bool ready;
   {
-    MutexLock lock(shard_.mutex);
-    End(running, wake_ups);
-    ready = ready_;
+    MutexLock lock(home_.shard.lock);
+    EndHome(running, wake_ups);
+    ready = home_.ready;
   }
   wake_ups.Send();
   // This thread takes no other; what waited for the limit is for somebody else.
@@ -162,115 +262,245 @@ void TaskQueue::RunReserved(Task& task) {
 }
 
 void TaskQueue::Discard() {
-  Task* discarded;
-  {
-    MutexLock lock(shard_.mutex);
-    discarded = std::exchange(head_, nullptr);
-    UpdateReady();
-  }
-  if (discarded == nullptr) return;
-  // They count as unfinished until their closures are gone.
-  int64_t count = 0;
-  Task* kept = nullptr;
-  Task** kept_tail = &kept;
-  while (discarded != nullptr) {
-    Task* task = std::exchange(discarded, discarded->next);
-    const TaskOptions* options = task->options();
-    if (options != nullptr && options->start_even_if_cancelled) {
-      *kept_tail = task;
-      kept_tail = &task->next;
-      continue;
-    }
-    task->Discard();
-    Task::Free(task);
-    ++count;
-  }
-  *kept_tail = nullptr;
+  // Keeps the group from ending meanwhile.
+  if (!OpenAccount()) return;
+  bool kept = false;
+  for (Shard& shard : pool_.shards()) kept |= DiscardAt(shard);
   WakeUps wake_ups;
-  {
-    MutexLock lock(shard_.mutex);
-    unfinished_ -= count;
-    taken_ += count;
-    if (kept != nullptr) {
-      *kept_tail = head_;
-      if (head_ == nullptr) {
-        tail_ = kept;
-        while (tail_->next != nullptr) tail_ = tail_->next;
-      }
-      head_ = kept;
-      UpdateReady();
+  if (kept) {
+    {
+      MutexLock lock(home_.shard.lock);
       for (Waiter* w = waiters_; w != nullptr; w = w->next) {
         wake_ups.Add(w->sleeper.WakeLater());
       }
     }
-    NoticeEnd(wake_ups);
+    pool_.Dispatch();
   }
+  CloseAccount(wake_ups);
   wake_ups.Send();
-  if (kept != nullptr) pool_.Dispatch();
+}
+
+// True if some were kept.
+bool TaskQueue::DiscardAt(Shard& shard) {
+  Portion* portion;
+  TaskRing tasks;
+  {
+    MutexLock lock(shard.lock);
+    portion = FindPortion(shard);
+    if (portion == nullptr || portion->tasks.empty()) return false;
+    tasks.Swap(portion->tasks);
+    LeaveShard(*portion);
+  }
+  // They count as unfinished until their closures are gone.
+  TaskRing kept;
+  int64_t discarded = 0;
+  while (!tasks.empty()) {
+    Task* task = tasks.TakeOldest();
+    const TaskOptions* options = task->options();
+    if (options != nullptr && options->start_even_if_cancelled) {
+      TaskRing none;
+      kept.MakeRoom(none);
+      kept.Push(task);
+      continue;
+    }
+    task->Discard();
+    Task::Free(task);
+    ++discarded;
+  }
+  const bool some_kept = !kept.empty();
+  bool account_ended = false;
+  {
+    MutexLock lock(shard.lock);
+    while (!kept.empty()) {
+      portion->tasks.MakeRoom(shard.spare_tasks);
+      portion->tasks.Push(kept.TakeOldest());
+    }
+    Count(*portion, -discarded);
+    UpdateReady(*portion);
+    account_ended = portion != &home_ && portion->unfinished.load() == 0;
+    if (account_ended) Spare(*portion);
+  }
+  // Never the last one: Discard() holds another.
+  if (account_ended) accounts_.fetch_sub(1);
+  return some_kept;
 }
 
 std::vector<std::string> TaskQueue::Names() const {
-  std::vector<std::string> names;
-  MutexLock lock(shard_.mutex);
-  for (const RunningTask* r = begun_; r != nullptr; r = r->next) {
-    names.push_back(r->name());
+  std::vector<std::string> running;
+  std::vector<std::string> queued;
+  for (Shard& shard : pool_.shards()) {
+    MutexLock lock(shard.lock);
+    if (&shard == &home_.shard) {
+      for (const Task* t = starting_; t != nullptr; t = t->next) {
+        running.push_back(NameOf(t->options(), 0));
+      }
+    }
+    const Portion* portion = FindPortion(shard);
+    if (portion == nullptr) continue;
+    for (const RunningTask* r = portion->begun; r != nullptr; r = r->next) {
+      running.push_back(r->name());
+    }
+    for (size_t i = 0; i < portion->tasks.size(); ++i) {
+      const Task& task = *portion->tasks[i];
+      queued.push_back(NameOf(task.options(), task.number));
+    }
   }
-  for (const Task* t = starting_; t != nullptr; t = t->next) {
-    names.push_back(NameOf(t->options(), 0));
-  }
-  std::reverse(names.begin(), names.end());
-  uint64_t number = taken_;
-  for (const Task* t = head_; t != nullptr; t = t->next) {
-    names.push_back(NameOf(t->options(), ++number));
-  }
-  return names;
+  std::reverse(running.begin(), running.end());
+  running.insert(running.end(), queued.begin(), queued.end());
+  return running;
 }
 
-bool TaskQueue::unused() const {
-  MutexLock lock(shard_.mutex);
-  return unused_;
-}
-
-void TaskQueue::Take(RunningTask& running) {
-  Task& task = *head_;
-  head_ = task.next;
-  running.task = &task;
-  running.kind = TaskKind::kQueued;
-  running.number = ++taken_;
-  ++running_;
-  Link(running);
-  if (!MayTake()) {
-    LeaveShard();
-  } else if (next_ != nullptr) {  // groups take turns
-    LeaveShard();
-    EnterShard();
+void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
+  Portion& portion = *shard.first_ready;
+  Take(portion, running);
+  // Groups take turns.
+  if (portion.ready && portion.next_ready != nullptr) {
+    LeaveShard(portion);
+    EnterShard(portion);
   }
 }
 
-void TaskQueue::Begin(Task& task, TaskKind kind, RunningTask& running) {
+bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
+  bool more;
+  {
+    LockBoth lock(from, to);
+    Portion* portion = from.first_ready;
+    if (portion == nullptr) return false;
+    more = portion->queue->StealFrom(*portion, to, running);
+  }
+  if (more) running.queue().RouseSleeper();
+  return true;
+}
+
+bool TaskQueue::StealHome(RunningTask& running) {
+  if (accounts_.load() == 0) return false;
+  for (Shard& shard : pool_.shards()) {
+    if (&shard == &home_.shard || !shard.ready.load()) continue;
+    LockBoth lock(shard, home_.shard);
+    Portion* portion = FindPortion(shard);
+    if (portion == nullptr || !MayTake(*portion)) continue;
+    StealFrom(*portion, home_.shard, running);
+    return true;
+  }
+  return false;
+}
+
+bool TaskQueue::StealFrom(Portion& from, Shard& to, RunningTask& running) {
+  const size_t count =
+      max_running_ != 0 ? 1
+                        : std::min((from.tasks.size() + 1) / 2, kMostCarried);
+  if (count == 1) {
+    Begin(from, *from.tasks.TakeOldest(), running);
+    return false;
+  }
+  Portion& here = PortionAt(to);
+  if (&here != &home_ && here.unfinished.load() == 0) accounts_.fetch_add(1);
+  here.tasks.MoveOldest(from.tasks, count);
+  Count(here, static_cast<int64_t>(count));
+  Count(from, -static_cast<int64_t>(count));
+  ++from.taken;
+  UpdateReady(from);
+  EnterShard(here);
+  Begin(here, *here.tasks.TakeNewest(), running);
+  return true;
+}
+
+bool TaskQueue::SomethingIsReadyElsewhere() {
+  if (accounts_.load() == 0) return false;
+  for (Shard& shard : pool_.shards()) {
+    if (&shard == &home_.shard || !shard.ready.load()) continue;
+    MutexLock lock(shard.lock);
+    const Portion* portion = FindPortion(shard);
+    if (portion != nullptr && MayTake(*portion)) return true;
+  }
+  return false;
+}
+
+void TaskQueue::BeginStarted(Task& task, TaskKind kind, RunningTask& running) {
+  MutexLock lock(home_.shard.lock);
   Task** link = &starting_;
   while (*link != &task) link = &(*link)->next;
   *link = task.next;
-  running.task = &task;
   running.kind = kind;
-  Link(running);
+  Link(home_, running, task);
 }
 
-void TaskQueue::Link(RunningTask& running) {
-  running.queue = this;
+void TaskQueue::Take(Portion& portion, RunningTask& running) {
+  const bool oldest = portion.queue->max_running_ != 0 ||
+                      portion.taken % kOldestEvery == kOldestEvery - 1;
+  Begin(portion,
+        oldest ? *portion.tasks.TakeOldest() : *portion.tasks.TakeNewest(),
+        running);
+}
+
+void TaskQueue::Begin(Portion& portion, Task& task, RunningTask& running) {
+  running.kind = TaskKind::kQueued;
+  running.number = task.number;
+  ++portion.taken;
+  if (portion.queue->max_running_ != 0) ++portion.queue->running_;
+  if (!MayTake(portion)) LeaveShard(portion);
+  Link(portion, running, task);
+}
+
+void TaskQueue::Link(Portion& portion, RunningTask& running, Task& task) {
+  running.portion = &portion;
+  running.task = &task;
   running.previous = nullptr;
-  running.next = begun_;
-  if (begun_ != nullptr) begun_->previous = &running;
-  begun_ = &running;
+  running.next = portion.begun;
+  if (running.next != nullptr) running.next->previous = &running;
+  portion.begun = &running;
 }
 
-void TaskQueue::End(RunningTask& running, WakeUps& wake_ups) {
+void TaskQueue::Unlink(RunningTask& running) {
   if (running.next != nullptr) running.next->previous = running.previous;
-  (running.previous != nullptr ? running.previous->next : begun_) =
-      running.next;
-  if (running.kind == TaskKind::kQueued) --running_;
-  --(running.kind == TaskKind::kService ? services_ : unfinished_);
-  UpdateReady();
+  (running.previous != nullptr ? running.previous->next
+                               : running.portion->begun) = running.next;
+  Task::Free(running.task);  // until here it was in a list and had a name
+}
+
+void TaskQueue::EndHome(RunningTask& running, WakeUps& wake_ups) {
+  Unlink(running);
+  CountStarted(running.kind, -1);
+  if (max_running_ != 0 && running.kind == TaskKind::kQueued) {
+    --running_;
+    UpdateReady(home_);
+  }
+  NoticeEnd(wake_ups);
+}
+
+TaskQueue* TaskQueue::End(RunningTask& running, WakeUps& wake_ups) {
+  Portion& portion = *running.portion;
+  TaskQueue& queue = *portion.queue;
+  if (&portion == &queue.home_) {
+    queue.EndHome(running, wake_ups);
+    return nullptr;
+  }
+  Unlink(running);
+  Count(portion, -1);
+  if (portion.unfinished.load(std::memory_order_relaxed) != 0) return nullptr;
+  Spare(portion);
+  return &queue;
+}
+
+void TaskQueue::EndAlone(RunningTask& running) {
+  WakeUps wake_ups;
+  TaskQueue* account_of;
+  {
+    MutexLock lock(running.portion->shard.lock);
+    account_of = End(running, wake_ups);
+  }
+  if (account_of != nullptr) account_of->CloseAccount(wake_ups);
+  wake_ups.Send();
+}
+
+void TaskQueue::CloseAccount(WakeUps& wake_ups) {
+  int64_t open = accounts_.load();
+  while (open > 1) {
+    if (accounts_.compare_exchange_weak(open, open - 1)) return;
+  }
+  Shard& home = home_.shard;
+  MutexLock lock(home.lock);
+  accounts_.fetch_sub(1);
   NoticeEnd(wake_ups);
 }
 
@@ -285,12 +515,13 @@ void TaskQueue::Perform(RunningTask& running) {
     std::abort();
   }
   running_task = running.outer;
-  Task::Free(running.task);
 }
 
-bool TaskQueue::Stuck() {
-  const bool stuck = taken_at_last_look_ == taken_;
-  taken_at_last_look_ = taken_;
+bool TaskQueue::Stuck(Shard& shard) {
+  bool stuck = false;
+  for (Portion* p = shard.first_ready; p != nullptr; p = p->next_ready) {
+    stuck |= std::exchange(p->taken_at_last_look, p->taken) == p->taken;
+  }
   return stuck;
 }
 
@@ -300,51 +531,142 @@ bool TaskQueue::Stuck() {
 bool TaskQueue::WouldWaitForItself() const {
   const RunningTask* bottom = nullptr;
   for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
-    if (r->queue == this) return true;
+    if (&r->queue() == this) return true;
     bottom = r;
   }
-  const TaskQueue* q = bottom != nullptr ? bottom->queue : nullptr;
+  const TaskQueue* q = bottom != nullptr ? &bottom->queue() : nullptr;
   while (q != nullptr && q != this) q = q->made_in_;
   return q == this;
 }
 
-bool TaskQueue::MayTake() const {
-  return head_ != nullptr && (max_running_ == 0 || running_ < max_running_);
+bool TaskQueue::OpenAccount() {
+  MutexLock lock(home_.shard.lock);
+  if (closed_) return false;
+  used_ = true;
+  accounts_.fetch_add(1);
+  return true;
 }
 
-void TaskQueue::UpdateReady() {
-  if (MayTake()) {
-    EnterShard();
+Portion* TaskQueue::FindPortion(Shard& shard) const {
+  if (&shard == &home_.shard) return const_cast<Portion*>(&home_);
+  Portion* portion = shard.accounts;
+  while (portion != nullptr && portion->queue != this) portion = portion->next;
+  return portion;
+}
+
+Portion& TaskQueue::PortionAt(Shard& shard) {
+  if (Portion* portion = FindPortion(shard)) return *portion;
+  Portion* portion = shard.spare;
+  if (portion != nullptr) {
+    shard.spare = portion->next;
   } else {
-    LeaveShard();
+    portion = new Portion(shard);
+  }
+  portion->queue = this;
+  portion->next = std::exchange(shard.accounts, portion);
+  return *portion;
+}
+
+void TaskQueue::Spare(Portion& portion) {
+  Portion** link = &portion.shard.accounts;
+  while (*link != &portion) link = &(*link)->next;
+  *link = portion.next;
+  portion.queue = nullptr;
+  portion.number = portion.numbers_end = 0;
+  portion.tasks.LeaveMemoryTo(portion.shard.spare_tasks);
+  portion.next = std::exchange(portion.shard.spare, &portion);
+}
+
+void TaskQueue::Push(Portion& portion, Task& task) {
+  portion.tasks.Push(&task);
+  if (portion.number == portion.numbers_end) {
+    portion.number = numbers_given_.fetch_add(kNumbers);
+    portion.numbers_end = portion.number + kNumbers;
+  }
+  task.number = ++portion.number;
+  Count(portion, 1);
+}
+
+void TaskQueue::Count(Portion& portion, int64_t change) {
+  portion.unfinished.store(
+      portion.unfinished.load(std::memory_order_relaxed) + change,
+      std::memory_order_relaxed);
+}
+
+bool TaskQueue::MayTake(const Portion& portion) {
+  const TaskQueue& queue = *portion.queue;
+  return !portion.tasks.empty() &&
+         (queue.max_running_ == 0 || queue.running_ < queue.max_running_);
+}
+
+void TaskQueue::UpdateReady(Portion& portion) {
+  if (MayTake(portion)) {
+    EnterShard(portion);
+  } else {
+    LeaveShard(portion);
   }
 }
 
-void TaskQueue::EnterShard() {
-  if (ready_) return;
-  ready_ = true;
-  taken_at_last_look_ = kNeverLooked;
-  next_ = nullptr;
-  previous_ = shard_.last;
-  (previous_ != nullptr ? previous_->next_ : shard_.first) = this;
-  shard_.last = this;
-  if (shard_.first == this) shard_.ready.store(true);
+void TaskQueue::EnterShard(Portion& portion) {
+  if (portion.ready) return;
+  Shard& shard = portion.shard;
+  portion.ready = true;
+  portion.taken_at_last_look = kNeverLooked;
+  portion.next_ready = nullptr;
+  portion.previous_ready = shard.last_ready;
+  (shard.last_ready != nullptr ? shard.last_ready->next_ready
+                               : shard.first_ready) = &portion;
+  shard.last_ready = &portion;
+  if (shard.first_ready == &portion) shard.ready.store(true);
 }
 
-void TaskQueue::LeaveShard() {
-  if (!ready_) return;
-  ready_ = false;
-  (previous_ != nullptr ? previous_->next_ : shard_.first) = next_;
-  (next_ != nullptr ? next_->previous_ : shard_.last) = previous_;
-  if (shard_.first == nullptr) shard_.ready.store(false);
+void TaskQueue::LeaveShard(Portion& portion) {
+  if (!portion.ready) return;
+  Shard& shard = portion.shard;
+  portion.ready = false;
+  (portion.previous_ready != nullptr ? portion.previous_ready->next_ready
+                                     : shard.first_ready) = portion.next_ready;
+  (portion.next_ready != nullptr ? portion.next_ready->previous_ready
+                                 : shard.last_ready) = portion.previous_ready;
+  if (shard.first_ready == nullptr) {
+    shard.ready.store(false, std::memory_order_relaxed);
+  }
+}
+
+void TaskQueue::CountStarted(TaskKind kind, int change) {
+  if (kind == TaskKind::kService) {
+    services_ += change;
+  } else {
+    Count(home_, change);
+  }
+}
+
+bool TaskQueue::NothingUnfinished() const {
+  return home_.unfinished.load() == 0 && accounts_.load() == 0;
+}
+
+bool TaskQueue::CloseIfEnded() {
+  if (closed_ || services_ != 0 || !NothingUnfinished()) return closed_;
+  closed_ = true;
+  home_.tasks.LeaveMemoryTo(home_.shard.spare_tasks);
+  NoticeClosed();
+  return true;
 }
 
 void TaskQueue::NoticeEnd(WakeUps& wake_ups) {
-  if (unfinished_ != 0 || joining_ == 0) return;
-  if (services_ == 0) closed_ = true;
+  if (joining_ == 0 || !NothingUnfinished()) return;
   for (Waiter* w = waiters_; w != nullptr; w = w->next) {
     wake_ups.Add(w->sleeper.WakeLater());
   }
+}
+
+const std::atomic<uint32_t>* TaskQueue::RouseWaiter() {
+  for (Waiter* w = waiters_; w != nullptr; w = w->next) {
+    if (std::exchange(w->roused, true)) continue;
+    sleeping_.fetch_sub(1);
+    return w->sleeper.WakeLater();
+  }
+  return nullptr;
 }
 
 }  // namespace tocsin::internal

@@ -1,17 +1,36 @@
 // The tasks of one group: those that have not started, those that run, and the
 // threads that wait for all of them to end.
 //
-// A queue belongs to a shard of the pool, the one of the thread that made the
-// group. All its state is guarded by the shard's mutex, which outlives it: the
-// thread that ends the last task tells the waiting ones under that mutex and
-// touches the queue no more, so that a group may die the moment Join() returns.
-// No closure, and nothing else of the user's, runs or dies under it.
+// A thread that spawns or runs tasks has a shard of the pool, as a rule for
+// itself. What it spawns into a group lies in that group's portion there; so a
+// lock that guards a shard is nearly always taken by the same thread. It takes
+// the newest of its own tasks, which are those whose data is still at hand, and
+// every now and then the oldest, so that all have their turn. A thread that has
+// none carries half of another shard's over to its own, the oldest.
+//
+// A group counts what has not ended in each portion. Its home portion, at the
+// shard of the thread that made it, is a part of the group and exists as long;
+// the lock of that shard guards what the group has besides. The portions at
+// other shards belong to these, and each that has something unfinished is an
+// account of the group's. Where the last task of an account ends, the account
+// is closed, under the lock of the home shard if it may be the last one. The
+// group has ended when the home portion has nothing unfinished and no account
+// is open. Shards outlive groups, and whoever closes the last account tells the
+// waiting ones under the lock of the home shard and touches the group no more;
+// so a group may die the moment Join() returns.
+//
+// A group with a limit of running tasks has its home portion only, and its
+// tasks start in the order they were spawned.
+//
+// No closure, and nothing else of the user's, runs or dies under a shard's
+// lock.
 //
 // Who takes a task that was just added? One of these, always:
-//   - a thread asleep in Join(), which Add() wakes. It looks at the queue again
-//     before it sleeps or leaves.
-//   - a worker that got a free slot for it. It looks at all shards before it
-//     gives the slot back (thread_pool.cc tells why it cannot miss the task).
+//   - a thread asleep in Join(), which Add() wakes. Before it sleeps, it looks
+//     at all shards once more after it has made itself known.
+//   - a worker that got a free slot for it, or one that is searching anyway. It
+//     looks at all shards before it gives the slot back (thread_pool.cc tells
+//     why it cannot miss the task).
 //   - no slot being free: a worker that ends its task, or one that the pool's
 //     monitor sends when nobody came for a tenth of a second.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_
@@ -25,9 +44,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
+#include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
-#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/internal/task_ring.h"
 
 namespace tocsin {
 
@@ -35,18 +55,11 @@ class ThreadPool;
 
 namespace internal {
 
+struct Shard;
 class TaskQueue;
+struct RunningTask;
 
-// Some of a pool's queues: those that have a task which may start.
-struct alignas(64) Shard {
-  SlimMutex mutex;
-  TaskQueue* first ABSL_GUARDED_BY(mutex) = nullptr;
-  TaskQueue* last ABSL_GUARDED_BY(mutex) = nullptr;
-  // Whether there is one. Written under the mutex, read without.
-  std::atomic<bool> ready{false};
-};
-
-// Threads to be woken once a shard's mutex is released.
+// Threads to be woken once a shard's lock is released.
 class WakeUps {
  public:
   void Add(const std::atomic<uint32_t>* word) {
@@ -68,9 +81,53 @@ enum class TaskKind : uint8_t {
   kService,    // the same, and ends when all others have ended
 };
 
+// What a group has at one shard, whose lock guards it.
+struct Portion {
+  explicit Portion(Shard& s) : shard(s) {}
+
+  Shard& shard;
+  TaskQueue* queue = nullptr;
+  TaskRing tasks;
+  // In `tasks`, or running. Changed under the lock, but a waiting thread has a
+  // glance at it without.
+  std::atomic<int64_t> unfinished{0};
+  uint64_t taken = 0;
+  uint64_t taken_at_last_look = 0;
+  RunningTask* begun = nullptr;
+
+  // The numbers by which the next tasks are called that have no name.
+  uint64_t number = 0;
+  uint64_t numbers_end = 0;
+
+  // In the list of those that have a task which may start.
+  bool ready = false;
+  Portion* next_ready = nullptr;
+  Portion* previous_ready = nullptr;
+
+  Portion* next = nullptr;  // of the shard's
+};
+
+// Where the tasks of a few threads are; see above.
+struct alignas(64) Shard {
+  ShortLock lock;
+  Portion* first_ready ABSL_GUARDED_BY(lock) = nullptr;
+  Portion* last_ready ABSL_GUARDED_BY(lock) = nullptr;
+  // The portions that are no group's home: those that are an account of one,
+  // and those that wait for the next.
+  Portion* accounts ABSL_GUARDED_BY(lock) = nullptr;
+  Portion* spare ABSL_GUARDED_BY(lock) = nullptr;
+  // Memory for the next portion that has many.
+  TaskRing spare_tasks ABSL_GUARDED_BY(lock);
+
+  // Whether some portion is ready. Written under the lock, read without.
+  alignas(64) std::atomic<bool> ready{false};
+
+  ~Shard() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+};
+
 // A task that has started, on the stack of the thread that runs it.
 struct RunningTask {
-  TaskQueue* queue = nullptr;
+  Portion* portion = nullptr;
   Task* task = nullptr;
   TaskKind kind = TaskKind::kQueued;
   uint64_t number = 0;
@@ -79,6 +136,7 @@ struct RunningTask {
   // The one further down on the same stack, whose wait runs this one.
   RunningTask* outer = nullptr;
 
+  TaskQueue& queue() const { return *portion->queue; }
   std::string name() const;
 
   // The one that the thread is in; null outside of tasks.
@@ -117,36 +175,46 @@ class TaskQueue {
   // The names of all tasks that have not ended: those that run first.
   std::vector<std::string> Names() const;
 
-  bool unused() const;
+  // For the pool's workers. ------------------------------------------------
 
-  // For the pool's workers, under the mutex of this queue's shard: the first
-  // task, of which there is one, and the end of a task.
-  void Take(RunningTask& running) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
-  void Begin(Task& task, TaskKind kind, RunningTask& running)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
-  void End(RunningTask& running, WakeUps& wake_ups)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
-  // Runs what Take() or Begin() gave, with the mutex released.
+  // Takes a task of the first portion that is ready at the shard, of which
+  // there is one.
+  static void TakeFrom(Shard& shard, RunningTask& running)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
+  // Takes the oldest task of the first portion that is ready at `from`, if one
+  // is, and carries the older half over to `to`, another shard.
+  static bool Steal(Shard& from, Shard& to, RunningTask& running);
+  // Takes the task that this thread was found for.
+  void BeginStarted(Task& task, TaskKind kind, RunningTask& running)
+      ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+
+  // Runs what one of these gave, with no lock held.
   void Perform(RunningTask& running);
 
-  // For the pool's monitor: whether a task is ready and none was taken since
-  // the last call.
-  bool Stuck() ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
+  // After that, under the lock of its portion's shard. If it returns a queue,
+  // that one's CloseAccount() is to be called once the lock is released.
+  [[nodiscard]] static TaskQueue* End(RunningTask& running, WakeUps& wake_ups)
+      ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+  // All of that.
+  static void EndAlone(RunningTask& running);
 
-  Shard& shard() const { return shard_; }
-  ThreadPool& pool() const { return pool_; }
-  // Tells the analysis of clang that shard().mutex is held.
-  void AssumeLocked() const ABSL_ASSERT_EXCLUSIVE_LOCK(shard_.mutex) {}
-  TaskQueue* next_ready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex) {
-    return next_;
-  }
+  // For the pool's monitor: whether a portion is ready at the shard of which no
+  // task was taken since the last call.
+  static bool Stuck(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
 
  protected:
   ~TaskQueue() = default;
 
+  ThreadPool& pool() const { return pool_; }
+  // Whether anything was ever added. For NoticeClosed().
+  bool used() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return used_; }
+
  private:
+  // A thread that sleeps in Join().
   struct Waiter {
     Sleeper sleeper{Sleeper::Unscoped()};
+    bool roused = false;  // for a task that was added
     Waiter* next = nullptr;
   };
 
@@ -155,46 +223,79 @@ class TaskQueue {
   virtual void Run(RunningTask& running) = 0;
   // Cancels the tasks of kind kService.
   virtual void CancelServices() = 0;
+  // The queue is closed, and its used_ is final. Called under a lock.
+  virtual void NoticeClosed() = 0;
 
+  bool AddAt(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   bool WouldWaitForItself() const;
-  bool MayTake() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
-  // Enters and leaves the shard's list, as MayTake() demands.
-  void UpdateReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
-  void EnterShard() ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
-  void LeaveShard() ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
-  void Link(RunningTask& running) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
+  void Sleep() ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+  // Wakes a thread that sleeps in Join(), if one does, to take a task that is
+  // not at home.
+  bool RouseSleeper() ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+  bool StealHome(RunningTask& running);
+  bool SomethingIsReadyElsewhere();
+  bool DiscardAt(Shard& shard) ABSL_LOCKS_EXCLUDED(shard.lock);
+
+  // False if the queue is closed. Where something is unfinished for sure, it is
+  // enough to count one in accounts_.
+  bool OpenAccount() ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+  bool NothingUnfinished() const;
+
+  // Under the lock of the home shard. ----
+  bool CloseIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
   // After a count went down: who waits for zero?
-  void NoticeEnd(WakeUps& wake_ups) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard_.mutex);
+  void NoticeEnd(WakeUps& wake_ups)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
+  const std::atomic<uint32_t>* RouseWaiter()
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
+  void CountStarted(TaskKind kind, int change)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
+
+  void EndHome(RunningTask& running, WakeUps& wake_ups)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
+
+  // Under the lock of the portion's shard, which the analysis of clang does not
+  // recognise by its two names. ----
+  // True if it carried something over.
+  bool StealFrom(Portion& from, Shard& to,
+                 RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  Portion* FindPortion(Shard& shard) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
+  Portion& PortionAt(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
+  static void Spare(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  static bool MayTake(const Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void Push(Portion& portion, Task& task);
+  static void Take(Portion& portion, RunningTask& running);
+  static void Begin(Portion& portion, Task& task,
+                    RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  static void Link(Portion& portion, RunningTask& running, Task& task);
+  static void Unlink(RunningTask& running);
+  static void Count(Portion& portion, int64_t change);
+  // Enters and leaves the shard's list, as MayTake() demands.
+  static void UpdateReady(Portion& portion);
+  static void EnterShard(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  static void LeaveShard(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
   ThreadPool& pool_;
-  Shard& shard_;
   // The group whose task made this one, or null: what waits for this queue
   // inside of that task keeps that group waiting.
   const TaskQueue* const made_in_;
   const int max_running_;
 
-  // The tasks that have not started, in the order they were added.
-  Task* head_ ABSL_GUARDED_BY(shard_.mutex) = nullptr;
-  Task* tail_ ABSL_GUARDED_BY(shard_.mutex) = nullptr;
-  uint64_t taken_ ABSL_GUARDED_BY(shard_.mutex) = 0;
-  uint64_t taken_at_last_look_ ABSL_GUARDED_BY(shard_.mutex) = 0;
-  int running_ ABSL_GUARDED_BY(shard_.mutex) = 0;  // of kind kQueued
+  // From zero only under the lock of the home shard, and back to it, too.
+  std::atomic<int64_t> accounts_{0};
+  std::atomic<uint64_t> numbers_given_;
+  // How many sleep in Join() that no added task has roused.
+  std::atomic<int> sleeping_{0};
 
-  // All that have not ended, and those that a thread is being made for.
-  int64_t unfinished_ ABSL_GUARDED_BY(shard_.mutex) = 0;  // without services
-  int64_t services_ ABSL_GUARDED_BY(shard_.mutex) = 0;
-  Task* starting_ ABSL_GUARDED_BY(shard_.mutex) = nullptr;
-  RunningTask* begun_ ABSL_GUARDED_BY(shard_.mutex) = nullptr;
-
-  Waiter* waiters_ ABSL_GUARDED_BY(shard_.mutex) = nullptr;
-  int joining_ ABSL_GUARDED_BY(shard_.mutex) = 0;
-  bool closed_ ABSL_GUARDED_BY(shard_.mutex) = false;
-  bool unused_ ABSL_GUARDED_BY(shard_.mutex) = true;
-
-  // The shard's list.
-  bool ready_ ABSL_GUARDED_BY(shard_.mutex) = false;
-  TaskQueue* next_ ABSL_GUARDED_BY(shard_.mutex) = nullptr;
-  TaskQueue* previous_ ABSL_GUARDED_BY(shard_.mutex) = nullptr;
+  alignas(64) Portion home_;
+  int running_ ABSL_GUARDED_BY(home_.shard.lock) = 0;  // where there is a limit
+  int64_t services_ ABSL_GUARDED_BY(home_.shard.lock) = 0;
+  Task* starting_ ABSL_GUARDED_BY(home_.shard.lock) = nullptr;
+  Waiter* waiters_ ABSL_GUARDED_BY(home_.shard.lock) = nullptr;
+  int joining_ ABSL_GUARDED_BY(home_.shard.lock) = 0;
+  bool used_ ABSL_GUARDED_BY(home_.shard.lock) = false;
+  bool closed_ ABSL_GUARDED_BY(home_.shard.lock) = false;
 };
 
 }  // namespace internal

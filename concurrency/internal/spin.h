@@ -1,0 +1,39 @@
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_SPIN_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_SPIN_H_
+
+#include <sched.h>
+
+#include <chrono>
+
+namespace tocsin::internal {
+
+// Lets a sibling of this core, or the memory, get on for some ten cycles.
+inline void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
+}
+
+// Looks again and again until `done()`, or for as long as it takes to fall
+// asleep and be woken. After a few microseconds it lets others run in between.
+// Whether it was done in the end.
+template <typename Predicate>
+bool SpinUntil(Predicate done) {
+  constexpr auto kAlone = std::chrono::microseconds(3);
+  constexpr auto kTime = std::chrono::microseconds(50);
+  const auto start = std::chrono::steady_clock::now();
+  while (true) {
+    if (done()) return true;
+    // Not more often: each look takes the cache line from those who work on it.
+    for (int i = 0; i < 16; ++i) Pause();
+    const auto spent = std::chrono::steady_clock::now() - start;
+    if (spent > kTime) return false;
+    if (spent > kAlone) sched_yield();
+  }
+}
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_SPIN_H_

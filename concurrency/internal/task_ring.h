@@ -1,0 +1,95 @@
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_RING_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_TASK_RING_H_
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+
+#include "tocsin/concurrency/internal/task.h"
+
+namespace tocsin::internal {
+
+// Tasks in the order in which they came. A few are kept inside.
+class TaskRing {
+ public:
+  TaskRing() = default;
+  TaskRing(const TaskRing&) = delete;
+  TaskRing& operator=(const TaskRing&) = delete;
+
+  bool empty() const { return begin_ == end_; }
+  size_t size() const { return end_ - begin_; }
+  // Counted from the oldest.
+  Task* operator[](size_t i) const { return slots_[(begin_ + i) & mask_]; }
+
+  // For one more; Push() itself cannot fail. Before it allocates memory it
+  // takes that of `spare`, which is empty.
+  void MakeRoom(TaskRing& spare) {
+    if (size() <= mask_) return;
+    if (spare.mask_ > mask_) {
+      while (!empty()) spare.Push(TakeOldest());
+      Swap(spare);
+    } else {
+      Grow(size() + 1);
+    }
+  }
+  void Push(Task* task) { slots_[end_++ & mask_] = task; }
+  Task* TakeOldest() { return slots_[begin_++ & mask_]; }
+  Task* TakeNewest() {
+    Task* task = slots_[--end_ & mask_];
+    // While that one runs, those that come after it travel here.
+    __builtin_prefetch(slots_[(end_ - kAhead) & mask_]);
+    return task;
+  }
+
+  // Takes the `count` oldest of `from` in such a way that TakeNewest() gives
+  // them in the order in which they came.
+  void MoveOldest(TaskRing& from, size_t count) {
+    if (size() + count > mask_ + 1) Grow(size() + count);
+    for (size_t i = count; i-- > 0;) slots_[end_++ & mask_] = from[i];
+    from.begin_ += count;
+  }
+
+  void Swap(TaskRing& other) {
+    std::swap(inline_, other.inline_);
+    std::swap(large_, other.large_);
+    std::swap(mask_, other.mask_);
+    std::swap(begin_, other.begin_);
+    std::swap(end_, other.end_);
+    slots_ = large_ != nullptr ? large_.get() : inline_;
+    other.slots_ = other.large_ != nullptr ? other.large_.get() : other.inline_;
+  }
+
+  // Of two empty rings, leaves `spare` the larger memory; but not what few will
+  // need again.
+  void LeaveMemoryTo(TaskRing& spare) {
+    if (mask_ > spare.mask_ && mask_ < kKept) Swap(spare);
+  }
+
+ private:
+  static constexpr size_t kInline = 4;
+  static constexpr size_t kKept = 4096;
+  static constexpr size_t kAhead = 6;
+
+  [[gnu::noinline]] void Grow(size_t size) {
+    size_t capacity = mask_ + 1;
+    while (capacity < size) capacity *= 2;
+    auto larger = std::make_unique_for_overwrite<Task*[]>(capacity);
+    for (size_t i = begin_; i != end_; ++i) {
+      larger[i & (capacity - 1)] = slots_[i & mask_];
+    }
+    large_ = std::move(larger);
+    slots_ = large_.get();
+    mask_ = capacity - 1;
+  }
+
+  Task** slots_ = inline_;
+  size_t mask_ = kInline - 1;
+  size_t begin_ = 0;  // only go up and around, but for TakeNewest()
+  size_t end_ = 0;
+  std::unique_ptr<Task*[]> large_;
+  Task* inline_[kInline] = {};  // what is prefetched must be a pointer
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_RING_H_
