@@ -244,10 +244,10 @@ void ThreadPool::DispatchIfReady() {
   if (SomethingIsReady()) Dispatch();
 }
 
-// Finds a worker for a slot that is already counted. It counts as searching
-// while it is on its way, so that there is but one at a time.
+// Finds a worker for a slot that is already counted. One that is woken counts
+// as searching from here on, so that there is but one at a time on its way. One
+// that must be made first counts itself: who knows how long that takes.
 void ThreadPool::Grant() {
-  searching_.fetch_add(1);
   Worker* idle = nullptr;
   Worker* fresh = nullptr;
   {
@@ -256,6 +256,7 @@ void ThreadPool::Grant() {
       idle = std::exchange(idle_, idle_->next_idle_);
       idle->has_slot_.store(true);
       idle->granted_.store(Granted::kSlot);
+      searching_.fetch_add(1);
       idle->woken_.store(1);
     } else if (threads_ < max_threads_ &&
                (status_.ok() || internal::Now() >= retry_at_)) {
@@ -266,7 +267,6 @@ void ThreadPool::Grant() {
       fresh->next_ = std::exchange(workers_, fresh);
     } else {
       active_.fetch_sub(1);
-      searching_.fetch_sub(1);
     }
   }
   if (idle != nullptr) return FutexWakeOne(&idle->woken_);
@@ -319,7 +319,6 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
   while (*link != worker) link = &(*link)->next_;
   *link = worker->next_;
   if (worker->has_slot_.load()) active_.fetch_sub(1);
-  if (worker->granted_.load() == Granted::kSlot) searching_.fetch_sub(1);
   delete worker;
   LeaveThreads();
   return status_;
@@ -391,6 +390,7 @@ std::string ThreadPool::ThreadName(const std::string& suffix) const {
 void ThreadPool::Worker::Run() {
   internal::worker_slot = this;
   pthread_setname_np(pthread_self(), thread_name_.c_str());
+  if (granted_.load() == Granted::kSlot) pool_.searching_.fetch_add(1);
   do {
     if (granted_.load() == Granted::kTask) {
       RunOwnTask();
@@ -423,7 +423,7 @@ void ThreadPool::Worker::RunOwnTask() {
 
 void ThreadPool::Worker::RunTasks() {
   shard_ = &pool_.ShardOfThread();
-  searching_ = true;  // as who granted the slot has counted
+  searching_ = true;  // it has been counted
   while (KeepsSlot()) {
     RunOwnTasks();
     if (!RunOtherTask() && !shard_->ready.load() && !Search()) break;
