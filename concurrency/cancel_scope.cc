@@ -253,7 +253,7 @@ void CancelScope::Spread(const News& news) {
   for (const std::atomic<uint32_t>* word : news.asleep) {
     internal::FutexWakeOne(word);
   }
-  for (std::stop_source source : news.requested) source.request_stop();
+  for (const std::stop_source& source : news.requested) source.request_stop();
 }
 
 absl::Status CheckCancelled() {

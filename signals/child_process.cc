@@ -99,6 +99,7 @@ std::vector<std::string> PathsOf(const std::string& program) {
 
 std::vector<const char*> Pointers(const std::vector<std::string>& strings) {
   std::vector<const char*> pointers;
+  pointers.reserve(strings.size() + 1);
   for (const std::string& string : strings) pointers.push_back(string.c_str());
   pointers.push_back(nullptr);
   return pointers;

@@ -68,8 +68,8 @@ PYTHON
 
 failed=0
 echo "== $seconds s of load, SIGTERM in the middle, $drain s of drain"
-start ${drain}s 30s
-python3 "$scratch/client.py" $port > "$scratch/client" &
+start "${drain}s" 30s
+python3 "$scratch/client.py" "$port" > "$scratch/client" &
 client=$!
 # Until before the end of the drain: what wrk sees fail, the server failed.
 wrk -t1 -c8 -d$((seconds / 2 + drain - 1))s "http://127.0.0.1:$port/" > "$scratch/wrk" &

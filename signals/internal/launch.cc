@@ -116,7 +116,7 @@ TOCSIN_UNINSTRUMENTED int InChild(void* argument) {
 Launched Start(const Launch& launch) {
   // Enough for the few frames of InChild(); pages that are not touched cost
   // nothing.
-  constexpr size_t kStackSize = 32 * 1024;
+  constexpr size_t kStackSize = size_t{32} * 1024;
   std::unique_ptr<char[]> stack(new char[kStackSize]);
   Shared shared{.launch = launch};
   Launched launched;

@@ -1,0 +1,46 @@
+# shellcheck shell=bash
+# Sourced by the scripts of this folder: goes to the root of the tree.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# need COMMAND[:PACKAGE]...: installs the Debian packages of commands that are missing.
+need() {
+  local wanted missing=() as_root=()
+  for wanted in "$@"; do
+    command -v "${wanted%%:*}" > /dev/null || missing+=("${wanted##*:}")
+  done
+  if ((${#missing[@]} == 0)); then return; fi
+  ((EUID == 0)) || as_root=(sudo)
+  "${as_root[@]}" apt-get update -q
+  "${as_root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+# Runs all tests with these Bazel flags. Their cases are counted from bazel-testlogs/.
+run_tests() {
+  ./bazelw test "$@" //...
+}
+
+# Sets `includes` to the flags by which a compiler finds ours and Abseil without Bazel.
+find_includes() {
+  ./bazelw fetch //signals/... //concurrency/... > /dev/null 2>&1
+  local base scratch
+  base=$(./bazelw info output_base 2> /dev/null)
+  scratch=$(mktemp -d)
+  ln -s "$PWD" "$scratch/tocsin"
+  # shellcheck disable=SC2034
+  includes=(-I "$scratch" -isystem "$base/external/com_google_absl")
+}
+
+# each NAME FILE... -- COMMAND...: runs the command for each file, as many at a time as
+# there are CPUs, and says how many passed.
+each() {
+  local name=$1 files=()
+  shift
+  while [[ $1 != -- ]]; do
+    files+=("$1")
+    shift
+  done
+  shift
+  printf '%s\0' "${files[@]}" | xargs -0 -n 1 -P "$(nproc)" "$@"
+  echo "$name: ${#files[@]} files passed"
+}
