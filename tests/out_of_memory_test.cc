@@ -1,0 +1,299 @@
+// Every operation that can fail for want of memory is made to: with its first
+// allocation refused, with its second, and so on until it has all it asks for.
+// What failed must have done nothing, and can be done again.
+//
+// Not tested, because it ends the process: an allocation that is refused on one
+// of the library's own threads, or in a destructor.
+#include <dirent.h>
+#include <malloc.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstddef>
+#include <cstdlib>
+#include <functional>
+#include <latch>
+#include <memory>
+#include <new>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "tests/process_status.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/blocking_queue.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/event.h"
+#include "tocsin/concurrency/semaphore.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/signals/child_process.h"
+#include "tocsin/signals/job_control.h"
+#include "tocsin/signals/scoped_signal_block.h"
+#include "tocsin/signals/shutdown.h"
+#include "tocsin/signals/stop_on_signal.h"
+
+namespace {
+
+// Of this thread: how many allocations until the one that is refused, which
+// makes it 0.
+thread_local int until_refusal = 0;
+
+std::atomic<std::ptrdiff_t> allocated = 0;  // bytes
+
+void* Allocate(std::size_t size, std::size_t alignment) {
+  if (until_refusal > 0 && --until_refusal == 0) throw std::bad_alloc();
+  void* memory = nullptr;
+  if (posix_memalign(&memory, alignment, size) != 0) throw std::bad_alloc();
+  allocated += static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
+  return memory;
+}
+
+void Release(void* memory) {
+  allocated -= static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
+  std::free(memory);
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  return Allocate(size, alignof(std::max_align_t));
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return Allocate(size, static_cast<std::size_t>(alignment));
+}
+// Debian's libasan does not call the one above in this.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void operator delete(void* memory) noexcept { Release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { Release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept {
+  Release(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  Release(memory);
+}
+
+namespace tocsin {
+namespace {
+
+// Runs `operation` with the n-th of its allocations refused. False if it makes
+// fewer.
+bool Refuse(int n, absl::FunctionRef<void()> operation) {
+  until_refusal = n;
+  try {
+    operation();
+  } catch (const std::bad_alloc&) {
+  }
+  return std::exchange(until_refusal, 0) == 0;
+}
+
+// Calls `attempt` with 1, 2, ... until that returns false: nothing was refused.
+// Twice, because what the first round leaves in a cache, the second does not
+// ask for.
+void ForEachAllocation(absl::FunctionRef<bool(int)> attempt) {
+  for (int round = 0; round < 2; ++round) {
+    int n = 1;
+    while (attempt(n)) ++n;
+    EXPECT_GT(n, 1) << "nothing is allocated";
+  }
+}
+
+TEST(OutOfMemory, AServiceDoesNotStartAndCanBeStartedLater) {
+  const std::ptrdiff_t before = allocated;
+  ForEachAllocation([](int n) {
+    std::unique_ptr<SignalService> service;
+    const bool refused = Refuse(n, [&] { service = *SignalService::Start(); });
+    EXPECT_EQ(service == nullptr, refused);
+    if (service == nullptr) {
+      EXPECT_EQ(Disposition(SIGSTKFLT).sa_handler, SIG_DFL);
+      service = StartService();
+    }
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    SendSelf(SIGUSR1);
+    EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+    return refused;
+  });
+  EXPECT_EQ(allocated, before);
+}
+
+// Whether it waits for whoever takes it first.
+bool IsPending(int signum) {
+  sigset_t pending;
+  sigpending(&pending);
+  return sigismember(&pending, signum) == 1;
+}
+
+TEST(OutOfMemory, AReceiverDoesNotOpenAndTheSignalsAreLeftAlone) {
+  const std::ptrdiff_t before = allocated;
+  ForEachAllocation([](int n) {
+    auto service = StartService();
+    SignalReceiver other = OpenReceiver(*service, {SIGUSR2, SIGRTMIN});
+    std::optional<SignalReceiver> receiver;
+    auto open = [&] { receiver = *service->Open({SIGUSR1, SIGRTMIN}); };
+    const bool refused = Refuse(n, open);
+    EXPECT_EQ(receiver.has_value(), !refused);
+    ScopedSignalBlock block({SIGUSR1});
+    if (!receiver.has_value()) {
+      EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
+      SendSelf(SIGUSR1);
+      SendSelf(SIGUSR2);
+      EXPECT_EQ(Next(other).signum, SIGUSR2);
+      EXPECT_TRUE(IsPending(SIGUSR1));  // the service does not wait for it
+      open();
+      EXPECT_NE(Disposition(SIGUSR1).sa_handler, SIG_DFL);
+    } else {
+      SendSelf(SIGUSR1);
+    }
+    EXPECT_EQ(Next(*receiver).signum, SIGUSR1);
+    return refused;
+  });
+  EXPECT_EQ(allocated, before);
+}
+
+// A service keeps what its receivers needed for those to come. Those that did
+// not open need nothing.
+TEST(OutOfMemory, ReceiversThatDoNotOpenTakeNoMemory) {
+  bool refused = false;
+  auto kept = [&](int failures, int n) {
+    auto service = StartService();
+    const std::ptrdiff_t before = allocated;
+    for (int i = 0; i < failures; ++i) {
+      refused = Refuse(n, [&] { OpenReceiver(*service, {SIGUSR1}); });
+    }
+    OpenReceiver(*service, {SIGUSR1});
+    return allocated - before;
+  };
+  const std::ptrdiff_t without_failures = kept(0, 0);
+  ForEachAllocation([&](int n) {
+    EXPECT_EQ(kept(5, n), without_failures) << n;
+    return refused;
+  });
+}
+
+TEST(OutOfMemory, ReceivingNeedsNone) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  for (int n = 1; n < 10; ++n) {
+    SendSelf(SIGUSR1);
+    EXPECT_FALSE(Refuse(n, [&] { EXPECT_TRUE(receiver.Receive().ok()); }));
+  }
+}
+
+// Makes a T by `make`, with an allocation refused or without; `works` is given
+// the one that was made in the end.
+template <typename T>
+void ExpectMadeOrNot(
+    absl::FunctionRef<void(SignalService&, std::optional<T>&)> make,
+    absl::FunctionRef<void(T&)> works) {
+  ForEachAllocation([&](int n) {
+    auto service = StartService();
+    std::optional<T> made;
+    const bool refused = Refuse(n, [&] { make(*service, made); });
+    EXPECT_EQ(made.has_value(), !refused);
+    if (!made.has_value()) {
+      EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
+      EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
+      make(*service, made);
+    }
+    EXPECT_TRUE(made->status().ok()) << made->status();
+    works(*made);
+    return refused;
+  });
+}
+
+TEST(OutOfMemory, AStopOnSignalIsMadeOrNot) {
+  CancelScope scope;  // which it is to be stopped by, too
+  ExpectMadeOrNot<StopOnSignal>(
+      [](SignalService& service, std::optional<StopOnSignal>& made) {
+        made.emplace(service, SignalSet{SIGUSR1});
+      },
+      [](StopOnSignal& stop) {
+        std::latch stopped(1);
+        std::stop_callback count(stop.stop_token(),
+                                 [&] { stopped.count_down(); });
+        SendSelf(SIGUSR1);
+        stopped.wait();
+      });
+}
+
+TEST(OutOfMemory, AShutdownIsMadeOrNot) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  std::optional<TaskGroup> group;
+  ExpectMadeOrNot<Shutdown>(
+      [&](SignalService& service, std::optional<Shutdown>& made) {
+        group.emplace(TaskGroup::Options{.pool = pool.get()});
+        made.emplace(service, *group, ShutdownPolicy{.signals = {SIGUSR1}});
+      },
+      [&](Shutdown& shutdown) {
+        group->Spawn([] { Event().Wait().IgnoreError(); });
+        SendSelf(SIGUSR1);
+        EXPECT_TRUE(group->Wait().ok());
+        EXPECT_EQ(shutdown.cause()->signum, SIGUSR1);
+      });
+}
+
+TEST(OutOfMemory, JobControlIsMadeOrNot) {
+  ExpectMadeOrNot<JobControl>(
+      [](SignalService& service, std::optional<JobControl>& made) {
+        made.emplace(service, JobControlHooks{});
+      },
+      [](JobControl&) { EXPECT_NE(Disposition(SIGTSTP).sa_handler, SIG_DFL); });
+}
+
+int OpenDescriptors() {
+  int count = 0;
+  DIR* directory = opendir("/proc/self/fd");
+  while (readdir(directory) != nullptr) ++count;
+  closedir(directory);
+  return count;
+}
+
+TEST(OutOfMemory, AChildIsSpawnedOrNot) {
+  using Stream = ChildProcess::Stream;
+  const ChildProcess::Options options{
+      .input = Stream::Null(),
+      .output = Stream::Pipe(),
+      .error = Stream::Pipe(),
+      .environment = {{"PATH=/bin"}},
+      .working_directory = "/",
+  };
+  const int descriptors = OpenDescriptors();
+  const std::ptrdiff_t before = allocated;
+  ForEachAllocation([&](int n) {
+    std::optional<ChildProcess> child;
+    const bool refused = Refuse(
+        n, [&] { child.emplace(*ChildProcess::Spawn({"true"}, options)); });
+    EXPECT_EQ(child.has_value(), !refused);
+    if (child.has_value()) {
+      EXPECT_EQ(*child->Wait(), (ExitStatus{.code = 0}));
+    } else {
+      EXPECT_EQ(OpenDescriptors(), descriptors);
+      EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a child is left";
+    }
+    return refused;
+  });
+  EXPECT_EQ(allocated, before);
+}
+
+}  // namespace
+}  // namespace tocsin
