@@ -260,6 +260,68 @@ TEST(OutOfMemory, JobControlIsMadeOrNot) {
       [](JobControl&) { EXPECT_NE(Disposition(SIGTSTP).sa_handler, SIG_DFL); });
 }
 
+// Runs `spawn` on a new group, which adds tasks and returns how many; where it
+// threw, none. Each task adds one to what it is given.
+void ExpectSpawnedOrNot(
+    const ThreadPool::Options& options,
+    absl::FunctionRef<int(TaskGroup&, std::atomic<int>&)> spawn) {
+  ForEachAllocation([&](int n) {
+    auto pool = *ThreadPool::Create(options);
+    std::atomic<int> ran = 0;
+    int spawned = 0;
+    TaskGroup group({.pool = pool.get()});
+    const bool refused = Refuse(n, [&] { spawned = spawn(group, ran); });
+    const absl::Status status = group.Wait();
+    EXPECT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
+    EXPECT_EQ(ran, status.ok() ? spawned : 0) << "refused: " << n;
+    return refused;
+  });
+}
+
+TEST(OutOfMemory, ATaskIsSpawnedOrNot) {
+  ExpectSpawnedOrNot({.threads = 1}, [](TaskGroup& group,
+                                        std::atomic<int>& ran) {
+    group.Spawn([&ran] { ++ran; }, {.name = "with a name that is allocated"});
+    return 1;
+  });
+}
+
+TEST(OutOfMemory, AServiceOfAGroupIsSpawnedOrNot) {
+  ExpectSpawnedOrNot({.threads = 1},
+                     [](TaskGroup& group, std::atomic<int>& ran) {
+                       group.SpawnService([&ran] { ++ran; });
+                       return 1;
+                     });
+}
+
+TEST(OutOfMemory, AServiceIsRefusedWithoutATrace) {
+  ExpectSpawnedOrNot({.threads = 0, .max_threads = 0},
+                     [](TaskGroup& group, std::atomic<int>& ran) {
+                       group.SpawnService([&ran] { ++ran; });
+                       return 0;
+                     });
+}
+
+TEST(OutOfMemory, ATaskWithAResultIsSpawnedOrNot) {
+  ExpectSpawnedOrNot(
+      {.threads = 1}, [](TaskGroup& group, std::atomic<int>& ran) {
+        const auto handle = group.SpawnWithResult([&ran] { return ++ran; });
+        return 1;
+      });
+}
+
+TEST(OutOfMemory, ATaskIsStartedOrNot) {
+  ExpectSpawnedOrNot({.threads = 1},
+                     [](TaskGroup& group, std::atomic<int>& ran) {
+                       const absl::StatusOr<int> started =
+                           group.Start<int>([&ran](const Started<int>& call) {
+                             ++ran;
+                             return call(1);
+                           });
+                       return started.ok() ? 1 : 0;
+                     });
+}
+
 int OpenDescriptors() {
   int count = 0;
   DIR* directory = opendir("/proc/self/fd");
@@ -293,6 +355,42 @@ TEST(OutOfMemory, AChildIsSpawnedOrNot) {
     return refused;
   });
   EXPECT_EQ(allocated, before);
+}
+
+// An item that has an allocation to itself in a std::deque.
+struct Large {
+  int value;
+  char padding[1000];
+};
+
+TEST(OutOfMemory, AnItemIsPushedOrNotAndPoppedOrNot) {
+  auto item = [](int value) { return Large{.value = value, .padding = {}}; };
+  ForEachAllocation([&](int n) {
+    BlockingQueue<Large> queue(2);
+    EXPECT_TRUE(queue.TryPush(item(1)));
+    bool pushed = false;
+    bool refused = Refuse(n, [&] { pushed = queue.TryPush(item(2)); });
+    EXPECT_EQ(pushed, !refused);
+    EXPECT_EQ(queue.size(), pushed ? 2 : 1);
+    if (!pushed) {
+      EXPECT_TRUE(queue.TryPush(item(2)));
+    }
+    // This one takes the place of the first that is popped.
+    std::atomic<pid_t> thread = 0;
+    std::jthread pusher([&] {
+      thread = static_cast<pid_t>(syscall(SYS_gettid));
+      EXPECT_TRUE(queue.Push(item(3)).ok());
+    });
+    while (thread == 0) sched_yield();
+    AwaitState("self/task/" + std::to_string(thread), "S");
+    std::vector<int> popped;
+    popped.reserve(3);
+    auto pop = [&] { popped.push_back(queue.Pop()->value); };
+    refused |= Refuse(n, pop);
+    while (popped.size() < 3) pop();
+    EXPECT_EQ(popped, (std::vector<int>{1, 2, 3}));
+    return refused;
+  });
 }
 
 }  // namespace
