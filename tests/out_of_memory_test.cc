@@ -393,5 +393,64 @@ TEST(OutOfMemory, AnItemIsPushedOrNotAndPoppedOrNot) {
   });
 }
 
+// More than a list of those to wake has room for without an allocation.
+constexpr int kSleepers = 40;
+
+// Has `spawn` run kSleepers tasks on a thread each, and returns once all are
+// asleep in `wait`.
+void PutToSleep(absl::FunctionRef<void(std::function<void()>)> spawn,
+                const std::function<void()>& wait) {
+  for (int i = 0; i < kSleepers; ++i) {
+    std::atomic<pid_t> thread = 0;
+    spawn([&thread, wait] {
+      thread = static_cast<pid_t>(syscall(SYS_gettid));
+      wait();
+    });
+    while (thread == 0) sched_yield();
+    AwaitState("self/task/" + std::to_string(thread), "S");
+  }
+}
+
+TEST(OutOfMemory, WhatWakesNeedsNone) {
+  Event event;
+  Semaphore semaphore(0);
+  std::vector<std::jthread> threads;
+  auto spawn = [&](std::function<void()> task) { threads.emplace_back(task); };
+  PutToSleep(spawn, [&] { EXPECT_TRUE(event.Wait().ok()); });
+  PutToSleep(spawn, [&] { EXPECT_TRUE(semaphore.Acquire().ok()); });
+  EXPECT_FALSE(Refuse(1, [&] { event.Set(); }));
+  EXPECT_FALSE(Refuse(1, [&] { semaphore.set_limit(kSleepers); }));
+}
+
+TEST(OutOfMemory, CancellingNeedsNone) {
+  auto pool = *ThreadPool::Create({});
+  TaskGroup group({.pool = pool.get()});
+  auto spawn = [&](std::function<void()> task) { group.SpawnService(task); };
+  PutToSleep(spawn, [] {
+    CancelScope inner;
+    std::latch requested(1);
+    std::stop_callback count(inner.stop_token(),
+                             [&] { requested.count_down(); });
+    EXPECT_TRUE(absl::IsCancelled(Event().Wait()));
+    requested.wait();
+  });
+  EXPECT_FALSE(Refuse(1, [&] { group.Cancel(); }));
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(OutOfMemory, AStopTokenIsGivenOrNotAndIsRequestedInTime) {
+  ForEachAllocation([](int n) {
+    CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(5)});
+    std::stop_token token;
+    const bool refused = Refuse(n, [&] { token = scope.stop_token(); });
+    EXPECT_EQ(token.stop_possible(), !refused);
+    if (!token.stop_possible()) token = scope.stop_token();
+    std::latch requested(1);
+    std::stop_callback count(token, [&] { requested.count_down(); });
+    requested.wait();
+    return refused;
+  });
+}
+
 }  // namespace
 }  // namespace tocsin
