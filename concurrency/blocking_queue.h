@@ -189,16 +189,16 @@ bool BlockingQueue<T>::Put(T& item, internal::PendingWake& wake) {
 template <typename T>
 std::optional<T> BlockingQueue<T>::Take(internal::PendingWake& wake) {
   std::optional<T> item;
+  Pusher* const pusher = pushers_.first();
   if (!items_.empty()) {
+    // First what can fail for want of memory.
+    if (pusher != nullptr) items_.push_back(std::move(*pusher->item));
     item.emplace(std::move(items_.front()));
     items_.pop_front();
+  } else if (pusher != nullptr) {  // a queue without capacity
+    item.emplace(std::move(*pusher->item));
   }
-  if (Pusher* pusher = pushers_.first()) {
-    if (item.has_value()) {
-      items_.push_back(std::move(*pusher->item));
-    } else {  // a queue without capacity
-      item.emplace(std::move(*pusher->item));
-    }
+  if (pusher != nullptr) {
     pusher->taken = true;
     pushers_.Remove(*pusher);
     wake.Set(pusher->sleeper);

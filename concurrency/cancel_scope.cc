@@ -109,16 +109,13 @@ void CancelScope::RequestCancel::operator()() const {
 
 void CancelScope::Cancel(absl::Status reason) {
   News news;
-  {
-    MutexLock lock(scope_tree_mutex);
-    if (Latched()) return;
-    reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
-    State live = State::kLive;
-    if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
-    scope_epoch.fetch_add(1);
-    CollectNews(news);
-  }
-  Spread(news);
+  MutexLock lock(scope_tree_mutex);
+  if (Latched()) return;
+  reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
+  State live = State::kLive;
+  if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
+  scope_epoch.fetch_add(1);
+  CollectNews(news);
 }
 
 absl::Status CancelScope::status() const {
@@ -158,39 +155,31 @@ absl::Time CancelScope::deadline() const {
 
 void CancelScope::set_deadline(absl::Time deadline) {
   News news;
-  {
-    MutexLock lock(scope_tree_mutex);
-    if (Latched()) return;
-    deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
-    scope_epoch.fetch_add(1);
-    CollectNews(news);
-  }
-  Spread(news);
+  MutexLock lock(scope_tree_mutex);
+  if (Latched()) return;
+  deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
+  scope_epoch.fetch_add(1);
+  CollectNews(news);
 }
 
 void CancelScope::set_shield(bool shield) {
   News news;
-  {
-    MutexLock lock(scope_tree_mutex);
-    shield_.store(shield, std::memory_order_release);
-    scope_epoch.fetch_add(1);
-    CollectNews(news);
-  }
-  Spread(news);
+  MutexLock lock(scope_tree_mutex);
+  shield_.store(shield, std::memory_order_release);
+  scope_epoch.fetch_add(1);
+  CollectNews(news);
 }
 
 std::stop_token CancelScope::stop_token() const {
   News news;
-  std::stop_token token;
-  {
-    MutexLock lock(scope_tree_mutex);
-    if (!exported_.stop_possible()) exported_ = std::stop_source();
-    token = exported_.get_token();
-    Attach();
-    CollectNews(news);
+  MutexLock lock(scope_tree_mutex);
+  if (!exported_.stop_possible()) {
+    request_ = std::make_unique<StopRequest>();
+    exported_ = request_->source;
   }
-  Spread(news);
-  return token;
+  Attach();
+  CollectNews(news);
+  return exported_.get_token();
 }
 
 CancelScope* CancelScope::OuterInReach() const {
@@ -225,13 +214,16 @@ void CancelScope::CollectNews(News& news) const {
   while (true) {
     for (Sleeper* sleeper = s->sleepers_; sleeper != nullptr;
          sleeper = sleeper->next_) {
-      if (const auto* word = sleeper->WakeLater()) news.asleep.push_back(word);
+      news.asleep.Add(sleeper->WakeLater());
     }
-    if (s->exported_.stop_possible() && !s->exported_.stop_requested()) {
+    if (s->request_ != nullptr) {
       const bool cancelled = s->cancelled();
-      if (cancelled) news.requested.push_back(s->exported_);
       DeadlineTimer::Get().Set(
           s, cancelled ? kNever : absl::ToUnixNanos(s->deadline()));
+      if (cancelled) {
+        *news.next_request = std::move(s->request_);
+        news.next_request = &(*news.next_request)->next;
+      }
     }
     // On to the next scope of the subtree, in order and without a stack, past
     // those that are shielded from the change.
@@ -249,11 +241,12 @@ void CancelScope::CollectNews(News& news) const {
   }
 }
 
-void CancelScope::Spread(const News& news) {
-  for (const std::atomic<uint32_t>* word : news.asleep) {
-    internal::FutexWakeOne(word);
+CancelScope::News::~News() {
+  asleep.Send();
+  for (auto r = std::move(first_request); r != nullptr;) {
+    r->source.request_stop();
+    r = std::move(r->next);
   }
-  for (const std::stop_source& source : news.requested) source.request_stop();
 }
 
 absl::Status CheckCancelled() {
@@ -390,10 +383,12 @@ DeadlineTimer& DeadlineTimer::Get() {
 
 void DeadlineTimer::Set(const CancelScope* scope, int64_t time) {
   if (scope->timer_ == time && (running_ || time == kNone)) return;
-  if (scope->timer_ != kNone) alarms_.erase({scope->timer_, scope});
+  if (time != kNone) alarms_.insert({time, scope});
+  if (scope->timer_ != kNone && scope->timer_ != time) {
+    alarms_.erase({scope->timer_, scope});
+  }
   scope->timer_ = time;
   if (time == kNone) return;
-  alarms_.insert({time, scope});
   if (!running_) {
     pthread_t thread;
     auto run = [](void* timer) -> void* {

@@ -29,15 +29,15 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <stop_token>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 
 namespace tocsin {
@@ -135,11 +135,25 @@ class CancelScope {
     void operator()() const;
   };
 
+  // A token that was exported and is to be requested in the end. Made with it,
+  // so that cancelling allocates nothing.
+  struct StopRequest {
+    std::stop_source source;
+    std::unique_ptr<StopRequest> next;
+  };
+
   // What a change of one scope means to the threads inside it: collected under
-  // scope_tree_mutex and carried out once that is released.
+  // scope_tree_mutex and carried out by the destructor. Declare it before the
+  // lock.
   struct News {
-    absl::InlinedVector<const std::atomic<uint32_t>*, 32> asleep;
-    std::vector<std::stop_source> requested;
+    News() = default;
+    News(const News&) = delete;
+    News& operator=(const News&) = delete;
+    ~News();
+
+    internal::FutexWakes asleep;
+    std::unique_ptr<StopRequest> first_request;
+    std::unique_ptr<StopRequest>* next_request = &first_request;
   };
 
   // A child of `parent`, which may be null, that no thread is in yet: they come
@@ -157,7 +171,6 @@ class CancelScope {
   void Attach() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
   void CollectNews(News& news) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
-  static void Spread(const News& news);
   struct Fork;
 
   CancelScope* const parent_;
@@ -182,6 +195,8 @@ class CancelScope {
       ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
   mutable std::stop_source exported_
       ABSL_GUARDED_BY(internal::scope_tree_mutex){std::nostopstate};
+  mutable std::unique_ptr<StopRequest> request_
+      ABSL_GUARDED_BY(internal::scope_tree_mutex);
   mutable int64_t timer_ ABSL_GUARDED_BY(internal::scope_tree_mutex);
 
   // Last, because its callback uses all of the above.

@@ -41,13 +41,13 @@ TaskGroup::~TaskGroup() {
 }
 
 void TaskGroup::SpawnTask(Task* task) {
-  if (pool().forked()) return Refuse(task, Forked());
-  if (!Add(*task)) {
-    Refuse(task, Closed());
-  }
+  if (!pool().forked() && Add(*task)) return;
+  RefusedTask refused(task);
+  Refuse(std::move(refused), Closed());
 }
 
 void TaskGroup::SpawnServiceTask(Task* task) {
+  RefusedTask refused(task);
   {
     MutexLock lock(mutex_);
     if (scopes_.services == nullptr) {
@@ -57,42 +57,50 @@ void TaskGroup::SpawnServiceTask(Task* task) {
   }
   absl::Status status =
       pool().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
-  if (!status.ok()) Refuse(task, std::move(status));
+  if (status.ok()) {
+    refused.release();
+  } else {
+    Refuse(std::move(refused), std::move(status));
+  }
 }
 
 void TaskGroup::SpawnHandledTask(std::shared_ptr<internal::HandledTask> task) {
   using internal::HandledTask;
   Task* ticket =
       Task::New(HandledTask::Ticket(task, false), TaskOptions(task->options));
-  absl::Status why = pool().forked() ? Forked() : Closed();
   if (!pool().forked() && Add(*ticket)) return;
+  RefusedTask refused(ticket);
+  absl::Status why = Closed();
   task->Abandon(why);
-  Refuse(ticket, std::move(why));
+  Refuse(std::move(refused), std::move(why));
 }
 
 absl::Status TaskGroup::StartTask(Task* task) {
+  RefusedTask refused(task);
   absl::Status status = pool().forked()
                             ? Forked()
                             : TaskQueue::Start(*task, TaskKind::kOwnThread);
-  if (!status.ok()) {
-    task->Discard();
-    Task::Free(task);
-  }
+  if (status.ok()) refused.release();
   return status;
 }
 
-absl::Status TaskGroup::Closed() {
+absl::Status TaskGroup::Closed() const {
+  if (pool().forked()) return Forked();
   return absl::FailedPreconditionError(
       "spawned on a task group that is closed: its Wait() has returned");
 }
 
-void TaskGroup::Refuse(Task* task, absl::Status why) {
+void TaskGroup::Refuse(RefusedTask task, absl::Status why) {
   TaskFailure failure;
   if (task->options() != nullptr) failure.task = task->options()->name;
   failure.status = std::move(why);
+  task.reset();
+  Fail(std::move(failure));
+}
+
+void TaskGroup::DestroyRefused::operator()(Task* task) const {
   task->Discard();
   Task::Free(task);
-  Fail(std::move(failure));
 }
 
 void TaskGroup::Run(RunningTask& running) {

@@ -171,16 +171,22 @@ class TaskGroup final : private internal::TaskQueue {
   void CancelServices() override;
   void NoticeClosed() override;
 
+  // A task that the queue did not take.
+  struct DestroyRefused {
+    void operator()(internal::Task* task) const;
+  };
+  using RefusedTask = std::unique_ptr<internal::Task, DestroyRefused>;
+
   void SpawnTask(internal::Task* task);
   void SpawnServiceTask(internal::Task* task);
   void SpawnHandledTask(std::shared_ptr<internal::HandledTask> task);
   absl::Status StartTask(internal::Task* task);
-  void Refuse(internal::Task* task, absl::Status why);
+  void Refuse(RefusedTask task, absl::Status why);
   void Fail(TaskFailure failure);
   bool IsCancellation(const absl::Status& status) const;
   absl::Status CancelledFromOutside() const;
   absl::Status Forked() const;
-  static absl::Status Closed();
+  absl::Status Closed() const;
   // Whether what cancels the thread's current scope cancels the group.
   bool InsideCurrentScope() const;
   std::string NextName(const char* what);

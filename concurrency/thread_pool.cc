@@ -29,6 +29,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -260,12 +261,12 @@ void ThreadPool::Grant() {
       idle->woken_.store(1);
     } else if (threads_ < max_threads_ &&
                (status_.ok() || internal::Now() >= retry_at_)) {
-      ++threads_;
-      fresh = new Worker(*this, started_++);
+      fresh = AddWorker();
+    }
+    if (fresh != nullptr) {
       fresh->has_slot_.store(true);
       fresh->granted_.store(Granted::kSlot);
-      fresh->next_ = std::exchange(workers_, fresh);
-    } else {
+    } else if (idle == nullptr) {
       active_.fetch_sub(1);
     }
   }
@@ -284,14 +285,13 @@ absl::Status ThreadPool::RunOnThread(TaskQueue& queue, Task& task,
     if (idle_ != nullptr) {
       idle = true;
       worker = std::exchange(idle_, idle_->next_idle_);
-    } else if (threads_ < max_threads_) {
-      ++threads_;
-      worker = new Worker(*this, started_++);
-      worker->next_ = std::exchange(workers_, worker);
-    } else {
+    } else if (threads_ >= max_threads_) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "no thread for a task that needs one of its own: the pool has ",
           threads_, ", which is its max_threads"));
+    } else if (worker = AddWorker(); worker == nullptr) {
+      return absl::ResourceExhaustedError(
+          "no memory for the thread of a task that needs one of its own");
     }
     worker->queue_ = &queue;
     worker->task_ = &task;
@@ -304,6 +304,17 @@ absl::Status ThreadPool::RunOnThread(TaskQueue& queue, Task& task,
   return absl::OkStatus();
 }
 
+// Null where there is no memory: an exception would come when its task is in
+// the queue already.
+ThreadPool::Worker* ThreadPool::AddWorker() {
+  auto* worker = new (std::nothrow) Worker(*this, started_);
+  if (worker == nullptr) return nullptr;
+  ++started_;
+  ++threads_;
+  worker->next_ = std::exchange(workers_, worker);
+  return worker;
+}
+
 // pthread_create() instead of std::thread, whose constructor throws.
 absl::Status ThreadPool::StartWorker(Worker* worker) {
   pthread_t thread;
@@ -313,7 +324,6 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
     status_ = absl::OkStatus();
     return status_;
   }
-  status_ = RefusedThread(name_, error);
   retry_at_ = internal::Now() + kPauseAfterRefusal;
   Worker** link = &workers_;
   while (*link != worker) link = &(*link)->next_;
@@ -321,6 +331,7 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
   if (worker->has_slot_.load()) active_.fetch_sub(1);
   delete worker;
   LeaveThreads();
+  status_ = RefusedThread(name_, error);
   return status_;
 }
 

@@ -107,6 +107,7 @@ class ThreadPool {
 
   bool SomethingIsReady() const;
   void Grant();
+  Worker* AddWorker() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status StartWorker(Worker* worker);
   void LeaveThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Park(Worker& worker);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
@@ -47,17 +48,21 @@ Shutdown::Shutdown(SignalService& service, TaskGroup& group,
     return;
   }
   thread_ = thread;
+  absl::Cleanup not_opened = [this] { End(); };
   // Nobody reads it. It keeps the signals coming, for the watch to see.
   ReceiverOptions options;
   options.honor_ignored = true;
   options.on_close = ReceiverOptions::OnClose::kDiscard;
   absl::StatusOr<SignalReceiver> receiver =
       service.Open(policy_.signals, options, /*watched=*/true);
+  std::move(not_opened).Cancel();
   status_ = receiver.status();
   if (receiver.ok()) receiver_ = *std::move(receiver);
 }
 
-Shutdown::~Shutdown() {
+Shutdown::~Shutdown() { End(); }
+
+void Shutdown::End() {
   if (!thread_.has_value()) return;
   dispatcher_.Unwatch();
   {

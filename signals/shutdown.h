@@ -101,6 +101,7 @@ class Shutdown final : private internal::SignalWatch {
   absl::Time alarm() const override;
   void OnAlarm() override;
 
+  void End();
   void Act();
   // Blocks until the phase is past `phase`. False if the shutdown is over.
   bool AwaitEndOf(Phase phase);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/signals/internal/dispatcher.h"
@@ -12,7 +13,10 @@ namespace tocsin {
 absl::StatusOr<std::unique_ptr<SignalService>> SignalService::Start() {
   auto kernel = internal::KernelSignals::Start();
   if (!kernel.ok()) return kernel.status();
-  return absl::WrapUnique(new SignalService(*std::move(kernel)));
+  absl::Cleanup not_handed_out = [&] { (*kernel)->Stop(); };
+  auto service = absl::WrapUnique(new SignalService(*kernel));
+  std::move(not_handed_out).Cancel();
+  return service;
 }
 
 SignalService::SignalService(std::shared_ptr<internal::KernelSignals> kernel)

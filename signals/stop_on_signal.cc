@@ -14,6 +14,9 @@ namespace tocsin {
 using internal::MutexLock;
 
 StopOnSignal::StopOnSignal(SignalService& service, const SignalSet& signals) {
+  if (const CancelScope* scope = internal::current_scope) {
+    outside_.emplace(scope->stop_token(), StopFromOutside{this});
+  }
   ReceiverOptions options;
   options.honor_ignored = true;
   absl::StatusOr<SignalReceiver> receiver = service.Open(signals, options);
@@ -34,9 +37,6 @@ StopOnSignal::StopOnSignal(SignalService& service, const SignalSet& signals) {
           "pthread_create for StopOnSignal: ", internal::ErrorText(error)));
       receiver_.reset();
     }
-  }
-  if (const CancelScope* scope = internal::current_scope) {
-    outside_.emplace(scope->stop_token(), StopFromOutside{this});
   }
 }
 

@@ -14,11 +14,10 @@
 #include <atomic>
 #include <cerrno>
 #include <ctime>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <latch>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <stop_token>
@@ -35,6 +34,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
+#include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
@@ -51,22 +51,34 @@ namespace tocsin {
 namespace {
 
 // Decides about every thread that somebody asks for, there: 0, or the errno to
-// refuse it with.
+// refuse it with. One that is being asked goes on when another takes its place.
 using Judge = std::function<int()>;
-std::atomic<const Judge*> judge = nullptr;
+std::mutex judge_mutex;
+std::shared_ptr<const Judge> judge;
+
+void SetJudge(std::shared_ptr<const Judge> next) {
+  const std::lock_guard lock(judge_mutex);
+  judge = std::move(next);
+}
 
 class ScopedJudge {
  public:
-  explicit ScopedJudge(Judge chosen) : chosen_(std::move(chosen)) {
-    judge = &chosen_;
+  explicit ScopedJudge(Judge chosen) {
+    SetJudge(std::make_shared<const Judge>(std::move(chosen)));
   }
   ScopedJudge(const ScopedJudge&) = delete;
   ScopedJudge& operator=(const ScopedJudge&) = delete;
-  ~ScopedJudge() { judge = nullptr; }
-
- private:
-  const Judge chosen_;
+  ~ScopedJudge() { SetJudge(nullptr); }
 };
+
+int AskJudge() {
+  std::shared_ptr<const Judge> asked;
+  {
+    const std::lock_guard lock(judge_mutex);
+    asked = judge;
+  }
+  return asked != nullptr ? (*asked)() : 0;
+}
 
 int RefuseAll() { return EAGAIN; }
 
@@ -81,9 +93,7 @@ extern "C" int __interceptor_pthread_create(pthread_t*, const pthread_attr_t*,
 extern "C" int pthread_create(pthread_t* thread,
                               const pthread_attr_t* attributes,
                               void* (*start)(void*), void* argument) noexcept {
-  if (const tocsin::Judge* judge = tocsin::judge.load()) {
-    if (const int error = (*judge)(); error != 0) return error;
-  }
+  if (const int error = tocsin::AskJudge(); error != 0) return error;
   using Create =
       int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
   static Create* const create =
@@ -215,6 +225,7 @@ TEST(NoThread, StartReturnsThatAndTheGroupGoesOn) {
 
 // Nobody spawns anything or waits once there are threads again.
 TEST(NoThread, APoolTriesAgainByItself) {
+  std::latch refused(2);
   auto pool = *ThreadPool::Create({.threads = 1});
   TaskGroup group({.pool = pool.get()});
   std::latch blocked(2);
@@ -227,7 +238,6 @@ TEST(NoThread, APoolTriesAgainByItself) {
   }
   blocked.wait();  // the second got its thread from the pool's monitor
   {
-    std::latch refused(2);
     ScopedJudge none([&, left = std::make_shared<std::atomic<int>>(2)] {
       if (left->fetch_sub(1) > 0) refused.count_down();
       return EAGAIN;
@@ -238,7 +248,7 @@ TEST(NoThread, APoolTriesAgainByItself) {
   }
   release.wait();
   EXPECT_TRUE(group.Wait().ok());
-  EXPECT_TRUE(pool->status().ok()) << pool->status();
+  while (!pool->status().ok()) sched_yield();
 }
 
 TEST(NoThread, APoolWithoutAnyTriesAgainWithTheNextTask) {
@@ -296,6 +306,11 @@ TEST(NoThread, APoolThatIsDestroyedMeanwhileDoesNotWaitForIt) {
 // Whether a third task gets a slot at once in a pool of two, which was refused
 // a thread after it had given the slot of that thread to another.
 bool HasThirdSlot() {
+  std::latch asked(1);
+  std::latch given_to_another(1);
+  std::latch refused(1);
+  std::atomic<int> calls = 0;
+  std::atomic<bool> made_here = false;
   auto pool = *ThreadPool::Create({.threads = 2});
   {
     TaskGroup group({.pool = pool.get()});
@@ -307,15 +322,11 @@ bool HasThirdSlot() {
     });
     blocked.wait();
     std::latch judged(1);
-    std::latch asked(1);
-    std::latch given_to_another(1);
-    std::latch refused(1);
     std::thread spawner([&] {
       judged.wait();
       group.Spawn([] {});
       refused.count_down();
     });
-    std::atomic<int> calls = 0;
     ScopedJudge in_turn([&] {
       switch (++calls) {
         case 1:
@@ -345,7 +356,6 @@ bool HasThirdSlot() {
     });
   }
   blocked.wait();
-  bool made_here = false;
   ScopedJudge witness([&, here = pthread_self()] {
     if (pthread_equal(here, pthread_self())) made_here = true;
     return 0;
@@ -437,27 +447,20 @@ class Alarm {
 };
 
 // Keeps the service's thread from taking signals, by a handler of SIGPROF,
-// which is the one that it does not block.
+// which is the one that it does not block. Once in a process.
 class StalledService {
  public:
   explicit StalledService(SignalReceiver& receiver) {
-    here = this;
     // With this one out, the thread has no lock and takes none before the next.
     SendSelf(SIGRTMIN);
     Next(receiver);
     SetDisposition(SIGPROF, [](int) {
-      here->stalled_.count_down();
-      here->go_on_.wait();
+      stalled_.count_down();
+      go_on_.wait();
     });
-    const std::string tasks = "/proc/self/task";
-    for (const auto& task : std::filesystem::directory_iterator(tasks)) {
-      std::ifstream file(task.path() / "comm");
-      std::string name;
-      std::getline(file, name);
-      if (name != "tocsin-signals") continue;
-      const pid_t thread = std::stoi(task.path().filename());
-      EXPECT_EQ(syscall(SYS_tgkill, getpid(), thread, SIGPROF), 0);
-    }
+    const std::string task = ServiceThread();
+    const pid_t thread = std::stoi(task.substr(task.rfind('/') + 1));
+    EXPECT_EQ(syscall(SYS_tgkill, getpid(), thread, SIGPROF), 0);
     stalled_.wait();
   }
   StalledService(const StalledService&) = delete;
@@ -469,9 +472,8 @@ class StalledService {
   }
 
  private:
-  static inline StalledService* here = nullptr;
-  std::latch stalled_{1};
-  std::latch go_on_{1};
+  static inline std::latch stalled_{1};
+  static inline std::latch go_on_{1};
   bool over_ = false;
 };
 

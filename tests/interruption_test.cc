@@ -14,10 +14,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
-#include <filesystem>
 #include <latch>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -28,6 +26,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/cancel_scope.h"
@@ -49,7 +48,7 @@ namespace {
 class Interruptions {
  public:
   Interruptions() {
-    SetDisposition(SIGPROF, [](int) { handled.fetch_add(1); });
+    SetDisposition(SIGPROF, [](int) {});
     sigset_t all;
     sigfillset(&all);
     sigset_t before;
@@ -70,16 +69,12 @@ class Interruptions {
  private:
   static void InterruptAll() {
     const pid_t self = static_cast<pid_t>(syscall(SYS_gettid));
-    std::error_code ended;  // a thread may, meanwhile
-    for (std::filesystem::directory_iterator task("/proc/self/task", ended),
-         end;
-         task != end; task.increment(ended)) {
-      const pid_t thread = std::stoi(task->path().filename());
+    for (const std::string& task : Threads()) {
+      const pid_t thread = std::stoi(task.substr(task.rfind('/') + 1));
       if (thread != self) syscall(SYS_tgkill, getpid(), thread, SIGPROF);
     }
   }
 
-  static inline std::atomic<int> handled = 0;
   std::jthread thread_;
 };
 

@@ -52,22 +52,22 @@ class FutexWakes {
   FutexWakes() = default;
   FutexWakes(const FutexWakes&) = delete;
   FutexWakes& operator=(const FutexWakes&) = delete;
-  ~FutexWakes() { Flush(); }
+  ~FutexWakes() { Send(); }
 
   // Null is allowed, and is nothing to wake.
   void Add(const std::atomic<uint32_t>* word) {
     if (word == nullptr) return;
-    if (size_ == kCapacity) Flush();
+    if (size_ == kCapacity) Send();
     words_[size_++] = word;
+  }
+  bool empty() const { return size_ == 0; }
+  void Send() {
+    for (int i = 0; i < size_; ++i) FutexWakeOne(words_[i]);
+    size_ = 0;
   }
 
  private:
   static constexpr int kCapacity = 64;
-
-  void Flush() {
-    for (int i = 0; i < size_; ++i) FutexWakeOne(words_[i]);
-    size_ = 0;
-  }
 
   int size_ = 0;
   const std::atomic<uint32_t>* words_[kCapacity];

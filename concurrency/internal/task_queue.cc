@@ -6,6 +6,7 @@
 #include <functional>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/spin.h"
@@ -139,8 +140,7 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
     CountStarted(kind, 1);
     task.next = std::exchange(starting_, &task);
   }
-  absl::Status status = pool_.RunOnThread(*this, task, kind);
-  if (!status.ok()) {
+  absl::Cleanup not_started = [&] {
     WakeUps wake_ups;
     {
       MutexLock lock(home_.shard.lock);
@@ -151,7 +151,9 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
       NoticeEnd(wake_ups);
     }
     wake_ups.Send();
-  }
+  };
+  absl::Status status = pool_.RunOnThread(*this, task, kind);
+  if (status.ok()) std::move(not_started).Cancel();
   return status;
 }
 

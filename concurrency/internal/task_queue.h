@@ -42,7 +42,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
@@ -60,20 +59,7 @@ class TaskQueue;
 struct RunningTask;
 
 // Threads to be woken once a shard's lock is released.
-class WakeUps {
- public:
-  void Add(const std::atomic<uint32_t>* word) {
-    if (word != nullptr) words_.push_back(word);
-  }
-  bool empty() const { return words_.empty(); }
-  void Send() {
-    for (const std::atomic<uint32_t>* word : words_) FutexWakeOne(word);
-    words_.clear();
-  }
-
- private:
-  absl::InlinedVector<const std::atomic<uint32_t>*, 4> words_;
-};
+using WakeUps = FutexWakes;
 
 enum class TaskKind : uint8_t {
   kQueued,     // starts when a worker or a waiting thread takes it

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdint>
 
-#include "absl/container/inlined_vector.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 
@@ -61,16 +60,11 @@ class PendingWakes {
   PendingWakes() = default;
   PendingWakes(const PendingWakes&) = delete;
   PendingWakes& operator=(const PendingWakes&) = delete;
-  ~PendingWakes() {
-    for (const std::atomic<uint32_t>* word : asleep_) FutexWakeOne(word);
-  }
 
-  void Add(Sleeper& sleeper) {
-    if (const auto* word = sleeper.WakeLater()) asleep_.push_back(word);
-  }
+  void Add(Sleeper& sleeper) { asleep_.Add(sleeper.WakeLater()); }
 
  private:
-  absl::InlinedVector<const std::atomic<uint32_t>*, 8> asleep_;
+  FutexWakes asleep_;
 };
 
 }  // namespace tocsin::internal

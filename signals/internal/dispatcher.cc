@@ -247,13 +247,16 @@ Subscription::Subscription(std::shared_ptr<Dispatcher> dispatcher,
       // Not zeroed: it is touched as far as it is used.
       ring_(new Queued[places_]) {
   MutexLock lock(dispatcher_->mutex_);
+  const size_t needed = dispatcher_->queue_places_ + places_ + 1;
+  dispatcher_->arrivals_.reserve(needed);
+  dispatcher_->free_arrivals_.reserve(needed);
+  // From here on nothing throws.
   dispatcher_->queue_places_ += places_;
   for (uint32_t next = static_cast<uint32_t>(dispatcher_->arrivals_.size());
-       next < dispatcher_->queue_places_ + 1; ++next) {
+       next < needed; ++next) {
     dispatcher_->arrivals_.push_back({});
     dispatcher_->free_arrivals_.push_back(next);
   }
-  dispatcher_->free_arrivals_.reserve(dispatcher_->arrivals_.size());
 }
 
 Subscription::~Subscription() {

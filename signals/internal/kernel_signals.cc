@@ -152,11 +152,11 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
   SignalSet first;
   {
     MutexLock lock(mutex_);
+    Register(subscription);  // the last that can throw
     for (int signum : subscription.signals_) {
       if (!wanted_.contains(signum)) first.insert(signum);
       wanted_.insert(signum);
     }
-    Register(subscription);
     change_.fetch_add(1);
   }
   // The thread must block SIGPROF before a handler forwards one to it, or it

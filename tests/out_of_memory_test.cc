@@ -1,0 +1,456 @@
+// Every operation that can fail for want of memory is made to: with its first
+// allocation refused, with its second, and so on until it has all it asks for.
+// What failed must have done nothing, and can be done again.
+//
+// Not tested, because it ends the process: an allocation that is refused on one
+// of the library's own threads, or in a destructor.
+#include <dirent.h>
+#include <malloc.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstddef>
+#include <cstdlib>
+#include <functional>
+#include <latch>
+#include <memory>
+#include <new>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "tests/process_status.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/blocking_queue.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/event.h"
+#include "tocsin/concurrency/semaphore.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/signals/child_process.h"
+#include "tocsin/signals/job_control.h"
+#include "tocsin/signals/scoped_signal_block.h"
+#include "tocsin/signals/shutdown.h"
+#include "tocsin/signals/stop_on_signal.h"
+
+namespace {
+
+// Of this thread: how many allocations until the one that is refused, which
+// makes it 0.
+thread_local int until_refusal = 0;
+
+std::atomic<std::ptrdiff_t> allocated = 0;  // bytes
+
+void* Allocate(std::size_t size, std::size_t alignment) {
+  if (until_refusal > 0 && --until_refusal == 0) throw std::bad_alloc();
+  void* memory = nullptr;
+  if (posix_memalign(&memory, alignment, size) != 0) throw std::bad_alloc();
+  allocated += static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
+  return memory;
+}
+
+void Release(void* memory) {
+  allocated -= static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
+  std::free(memory);
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  return Allocate(size, alignof(std::max_align_t));
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return Allocate(size, static_cast<std::size_t>(alignment));
+}
+// Debian's libasan does not call the one above in this.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void operator delete(void* memory) noexcept { Release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { Release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept {
+  Release(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  Release(memory);
+}
+
+namespace tocsin {
+namespace {
+
+// Runs `operation` with the n-th of its allocations refused. False if it makes
+// fewer.
+bool Refuse(int n, absl::FunctionRef<void()> operation) {
+  until_refusal = n;
+  try {
+    operation();
+  } catch (const std::bad_alloc&) {
+  }
+  return std::exchange(until_refusal, 0) == 0;
+}
+
+// Calls `attempt` with 1, 2, ... until that returns false: nothing was refused.
+// Twice, because what the first round leaves in a cache, the second does not
+// ask for.
+void ForEachAllocation(absl::FunctionRef<bool(int)> attempt) {
+  for (int round = 0; round < 2; ++round) {
+    int n = 1;
+    while (attempt(n)) ++n;
+    EXPECT_GT(n, 1) << "nothing is allocated";
+  }
+}
+
+TEST(OutOfMemory, AServiceDoesNotStartAndCanBeStartedLater) {
+  const std::ptrdiff_t before = allocated;
+  ForEachAllocation([](int n) {
+    std::unique_ptr<SignalService> service;
+    const bool refused = Refuse(n, [&] { service = *SignalService::Start(); });
+    EXPECT_EQ(service == nullptr, refused);
+    if (service == nullptr) {
+      EXPECT_EQ(Disposition(SIGSTKFLT).sa_handler, SIG_DFL);
+      service = StartService();
+    }
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    SendSelf(SIGUSR1);
+    EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+    return refused;
+  });
+  EXPECT_EQ(allocated, before);
+}
+
+// Whether it waits for whoever takes it first.
+bool IsPending(int signum) {
+  sigset_t pending;
+  sigpending(&pending);
+  return sigismember(&pending, signum) == 1;
+}
+
+TEST(OutOfMemory, AReceiverDoesNotOpenAndTheSignalsAreLeftAlone) {
+  const std::ptrdiff_t before = allocated;
+  ForEachAllocation([](int n) {
+    auto service = StartService();
+    SignalReceiver other = OpenReceiver(*service, {SIGUSR2, SIGRTMIN});
+    std::optional<SignalReceiver> receiver;
+    auto open = [&] { receiver = *service->Open({SIGUSR1, SIGRTMIN}); };
+    const bool refused = Refuse(n, open);
+    EXPECT_EQ(receiver.has_value(), !refused);
+    ScopedSignalBlock block({SIGUSR1});
+    if (!receiver.has_value()) {
+      EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
+      SendSelf(SIGUSR1);
+      SendSelf(SIGUSR2);
+      EXPECT_EQ(Next(other).signum, SIGUSR2);
+      EXPECT_TRUE(IsPending(SIGUSR1));  // the service does not wait for it
+      open();
+      EXPECT_NE(Disposition(SIGUSR1).sa_handler, SIG_DFL);
+    } else {
+      SendSelf(SIGUSR1);
+    }
+    EXPECT_EQ(Next(*receiver).signum, SIGUSR1);
+    return refused;
+  });
+  EXPECT_EQ(allocated, before);
+}
+
+// A service keeps what its receivers needed for those to come. Those that did
+// not open need nothing.
+TEST(OutOfMemory, ReceiversThatDoNotOpenTakeNoMemory) {
+  bool refused = false;
+  auto kept = [&](int failures, int n) {
+    auto service = StartService();
+    const std::ptrdiff_t before = allocated;
+    for (int i = 0; i < failures; ++i) {
+      refused = Refuse(n, [&] { OpenReceiver(*service, {SIGUSR1}); });
+    }
+    OpenReceiver(*service, {SIGUSR1});
+    return allocated - before;
+  };
+  const std::ptrdiff_t without_failures = kept(0, 0);
+  ForEachAllocation([&](int n) {
+    EXPECT_EQ(kept(5, n), without_failures) << n;
+    return refused;
+  });
+}
+
+TEST(OutOfMemory, ReceivingNeedsNone) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  for (int n = 1; n < 10; ++n) {
+    SendSelf(SIGUSR1);
+    EXPECT_FALSE(Refuse(n, [&] { EXPECT_TRUE(receiver.Receive().ok()); }));
+  }
+}
+
+// Makes a T by `make`, with an allocation refused or without; `works` is given
+// the one that was made in the end.
+template <typename T>
+void ExpectMadeOrNot(
+    absl::FunctionRef<void(SignalService&, std::optional<T>&)> make,
+    absl::FunctionRef<void(T&)> works) {
+  ForEachAllocation([&](int n) {
+    auto service = StartService();
+    std::optional<T> made;
+    const bool refused = Refuse(n, [&] { make(*service, made); });
+    EXPECT_EQ(made.has_value(), !refused);
+    if (!made.has_value()) {
+      EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
+      EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
+      make(*service, made);
+    }
+    EXPECT_TRUE(made->status().ok()) << made->status();
+    works(*made);
+    return refused;
+  });
+}
+
+TEST(OutOfMemory, AStopOnSignalIsMadeOrNot) {
+  CancelScope scope;  // which it is to be stopped by, too
+  ExpectMadeOrNot<StopOnSignal>(
+      [](SignalService& service, std::optional<StopOnSignal>& made) {
+        made.emplace(service, SignalSet{SIGUSR1});
+      },
+      [](StopOnSignal& stop) {
+        std::latch stopped(1);
+        std::stop_callback count(stop.stop_token(),
+                                 [&] { stopped.count_down(); });
+        SendSelf(SIGUSR1);
+        stopped.wait();
+      });
+}
+
+TEST(OutOfMemory, AShutdownIsMadeOrNot) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  std::optional<TaskGroup> group;
+  ExpectMadeOrNot<Shutdown>(
+      [&](SignalService& service, std::optional<Shutdown>& made) {
+        group.emplace(TaskGroup::Options{.pool = pool.get()});
+        made.emplace(service, *group, ShutdownPolicy{.signals = {SIGUSR1}});
+      },
+      [&](Shutdown& shutdown) {
+        group->Spawn([] { Event().Wait().IgnoreError(); });
+        SendSelf(SIGUSR1);
+        EXPECT_TRUE(group->Wait().ok());
+        EXPECT_EQ(shutdown.cause()->signum, SIGUSR1);
+      });
+}
+
+TEST(OutOfMemory, JobControlIsMadeOrNot) {
+  ExpectMadeOrNot<JobControl>(
+      [](SignalService& service, std::optional<JobControl>& made) {
+        made.emplace(service, JobControlHooks{});
+      },
+      [](JobControl&) { EXPECT_NE(Disposition(SIGTSTP).sa_handler, SIG_DFL); });
+}
+
+// Runs `spawn` on a new group, which adds tasks and returns how many; where it
+// threw, none. Each task adds one to what it is given.
+void ExpectSpawnedOrNot(
+    const ThreadPool::Options& options,
+    absl::FunctionRef<int(TaskGroup&, std::atomic<int>&)> spawn) {
+  ForEachAllocation([&](int n) {
+    auto pool = *ThreadPool::Create(options);
+    std::atomic<int> ran = 0;
+    int spawned = 0;
+    TaskGroup group({.pool = pool.get()});
+    const bool refused = Refuse(n, [&] { spawned = spawn(group, ran); });
+    const absl::Status status = group.Wait();
+    EXPECT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
+    EXPECT_EQ(ran, status.ok() ? spawned : 0) << "refused: " << n;
+    return refused;
+  });
+}
+
+TEST(OutOfMemory, ATaskIsSpawnedOrNot) {
+  ExpectSpawnedOrNot({.threads = 1}, [](TaskGroup& group,
+                                        std::atomic<int>& ran) {
+    group.Spawn([&ran] { ++ran; }, {.name = "with a name that is allocated"});
+    return 1;
+  });
+}
+
+TEST(OutOfMemory, AServiceOfAGroupIsSpawnedOrNot) {
+  ExpectSpawnedOrNot({.threads = 1},
+                     [](TaskGroup& group, std::atomic<int>& ran) {
+                       group.SpawnService([&ran] { ++ran; });
+                       return 1;
+                     });
+}
+
+TEST(OutOfMemory, AServiceIsRefusedWithoutATrace) {
+  ExpectSpawnedOrNot({.threads = 0, .max_threads = 0},
+                     [](TaskGroup& group, std::atomic<int>& ran) {
+                       group.SpawnService([&ran] { ++ran; });
+                       return 0;
+                     });
+}
+
+TEST(OutOfMemory, ATaskWithAResultIsSpawnedOrNot) {
+  ExpectSpawnedOrNot(
+      {.threads = 1}, [](TaskGroup& group, std::atomic<int>& ran) {
+        const auto handle = group.SpawnWithResult([&ran] { return ++ran; });
+        return 1;
+      });
+}
+
+TEST(OutOfMemory, ATaskIsStartedOrNot) {
+  ExpectSpawnedOrNot({.threads = 1},
+                     [](TaskGroup& group, std::atomic<int>& ran) {
+                       const absl::StatusOr<int> started =
+                           group.Start<int>([&ran](const Started<int>& call) {
+                             ++ran;
+                             return call(1);
+                           });
+                       return started.ok() ? 1 : 0;
+                     });
+}
+
+int OpenDescriptors() {
+  int count = 0;
+  DIR* directory = opendir("/proc/self/fd");
+  while (readdir(directory) != nullptr) ++count;
+  closedir(directory);
+  return count;
+}
+
+TEST(OutOfMemory, AChildIsSpawnedOrNot) {
+  using Stream = ChildProcess::Stream;
+  const ChildProcess::Options options{
+      .input = Stream::Null(),
+      .output = Stream::Pipe(),
+      .error = Stream::Pipe(),
+      .environment = {{"PATH=/bin"}},
+      .working_directory = "/",
+  };
+  const int descriptors = OpenDescriptors();
+  const std::ptrdiff_t before = allocated;
+  ForEachAllocation([&](int n) {
+    std::optional<ChildProcess> child;
+    const bool refused = Refuse(
+        n, [&] { child.emplace(*ChildProcess::Spawn({"true"}, options)); });
+    EXPECT_EQ(child.has_value(), !refused);
+    if (child.has_value()) {
+      EXPECT_EQ(*child->Wait(), (ExitStatus{.code = 0}));
+    } else {
+      EXPECT_EQ(OpenDescriptors(), descriptors);
+      EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a child is left";
+    }
+    return refused;
+  });
+  EXPECT_EQ(allocated, before);
+}
+
+// An item that has an allocation to itself in a std::deque.
+struct Large {
+  int value;
+  char padding[1000];
+};
+
+TEST(OutOfMemory, AnItemIsPushedOrNotAndPoppedOrNot) {
+  auto item = [](int value) { return Large{.value = value, .padding = {}}; };
+  ForEachAllocation([&](int n) {
+    BlockingQueue<Large> queue(2);
+    EXPECT_TRUE(queue.TryPush(item(1)));
+    bool pushed = false;
+    bool refused = Refuse(n, [&] { pushed = queue.TryPush(item(2)); });
+    EXPECT_EQ(pushed, !refused);
+    EXPECT_EQ(queue.size(), pushed ? 2 : 1);
+    if (!pushed) {
+      EXPECT_TRUE(queue.TryPush(item(2)));
+    }
+    // This one takes the place of the first that is popped.
+    std::atomic<pid_t> thread = 0;
+    std::jthread pusher([&] {
+      thread = static_cast<pid_t>(syscall(SYS_gettid));
+      EXPECT_TRUE(queue.Push(item(3)).ok());
+    });
+    while (thread == 0) sched_yield();
+    AwaitState("self/task/" + std::to_string(thread), "S");
+    std::vector<int> popped;
+    popped.reserve(3);
+    auto pop = [&] { popped.push_back(queue.Pop()->value); };
+    refused |= Refuse(n, pop);
+    while (popped.size() < 3) pop();
+    EXPECT_EQ(popped, (std::vector<int>{1, 2, 3}));
+    return refused;
+  });
+}
+
+// More than a list of those to wake has room for without an allocation.
+constexpr int kSleepers = 40;
+
+// Has `spawn` run kSleepers tasks on a thread each, and returns once all are
+// asleep in `wait`.
+void PutToSleep(absl::FunctionRef<void(std::function<void()>)> spawn,
+                const std::function<void()>& wait) {
+  for (int i = 0; i < kSleepers; ++i) {
+    std::atomic<pid_t> thread = 0;
+    spawn([&thread, wait] {
+      thread = static_cast<pid_t>(syscall(SYS_gettid));
+      wait();
+    });
+    while (thread == 0) sched_yield();
+    AwaitState("self/task/" + std::to_string(thread), "S");
+  }
+}
+
+TEST(OutOfMemory, WhatWakesNeedsNone) {
+  Event event;
+  Semaphore semaphore(0);
+  std::vector<std::jthread> threads;
+  auto spawn = [&](std::function<void()> task) { threads.emplace_back(task); };
+  PutToSleep(spawn, [&] { EXPECT_TRUE(event.Wait().ok()); });
+  PutToSleep(spawn, [&] { EXPECT_TRUE(semaphore.Acquire().ok()); });
+  EXPECT_FALSE(Refuse(1, [&] { event.Set(); }));
+  EXPECT_FALSE(Refuse(1, [&] { semaphore.set_limit(kSleepers); }));
+}
+
+TEST(OutOfMemory, CancellingNeedsNone) {
+  auto pool = *ThreadPool::Create({});
+  TaskGroup group({.pool = pool.get()});
+  auto spawn = [&](std::function<void()> task) { group.SpawnService(task); };
+  PutToSleep(spawn, [] {
+    CancelScope inner;
+    std::latch requested(1);
+    std::stop_callback count(inner.stop_token(),
+                             [&] { requested.count_down(); });
+    EXPECT_TRUE(absl::IsCancelled(Event().Wait()));
+    requested.wait();
+  });
+  EXPECT_FALSE(Refuse(1, [&] { group.Cancel(); }));
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(OutOfMemory, AStopTokenIsGivenOrNotAndIsRequestedInTime) {
+  ForEachAllocation([](int n) {
+    CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(5)});
+    std::stop_token token;
+    const bool refused = Refuse(n, [&] { token = scope.stop_token(); });
+    EXPECT_EQ(token.stop_possible(), !refused);
+    if (!token.stop_possible()) token = scope.stop_token();
+    std::latch requested(1);
+    std::stop_callback count(token, [&] { requested.count_down(); });
+    requested.wait();
+    return refused;
+  });
+}
+
+}  // namespace
+}  // namespace tocsin
