@@ -6,6 +6,8 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <tuple>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -142,6 +144,57 @@ TEST(FakeSignals, CarriesEveryCause) {
   got = Next(receiver);
   EXPECT_EQ(got.cause, Cause::kIo);
   EXPECT_EQ(Words(got), "SIGIO from the kernel for fd 4");
+}
+
+TEST(FakeSignals, CarriesEveryChangeOfAChild) {
+  using Change = ChildStatus::Change;
+  FakeSignals signals;
+  SignalReceiver receiver = OpenReceiver(signals.service(), {SIGCHLD});
+  const std::pair<Change, std::string> changes[] = {
+      {Change::kKilled, "SIGCHLD: child 12 was killed by SIGSTOP"},
+      {Change::kDumped, "SIGCHLD: child 12 dumped core on SIGSTOP"},
+      {Change::kTrapped, "SIGCHLD: child 12 was trapped by SIGSTOP"},
+      {Change::kStopped, "SIGCHLD: child 12 was stopped by SIGSTOP"},
+      {Change::kContinued, "SIGCHLD: child 12 was continued by SIGSTOP"},
+  };
+  for (const auto& [change, words] : changes) {
+    SignalEvent sent;
+    sent.signum = SIGCHLD;
+    sent.cause = Cause::kChild;
+    sent.child = {.pid = 12, .change = change, .code = SIGSTOP};
+    ASSERT_TRUE(signals.Send(sent).ok());
+    const SignalEvent got = Next(receiver);
+    EXPECT_EQ(got.child->change, change);
+    EXPECT_EQ(Words(got), words);
+  }
+}
+
+TEST(FakeSignals, EveryCauseHasAName) {
+  FakeSignals signals;
+  SignalReceiver receiver =
+      OpenReceiver(signals.service(), {SIGRTMIN, SIGCHLD, SIGINT});
+  const std::tuple<int, Cause, std::string> causes[] = {
+      {SIGRTMIN, Cause::kUser, "user"},
+      {SIGRTMIN, Cause::kQueue, "queue"},
+      {SIGRTMIN, Cause::kKernel, "kernel"},
+      {SIGINT, Cause::kTerminal, "terminal"},
+      {SIGRTMIN, Cause::kTimer, "timer"},
+      {SIGCHLD, Cause::kChild, "child"},
+      {SIGRTMIN, Cause::kMessageQueue, "message queue"},
+      {SIGRTMIN, Cause::kIo, "io"},
+      {SIGRTMIN, Cause::kOther, "other"},
+  };
+  for (const auto& [signum, cause, name] : causes) {
+    SignalEvent sent;
+    sent.signum = signum;
+    sent.cause = cause;
+    ASSERT_TRUE(signals.Send(sent).ok());
+    const SignalEvent got = Next(receiver);
+    EXPECT_EQ(got.cause, cause);
+    std::ostringstream out;
+    out << got.cause;
+    EXPECT_EQ(out.str(), name);
+  }
 }
 
 TEST(FakeSignals, AReceiverMayOutliveIt) {
