@@ -41,9 +41,12 @@ TaskGroup::~TaskGroup() {
 }
 
 void TaskGroup::SpawnTask(Task* task) {
-  if (!pool().forked() && Add(*task)) return;
   RefusedTask refused(task);
-  Refuse(std::move(refused), Closed());
+  if (!pool().forked() && Add(*task)) {
+    refused.release();
+  } else {
+    Refuse(std::move(refused), Closed());
+  }
 }
 
 void TaskGroup::SpawnServiceTask(Task* task) {
@@ -68,8 +71,11 @@ void TaskGroup::SpawnHandledTask(std::shared_ptr<internal::HandledTask> task) {
   using internal::HandledTask;
   Task* ticket =
       Task::New(HandledTask::Ticket(task, false), TaskOptions(task->options));
-  if (!pool().forked() && Add(*ticket)) return;
   RefusedTask refused(ticket);
+  if (!pool().forked() && Add(*ticket)) {
+    refused.release();
+    return;
+  }
   absl::Status why = Closed();
   task->Abandon(why);
   Refuse(std::move(refused), std::move(why));

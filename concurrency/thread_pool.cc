@@ -212,8 +212,12 @@ absl::Status ThreadPool::status() const {
         "the thread pool was made before fork(), and its threads are not in "
         "the child; make another with ThreadPool::Create() there");
   }
-  MutexLock lock(mutex_);
-  return status_;
+  int refusal;
+  {
+    MutexLock lock(mutex_);
+    refusal = refusal_;
+  }
+  return refusal == 0 ? absl::OkStatus() : RefusedThread(name_, refusal);
 }
 
 bool ThreadPool::forked() const {
@@ -260,7 +264,7 @@ void ThreadPool::Grant() {
       searching_.fetch_add(1);
       idle->woken_.store(1);
     } else if (threads_ < max_threads_ &&
-               (status_.ok() || internal::Now() >= retry_at_)) {
+               (refusal_ == 0 || internal::Now() >= retry_at_)) {
       fresh = AddWorker();
     }
     if (fresh != nullptr) {
@@ -273,7 +277,7 @@ void ThreadPool::Grant() {
   if (idle != nullptr) return FutexWakeOne(&idle->woken_);
   // At the cap every worker is busy or blocked and will look for tasks before
   // it parks. Where the system refuses a thread, the monitor tries again.
-  if (fresh == nullptr || !StartWorker(fresh).ok()) RouseMonitor();
+  if (fresh == nullptr || StartWorker(fresh) != 0) RouseMonitor();
 }
 
 absl::Status ThreadPool::RunOnThread(TaskQueue& queue, Task& task,
@@ -299,9 +303,12 @@ absl::Status ThreadPool::RunOnThread(TaskQueue& queue, Task& task,
     worker->granted_.store(Granted::kTask);
     if (idle) worker->woken_.store(1);
   }
-  if (!idle) return StartWorker(worker);
-  FutexWakeOne(&worker->woken_);
-  return absl::OkStatus();
+  if (idle) {
+    FutexWakeOne(&worker->woken_);
+    return absl::OkStatus();
+  }
+  const int error = StartWorker(worker);
+  return error == 0 ? absl::OkStatus() : RefusedThread(name_, error);
 }
 
 // Null where there is no memory: an exception would come when its task is in
@@ -315,15 +322,14 @@ ThreadPool::Worker* ThreadPool::AddWorker() {
   return worker;
 }
 
-// pthread_create() instead of std::thread, whose constructor throws.
-absl::Status ThreadPool::StartWorker(Worker* worker) {
+// pthread_create() instead of std::thread, whose constructor throws. Returns
+// the errno.
+int ThreadPool::StartWorker(Worker* worker) {
   pthread_t thread;
   const int error = pthread_create(&thread, nullptr, &RunWorker, worker);
   MutexLock lock(mutex_);
-  if (error == 0) {
-    status_ = absl::OkStatus();
-    return status_;
-  }
+  refusal_ = error;
+  if (error == 0) return 0;
   retry_at_ = internal::Now() + kPauseAfterRefusal;
   Worker** link = &workers_;
   while (*link != worker) link = &(*link)->next_;
@@ -331,8 +337,7 @@ absl::Status ThreadPool::StartWorker(Worker* worker) {
   if (worker->has_slot_.load()) active_.fetch_sub(1);
   delete worker;
   LeaveThreads();
-  status_ = RefusedThread(name_, error);
-  return status_;
+  return error;
 }
 
 // The last one lets the destructor go on.
@@ -547,7 +552,7 @@ void ThreadPool::RouseMonitor() {
     if (error == 0) {
       monitor_ = thread;
     } else {
-      status_ = RefusedThread(name_, error);
+      refusal_ = error;
       watch_.store(kNoThread);
     }
   }

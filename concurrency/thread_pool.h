@@ -108,7 +108,7 @@ class ThreadPool {
   bool SomethingIsReady() const;
   void Grant();
   Worker* AddWorker() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status StartWorker(Worker* worker);
+  int StartWorker(Worker* worker);
   void LeaveThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Park(Worker& worker);
   static void* RunWorker(void* worker);
@@ -145,7 +145,8 @@ class ThreadPool {
   std::atomic<uint32_t> empty_{0};
   size_t started_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  // The errno of the last thread asked for. No absl::Status: that is allocated.
+  int refusal_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   // While the pool is destroyed, a thread that ends joins the one before it.
   std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);

@@ -260,66 +260,76 @@ TEST(OutOfMemory, JobControlIsMadeOrNot) {
       [](JobControl&) { EXPECT_NE(Disposition(SIGTSTP).sa_handler, SIG_DFL); });
 }
 
-// Runs `spawn` on a new group, which adds tasks and returns how many; where it
-// threw, none. Each task adds one to what it is given.
-void ExpectSpawnedOrNot(
-    const ThreadPool::Options& options,
-    absl::FunctionRef<int(TaskGroup&, std::atomic<int>&)> spawn) {
-  ForEachAllocation([&](int n) {
-    auto pool = *ThreadPool::Create(options);
-    std::atomic<int> ran = 0;
-    int spawned = 0;
-    TaskGroup group({.pool = pool.get()});
-    const bool refused = Refuse(n, [&] { spawned = spawn(group, ran); });
-    const absl::Status status = group.Wait();
-    EXPECT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
-    EXPECT_EQ(ran, status.ok() ? spawned : 0) << "refused: " << n;
-    return refused;
-  });
+// Runs `spawn` on a new group, by the thread that made it and by others. It
+// counts the tasks that it has added; where it threw, that one was not. Each
+// adds one to `ran`.
+struct Tasks {
+  explicit Tasks(ThreadPool& pool) : group({.pool = &pool}) {}
+  TaskGroup group;
+  int spawned = 0;
+  std::atomic<int> ran = 0;
+};
+void ExpectSpawnedOrNot(const ThreadPool::Options& options,
+                        absl::FunctionRef<void(Tasks&)> spawn) {
+  for (bool here : {true, false}) {
+    ForEachAllocation([&](int n) {
+      auto pool = *ThreadPool::Create(options);
+      Tasks tasks(*pool);
+      bool refused = false;
+      auto attempt = [&] { refused = Refuse(n, [&] { spawn(tasks); }); };
+      if (here) {
+        attempt();
+      } else {
+        std::thread(attempt).join();
+      }
+      const absl::Status status = tasks.group.Wait();
+      EXPECT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
+      EXPECT_EQ(tasks.ran, status.ok() ? tasks.spawned : 0) << n;
+      return refused;
+    });
+  }
 }
 
 TEST(OutOfMemory, ATaskIsSpawnedOrNot) {
-  ExpectSpawnedOrNot({.threads = 1}, [](TaskGroup& group,
-                                        std::atomic<int>& ran) {
-    group.Spawn([&ran] { ++ran; }, {.name = "with a name that is allocated"});
-    return 1;
+  ExpectSpawnedOrNot({.threads = 1}, [](Tasks& tasks) {
+    for (int i = 0; i < 10; ++i) {
+      tasks.group.Spawn([&tasks] { ++tasks.ran; },
+                        {.name = "with a name that is allocated"});
+      ++tasks.spawned;
+    }
   });
 }
 
 TEST(OutOfMemory, AServiceOfAGroupIsSpawnedOrNot) {
-  ExpectSpawnedOrNot({.threads = 1},
-                     [](TaskGroup& group, std::atomic<int>& ran) {
-                       group.SpawnService([&ran] { ++ran; });
-                       return 1;
-                     });
+  ExpectSpawnedOrNot({.threads = 1}, [](Tasks& tasks) {
+    tasks.group.SpawnService([&tasks] { ++tasks.ran; });
+    ++tasks.spawned;
+  });
 }
 
 TEST(OutOfMemory, AServiceIsRefusedWithoutATrace) {
-  ExpectSpawnedOrNot({.threads = 0, .max_threads = 0},
-                     [](TaskGroup& group, std::atomic<int>& ran) {
-                       group.SpawnService([&ran] { ++ran; });
-                       return 0;
-                     });
+  ExpectSpawnedOrNot({.threads = 0, .max_threads = 0}, [](Tasks& tasks) {
+    tasks.group.SpawnService([] { ADD_FAILURE() << "ran"; });
+  });
 }
 
 TEST(OutOfMemory, ATaskWithAResultIsSpawnedOrNot) {
-  ExpectSpawnedOrNot(
-      {.threads = 1}, [](TaskGroup& group, std::atomic<int>& ran) {
-        const auto handle = group.SpawnWithResult([&ran] { return ++ran; });
-        return 1;
-      });
+  ExpectSpawnedOrNot({.threads = 1}, [](Tasks& tasks) {
+    const auto handle =
+        tasks.group.SpawnWithResult([&tasks] { return ++tasks.ran; });
+    ++tasks.spawned;
+  });
 }
 
 TEST(OutOfMemory, ATaskIsStartedOrNot) {
-  ExpectSpawnedOrNot({.threads = 1},
-                     [](TaskGroup& group, std::atomic<int>& ran) {
-                       const absl::StatusOr<int> started =
-                           group.Start<int>([&ran](const Started<int>& call) {
-                             ++ran;
-                             return call(1);
-                           });
-                       return started.ok() ? 1 : 0;
-                     });
+  ExpectSpawnedOrNot({.threads = 1}, [](Tasks& tasks) {
+    const absl::StatusOr<int> started =
+        tasks.group.Start<int>([&tasks](const Started<int>& call) {
+          ++tasks.ran;
+          return call(1);
+        });
+    if (started.ok()) ++tasks.spawned;
+  });
 }
 
 int OpenDescriptors() {
@@ -423,8 +433,13 @@ TEST(OutOfMemory, WhatWakesNeedsNone) {
 }
 
 TEST(OutOfMemory, CancellingNeedsNone) {
-  auto pool = *ThreadPool::Create({});
+  auto pool = *ThreadPool::Create({.threads = 0});
   TaskGroup group({.pool = pool.get()});
+  int ran = 0;
+  for (int i = 0; i < 10; ++i) {
+    group.Spawn([&ran] { ++ran; }, {.start_even_if_cancelled = true});
+    group.Spawn([] { ADD_FAILURE() << "ran"; });
+  }
   auto spawn = [&](std::function<void()> task) { group.SpawnService(task); };
   PutToSleep(spawn, [] {
     CancelScope inner;
@@ -436,20 +451,26 @@ TEST(OutOfMemory, CancellingNeedsNone) {
   });
   EXPECT_FALSE(Refuse(1, [&] { group.Cancel(); }));
   EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, 10);
 }
 
+// In a process of its own, as the thread that does it stays.
 TEST(OutOfMemory, AStopTokenIsGivenOrNotAndIsRequestedInTime) {
-  ForEachAllocation([](int n) {
-    CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(5)});
-    std::stop_token token;
-    const bool refused = Refuse(n, [&] { token = scope.stop_token(); });
-    EXPECT_EQ(token.stop_possible(), !refused);
-    if (!token.stop_possible()) token = scope.stop_token();
-    std::latch requested(1);
-    std::stop_callback count(token, [&] { requested.count_down(); });
-    requested.wait();
-    return refused;
-  });
+  auto test = [] {
+    ForEachAllocation([](int n) {
+      CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(5)});
+      std::stop_token token;
+      const bool refused = Refuse(n, [&] { token = scope.stop_token(); });
+      EXPECT_EQ(token.stop_possible(), !refused);
+      if (!token.stop_possible()) token = scope.stop_token();
+      std::latch requested(1);
+      std::stop_callback count(token, [&] { requested.count_down(); });
+      requested.wait();
+      return refused;
+    });
+    _exit(HasFailure() ? 1 : 0);
+  };
+  EXPECT_EXIT(test(), ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -104,6 +104,13 @@ bool TaskQueue::Add(Task& task) {
 
 bool TaskQueue::AddAt(Shard& shard, Task& task) {
   bool account_open = false;
+  // If somebody else has opened one for it meanwhile, or memory runs out.
+  absl::Cleanup close_account = [&] {
+    if (!account_open) return;
+    WakeUps wake_ups;
+    CloseAccount(wake_ups);
+    wake_ups.Send();
+  };
   while (true) {
     {
       MutexLock lock(shard.lock);
@@ -119,11 +126,6 @@ bool TaskQueue::AddAt(Shard& shard, Task& task) {
     }
     if (!OpenAccount()) return false;
     account_open = true;
-  }
-  if (account_open) {  // somebody else has opened one for it meanwhile
-    WakeUps wake_ups;
-    CloseAccount(wake_ups);
-    wake_ups.Send();
   }
   if (!RouseSleeper()) pool_.Dispatch();
   return true;
@@ -294,29 +296,27 @@ bool TaskQueue::DiscardAt(Shard& shard) {
     LeaveShard(*portion);
   }
   // They count as unfinished until their closures are gone.
-  TaskRing kept;
   int64_t discarded = 0;
-  while (!tasks.empty()) {
+  for (size_t left = tasks.size(); left > 0; --left) {
     Task* task = tasks.TakeOldest();
     const TaskOptions* options = task->options();
     if (options != nullptr && options->start_even_if_cancelled) {
-      TaskRing none;
-      kept.MakeRoom(none);
-      kept.Push(task);
+      tasks.Push(task);  // in the room that another has left
       continue;
     }
     task->Discard();
     Task::Free(task);
     ++discarded;
   }
-  const bool some_kept = !kept.empty();
+  const bool some_kept = !tasks.empty();
   bool account_ended = false;
   {
     MutexLock lock(shard.lock);
-    while (!kept.empty()) {
-      portion->tasks.MakeRoom(shard.spare_tasks);
-      portion->tasks.Push(kept.TakeOldest());
+    while (!portion->tasks.empty()) {
+      tasks.MakeRoom(shard.spare_tasks);
+      tasks.Push(portion->tasks.TakeOldest());
     }
+    tasks.Swap(portion->tasks);
     Count(*portion, -discarded);
     UpdateReady(*portion);
     account_ended = portion != &home_ && portion->unfinished.load() == 0;
