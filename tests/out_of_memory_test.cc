@@ -433,7 +433,9 @@ TEST(OutOfMemory, WhatWakesNeedsNone) {
 }
 
 TEST(OutOfMemory, CancellingNeedsNone) {
-  auto pool = *ThreadPool::Create({.threads = 0});
+  // One for the service, and none to start the others before they are
+  // cancelled.
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 1});
   TaskGroup group({.pool = pool.get()});
   int ran = 0;
   for (int i = 0; i < 10; ++i) {
