@@ -433,15 +433,9 @@ TEST(OutOfMemory, WhatWakesNeedsNone) {
 }
 
 TEST(OutOfMemory, CancellingNeedsNone) {
-  // One for the service, and none to start the others before they are
-  // cancelled.
-  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 1});
+  // Threads for the services, and none to start what is to be cancelled.
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = kSleepers});
   TaskGroup group({.pool = pool.get()});
-  int ran = 0;
-  for (int i = 0; i < 10; ++i) {
-    group.Spawn([&ran] { ++ran; }, {.start_even_if_cancelled = true});
-    group.Spawn([] { ADD_FAILURE() << "ran"; });
-  }
   auto spawn = [&](std::function<void()> task) { group.SpawnService(task); };
   PutToSleep(spawn, [] {
     CancelScope inner;
@@ -451,6 +445,11 @@ TEST(OutOfMemory, CancellingNeedsNone) {
     EXPECT_TRUE(absl::IsCancelled(Event().Wait()));
     requested.wait();
   });
+  int ran = 0;
+  for (int i = 0; i < 10; ++i) {
+    group.Spawn([&ran] { ++ran; }, {.start_even_if_cancelled = true});
+    group.Spawn([] { ADD_FAILURE() << "ran"; });
+  }
   EXPECT_FALSE(Refuse(1, [&] { group.Cancel(); }));
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(ran, 10);
