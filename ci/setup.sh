@@ -20,6 +20,16 @@ run_tests() {
   ./bazelw test "$@" //...
 }
 
+# must_find TEXT BAZEL-ARGUMENTS...: where there is a fault, what looks for it says so.
+must_find() {
+  local text=$1 output
+  shift
+  output=$(./bazelw "$@" 2>&1) || true
+  if [[ $output == *"$text"* ]]; then return; fi
+  printf '%s\n' "$output" "Not found, though it is there: $text" >&2
+  return 1
+}
+
 # Sets `includes` to the flags by which a compiler finds ours and Abseil without Bazel.
 find_includes() {
   ./bazelw fetch //signals/... //concurrency/... > /dev/null 2>&1

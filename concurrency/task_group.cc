@@ -61,7 +61,7 @@ void TaskGroup::SpawnServiceTask(Task* task) {
   absl::Status status =
       pool().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
   if (status.ok()) {
-    refused.release();
+    (void)refused.release();  // Its thread has it now.
   } else {
     Refuse(std::move(refused), std::move(status));
   }
@@ -86,7 +86,7 @@ absl::Status TaskGroup::StartTask(Task* task) {
   absl::Status status = pool().forked()
                             ? Forked()
                             : TaskQueue::Start(*task, TaskKind::kOwnThread);
-  if (status.ok()) refused.release();
+  if (status.ok()) (void)refused.release();  // Its thread has it now.
   return status;
 }
 

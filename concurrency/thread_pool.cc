@@ -89,7 +89,6 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
  public:
   Worker(ThreadPool& pool, size_t number)
       : pool_(pool),
-        number_(number),
         thread_name_(pool.ThreadName(absl::StrCat("-", number + 1))) {}
 
   void Run();
@@ -119,7 +118,6 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
   }
 
   ThreadPool& pool_;
-  const size_t number_;
   const std::string thread_name_;
   int blocked_ = 0;
   bool ran_since_granted_ = false;

@@ -29,6 +29,8 @@ class ABSL_LOCKABLE ShortLock {
   void Unlock() ABSL_UNLOCK_FUNCTION() {
     taken_.store(false, std::memory_order_release);
   }
+  // For clang's analysis, where it knows the lock by another name.
+  void AssertHeld() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}
   void lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { Lock(); }
   void unlock() ABSL_UNLOCK_FUNCTION() { Unlock(); }
 

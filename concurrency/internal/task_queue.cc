@@ -80,13 +80,15 @@ TaskQueue::TaskQueue(ThreadPool& pool, int max_running)
 }
 
 bool TaskQueue::Add(Task& task) {
-  Shard& shard = max_running_ == 0 ? pool_.ShardOfThread() : home_.shard;
-  if (&shard != &home_.shard) return AddAt(shard, task);
+  if (max_running_ == 0) {
+    Shard& shard = pool_.ShardOfThread();
+    if (&shard != &home_.shard) return AddAt(shard, task);
+  }
   const std::atomic<uint32_t>* waiter = nullptr;
   {
-    MutexLock lock(shard.lock);
+    MutexLock lock(home_.shard.lock);
     if (closed_) return false;
-    home_.tasks.MakeRoom(shard.spare_tasks);
+    home_.tasks.MakeRoom(home_.shard.spare_tasks);
     if (!used_) used_ = true;
     Push(home_, task);
     // At the limit, the end of a running task makes this one ready.
@@ -161,26 +163,25 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
 
 bool TaskQueue::Join() {
   if (running_task != nullptr && &running_task->queue() == this) return false;
-  Shard& home = home_.shard;
   RunningTask running;
   WakeUps wake_ups;
   bool services_cancelled = false;
   bool lingered = false;
   bool joined = true;
-  home.lock.Lock();
+  home_.shard.lock.Lock();
   ++joining_;
   while (!CloseIfEnded()) {
     if (MayTake(home_)) {
       Take(home_, running);
-      home.lock.Unlock();
+      home_.shard.lock.Unlock();
       Perform(running);
-      home.lock.Lock();
+      home_.shard.lock.Lock();
       EndHome(running, wake_ups);
       lingered = false;
       continue;
     }
     const bool services_left = services_ > 0 && NothingUnfinished();
-    home.lock.Unlock();
+    home_.shard.lock.Unlock();
     wake_ups.Send();
     if (services_left && !std::exchange(services_cancelled, true)) {
       CancelServices();
@@ -196,11 +197,11 @@ bool TaskQueue::Join() {
     } else {
       joined = false;
     }
-    home.lock.Lock();
+    home_.shard.lock.Lock();
     if (!joined) break;
   }
   --joining_;
-  home.lock.Unlock();
+  home_.shard.lock.Unlock();
   wake_ups.Send();
   return joined;
 }
@@ -333,6 +334,7 @@ std::vector<std::string> TaskQueue::Names() const {
   for (Shard& shard : pool_.shards()) {
     MutexLock lock(shard.lock);
     if (&shard == &home_.shard) {
+      home_.shard.lock.AssertHeld();
       for (const Task* t = starting_; t != nullptr; t = t->next) {
         running.push_back(NameOf(t->options(), 0));
       }
@@ -500,8 +502,7 @@ void TaskQueue::CloseAccount(WakeUps& wake_ups) {
   while (open > 1) {
     if (accounts_.compare_exchange_weak(open, open - 1)) return;
   }
-  Shard& home = home_.shard;
-  MutexLock lock(home.lock);
+  MutexLock lock(home_.shard.lock);
   accounts_.fetch_sub(1);
   NoticeEnd(wake_ups);
 }
