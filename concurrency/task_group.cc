@@ -43,7 +43,7 @@ TaskGroup::~TaskGroup() {
 void TaskGroup::SpawnTask(Task* task) {
   RefusedTask refused(task);
   if (!pool().forked() && Add(*task)) {
-    refused.release();
+    (void)refused.release();
   } else {
     Refuse(std::move(refused), Closed());
   }
@@ -73,7 +73,7 @@ void TaskGroup::SpawnHandledTask(std::shared_ptr<internal::HandledTask> task) {
       Task::New(HandledTask::Ticket(task, false), TaskOptions(task->options));
   RefusedTask refused(ticket);
   if (!pool().forked() && Add(*ticket)) {
-    refused.release();
+    (void)refused.release();
     return;
   }
   absl::Status why = Closed();
