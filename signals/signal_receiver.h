@@ -100,8 +100,9 @@ class SignalReceiver {
 
   // For poll(2) and epoll(7): a descriptor that is readable while an event is
   // queued or the receiver is closed. Take events with TryReceive() and do not
-  // read from it. It belongs to the receiver; it is made by the first call, -1
-  // with errno if that fails.
+  // read from it. It belongs to the receiver and is made by the first call. -1
+  // with errno if that fails, EMFILE at RLIMIT_NOFILE; the next call tries
+  // again.
   int fd() const;
 
   // What it receives: the signals it was opened for, without those that were

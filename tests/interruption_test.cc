@@ -3,6 +3,7 @@
 // it, and whose handler lets system calls fail with EINTR.
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -53,8 +54,11 @@ class Interruptions {
     sigfillset(&all);
     sigset_t before;
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::jthread([](std::stop_token stop) {
-      while (!stop.stop_requested()) InterruptAll();
+    thread_ = std::jthread([this](std::stop_token stop) {
+      while (!stop.stop_requested()) {
+        InterruptAll();
+        ++rounds_;
+      }
     });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
@@ -66,6 +70,12 @@ class Interruptions {
     SetDisposition(SIGPROF, SIG_IGN);
   }
 
+  // Waits until every thread has been interrupted so many times more.
+  void Await(int rounds) const {
+    const int until = rounds_ + rounds;
+    while (rounds_ < until) sched_yield();
+  }
+
  private:
   static void InterruptAll() {
     const pid_t self = static_cast<pid_t>(syscall(SYS_gettid));
@@ -75,12 +85,13 @@ class Interruptions {
     }
   }
 
+  std::atomic<int> rounds_ = 0;
   std::jthread thread_;
 };
 
 class Interrupted : public ::testing::Test {
- private:
-  Interruptions interruptions_;
+ protected:
+  const Interruptions interruptions_;
 };
 
 #define EXPECT_OK(expression)                      \
@@ -240,6 +251,14 @@ ExitStatus WaitFor(ChildProcess& child) {
   return end.value_or(ExitStatus{});
 }
 
+ssize_t TakeByte(int fd, char& byte) {
+  ssize_t size;
+  do {
+    size = read(fd, &byte, 1);
+  } while (size < 0 && errno == EINTR);
+  return size;
+}
+
 bool HasChildren() { return waitpid(-1, nullptr, WNOHANG) >= 0; }
 
 TEST_F(Interrupted, ChildrenAreStartedReadEndedAndReaped) {
@@ -258,6 +277,24 @@ TEST_F(Interrupted, ChildrenAreStartedReadEndedAndReaped) {
     EXPECT_TRUE(killed.ok()) << killed.status();
   }
   EXPECT_FALSE(HasChildren());
+}
+
+TEST_F(Interrupted, AChildHasItsGraceAndAllOfIt) {
+  auto child = ChildProcess::Spawn(
+      {"sh", "-c",
+       "trap 'echo; read go; exit 3' TERM; echo; while :; do read x; done"},
+      {.input = Stream::Pipe(), .output = Stream::Pipe()});
+  ASSERT_TRUE(child.ok()) << child.status();
+  char line;
+  ASSERT_EQ(TakeByte(child->output(), line), 1);
+  std::jthread other([&] {
+    EXPECT_EQ(TakeByte(child->output(), line), 1);  // in the trap
+    interruptions_.Await(100);
+    EXPECT_EQ(write(child->input(), "\n", 1), 1);
+  });
+  EXPECT_OK(child->Terminate(absl::Hours(1)));
+  other.join();
+  EXPECT_EQ(WaitFor(*child), (ExitStatus{.code = 3}));
 }
 
 TEST_F(Interrupted, WhatCannotBeStartedLeavesNoChild) {

@@ -199,21 +199,20 @@ TEST(OutOfMemory, ReceivingNeedsNone) {
   }
 }
 
-// Makes a T by `make`, with an allocation refused or without; `works` is given
-// the one that was made in the end.
+// Makes a T of a service, with an allocation refused or without; `works` is
+// given the one that was made in the end.
 template <typename T>
-void ExpectMadeOrNot(
-    absl::FunctionRef<void(SignalService&, std::optional<T>&)> make,
-    absl::FunctionRef<void(T&)> works) {
+void ExpectMadeOrNot(absl::FunctionRef<void(T&)> works) {
   ForEachAllocation([&](int n) {
+    CancelScope scope;  // by which it is stopped, too
     auto service = StartService();
     std::optional<T> made;
-    const bool refused = Refuse(n, [&] { make(*service, made); });
+    const bool refused = Refuse(n, [&] { made.emplace(*service); });
     EXPECT_EQ(made.has_value(), !refused);
     if (!made.has_value()) {
       EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
       EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
-      make(*service, made);
+      made.emplace(*service);
     }
     EXPECT_TRUE(made->status().ok()) << made->status();
     works(*made);
@@ -222,42 +221,41 @@ void ExpectMadeOrNot(
 }
 
 TEST(OutOfMemory, AStopOnSignalIsMadeOrNot) {
-  CancelScope scope;  // which it is to be stopped by, too
-  ExpectMadeOrNot<StopOnSignal>(
-      [](SignalService& service, std::optional<StopOnSignal>& made) {
-        made.emplace(service, SignalSet{SIGUSR1});
-      },
-      [](StopOnSignal& stop) {
-        std::latch stopped(1);
-        std::stop_callback count(stop.stop_token(),
-                                 [&] { stopped.count_down(); });
-        SendSelf(SIGUSR1);
-        stopped.wait();
-      });
+  struct Stop : StopOnSignal {
+    explicit Stop(SignalService& service) : StopOnSignal(service, {SIGUSR1}) {}
+  };
+  ExpectMadeOrNot<Stop>([](Stop& stop) {
+    std::latch stopped(1);
+    std::stop_callback count(stop.stop_token(), [&] { stopped.count_down(); });
+    SendSelf(SIGUSR1);
+    stopped.wait();
+  });
 }
 
 TEST(OutOfMemory, AShutdownIsMadeOrNot) {
-  auto pool = *ThreadPool::Create({.threads = 1});
-  std::optional<TaskGroup> group;
-  ExpectMadeOrNot<Shutdown>(
-      [&](SignalService& service, std::optional<Shutdown>& made) {
-        group.emplace(TaskGroup::Options{.pool = pool.get()});
-        made.emplace(service, *group, ShutdownPolicy{.signals = {SIGUSR1}});
-      },
-      [&](Shutdown& shutdown) {
-        group->Spawn([] { Event().Wait().IgnoreError(); });
-        SendSelf(SIGUSR1);
-        EXPECT_TRUE(group->Wait().ok());
-        EXPECT_EQ(shutdown.cause()->signum, SIGUSR1);
-      });
+  struct OfGroup {
+    explicit OfGroup(SignalService& service)
+        : shutdown(service, group, {.signals = {SIGUSR1}}) {}
+    absl::Status status() const { return shutdown.status(); }
+    std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({.threads = 1});
+    TaskGroup group{{.pool = pool.get()}};
+    Shutdown shutdown;
+  };
+  ExpectMadeOrNot<OfGroup>([&](OfGroup& made) {
+    made.group.Spawn([] { Event().Wait().IgnoreError(); });
+    SendSelf(SIGUSR1);
+    EXPECT_TRUE(made.group.Wait().ok());
+    EXPECT_EQ(made.shutdown.cause()->signum, SIGUSR1);
+  });
 }
 
 TEST(OutOfMemory, JobControlIsMadeOrNot) {
-  ExpectMadeOrNot<JobControl>(
-      [](SignalService& service, std::optional<JobControl>& made) {
-        made.emplace(service, JobControlHooks{});
-      },
-      [](JobControl&) { EXPECT_NE(Disposition(SIGTSTP).sa_handler, SIG_DFL); });
+  struct WithoutHooks : JobControl {
+    explicit WithoutHooks(SignalService& service) : JobControl(service, {}) {}
+  };
+  ExpectMadeOrNot<WithoutHooks>([](WithoutHooks&) {
+    EXPECT_NE(Disposition(SIGTSTP).sa_handler, SIG_DFL);
+  });
 }
 
 // Runs `spawn` on a new group, by the thread that made it and by others. It
