@@ -32,10 +32,11 @@ must_find() {
 
 # Sets `includes` to the flags by which a compiler finds ours and Abseil without Bazel.
 find_includes() {
-  ./bazelw fetch //signals/... //concurrency/... > /dev/null 2>&1
-  local base scratch
-  base=$(./bazelw info output_base 2> /dev/null)
+  local base quiet=(--noshow_progress --ui_event_filters=-info)
+  ./bazelw fetch "${quiet[@]}" //signals/... //concurrency/...
+  base=$(./bazelw info "${quiet[@]}" output_base)
   scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
   ln -s "$PWD" "$scratch/tocsin"
   # shellcheck disable=SC2034
   includes=(-I "$scratch" -isystem "$base/external/com_google_absl")
