@@ -76,8 +76,9 @@ class TaskGroup final : private internal::TaskQueue {
     ThreadPool* pool = nullptr;
     // For error messages.
     std::string name = {};
-    // How many tasks run at a time; 0 is no limit. Services and tasks of
-    // Start() do not count.
+    // How many tasks run at a time, which then start in the order they were
+    // spawned; 0 is no limit, and any order. Services and tasks of Start() do
+    // not count.
     int max_running = 0;
     // Whether a task that fails cancels the others.
     bool cancel_on_error = true;
