@@ -21,6 +21,10 @@ void* operator new(std::size_t size, std::align_val_t alignment) {
   ++allocations;
   return std::aligned_alloc(static_cast<std::size_t>(alignment), size);
 }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  ++allocations;
+  return std::malloc(size);
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept {
