@@ -90,12 +90,17 @@ class Sleeper {
     return nullptr;
   }
 
+  // For a signal handler, which can call nothing of this and does the same: it
+  // exchanges the word for kWoken and, if that was kAsleep, makes the system
+  // call. Not with a BlockingCall.
+  enum : uint32_t { kAwake, kAsleep, kWoken };
+  uint32_t* word() { return reinterpret_cast<uint32_t*>(&word_); }
+
   // Whether a wake-up came since the last Sleep().
   bool woken() const { return word_.load(std::memory_order_acquire) == kWoken; }
 
  private:
   friend class tocsin::CancelScope;
-  enum : uint32_t { kAwake, kAsleep, kWoken };
 
   void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 

@@ -13,10 +13,6 @@
 namespace tocsin::internal {
 namespace {
 
-constexpr int kStandardSignals = 31;
-
-bool IsStandard(int signum) { return signum <= kStandardSignals; }
-
 uint32_t PlacesFor(const SignalSet& signals, int capacity) {
   for (int signum : signals) {
     if (!IsStandard(signum))
@@ -93,19 +89,29 @@ bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
   {
     FutexWakes wakes;
     MutexLock lock(mutex_);
-    ++stats_.received;
-    if (redirected) ++stats_.redirected;
     now = fake_ ? fake_now_ : internal::Now();
-    const uint32_t arrival = NewArrival();
-    for (Subscription* subscription : registered_) {
-      if (!subscription->signals_.contains(signum)) continue;
-      subscription->Enqueue(info, arrival, now, wakes);
-      subscribed = true;
-      watched |= subscription->watched_;
+    subscribed = Deliver(info, redirected, now, wakes);
+    for (const Subscription* subscription : registered_) {
+      watched |=
+          subscription->watched_ && subscription->signals_.contains(signum);
     }
-    Release(arrival);
   }
   if (watched) ShowToWatch(info, now);
+  return subscribed;
+}
+
+bool Dispatcher::Deliver(const RawSiginfo& info, bool redirected,
+                         absl::Time now, FutexWakes& wakes) {
+  ++stats_.received;
+  if (redirected) ++stats_.redirected;
+  bool subscribed = false;
+  const uint32_t arrival = NewArrival();
+  for (Subscription* subscription : registered_) {
+    if (!subscription->signals_.contains(info.signum())) continue;
+    subscription->Enqueue(info, arrival, now, wakes);
+    subscribed = true;
+  }
+  Release(arrival);
   return subscribed;
 }
 
@@ -291,7 +297,9 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
   std::optional<Queued> queued;
   while (true) {
     {
+      FutexWakes wakes;
       MutexLock lock(dispatcher_->mutex_);
+      dispatcher_->Rise(std::exchange(waiter.seats, {}), waiter.sleeper, wakes);
       // A thread whose wait is over takes an event all the same if it was
       // picked for it: nobody else was.
       if (status.ok() || !waiter.listed) queued = Dequeue();
@@ -301,6 +309,9 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
         break;
       }
       List(waiter);
+      if (first_waiter_ == &waiter) {
+        waiter.seats = dispatcher_->Sit(*this, waiter.sleeper);
+      }
     }
     status = waiter.sleeper.Sleep();
   }

@@ -94,6 +94,21 @@ class Dispatcher {
   // A signal that came from a test has nowhere to go back to.
   virtual void SendAgain(const std::vector<RawSiginfo>&) {}
 
+  // Has signals of `subscription` brought to the thread behind `sleeper`, which
+  // is about to wait and first in its line, by a shorter way than Dispatch().
+  // Returns which. Rise() undoes it, when the wait is over, and delivers what
+  // was brought.
+  virtual SignalSet Sit(const Subscription&, Sleeper&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return {};
+  }
+  virtual void Rise(const SignalSet&, const Sleeper&, FutexWakes&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+
+  // Into the queues. False if nobody is subscribed to it.
+  bool Deliver(const RawSiginfo& info, bool redirected, absl::Time now,
+               FutexWakes& wakes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   void Register(Subscription& subscription)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False if it is not registered (any more).
@@ -175,6 +190,7 @@ class Subscription {
     explicit Waiter(absl::Time until) : sleeper(until) {}
     Sleeper sleeper;
     bool listed = false;
+    SignalSet seats;  // what Dispatcher::Sit() returned
     Waiter* next = nullptr;
   };
 

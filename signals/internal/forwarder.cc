@@ -55,6 +55,20 @@ struct SpillSlot {
 };
 enum : uint32_t { kFree, kWriting, kReady };
 
+// Empty, until a thread takes it; then being written by one handler, and filled
+// with `count` signals that came before the thread cleared it.
+struct Seat {
+  uint32_t state;
+  int32_t count;
+  uint32_t* word;  // of the sleeper
+  RawSiginfo info;
+};
+enum : uint32_t { kEmpty, kTaken, kFilling, kFilled };
+
+// More than a thread that is being woken ever misses. It keeps the time short
+// that handing them on takes.
+constexpr int32_t kMostInSeat = 1000;
+
 // All that handlers share with threads. Threads write it while they hold the
 // service's control mutex; both sides use only the __atomic builtins on it.
 struct Shared {
@@ -66,6 +80,7 @@ struct Shared {
   uint8_t forwarded[kSignals];
   uint8_t ignored_before[kSignals];
   SpillSlot spilled[64];
+  Seat seats[kStandardSignals + 1];
 };
 constinit Shared shared{};
 
@@ -108,19 +123,23 @@ TOCSIN_UNINSTRUMENTED void CopyRaw(volatile uint64_t* to,
   for (int i = 0; i < kRawWords; ++i) to[i] = from[i];
 }
 
+// Lets others run, also those of a lower priority if need be.
+TOCSIN_UNINSTRUMENTED void Pause(int tries) {
+  if (tries < 100) {
+    Syscall(SYS_sched_yield);
+    return;
+  }
+  volatile int64_t pause[2];  // a timespec
+  pause[0] = 0;
+  pause[1] = 50'000;
+  Syscall(SYS_nanosleep, Address(&pause));
+}
+
 // The process is at its RLIMIT_SIGPENDING. Gives those who drain the queue
 // about 50 ms; false when that was in vain.
 TOCSIN_UNINSTRUMENTED bool WaitForRoom(int tries) {
-  if (tries < 100) {
-    Syscall(SYS_sched_yield);
-  } else if (tries < 600) {
-    volatile int64_t pause[2];  // a timespec
-    pause[0] = 0;
-    pause[1] = 50'000;
-    Syscall(SYS_nanosleep, Address(&pause));
-  } else {
-    return false;
-  }
+  if (tries >= 600) return false;
+  Pause(tries);
   return true;
 }
 
@@ -187,6 +206,36 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
   SendToProcess(signum, info);
 }
 
+TOCSIN_UNINSTRUMENTED bool MoveSeat(Seat& seat, uint32_t from, uint32_t to) {
+  return __atomic_compare_exchange_n(&seat.state, &from, to, false,
+                                     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+// False if nobody sits there, or another handler is at it.
+TOCSIN_UNINSTRUMENTED bool LeaveInSeat(int signum, const uint64_t* info) {
+  if (signum > kStandardSignals) return false;
+  Seat& seat = shared.seats[signum];
+  if (MoveSeat(seat, kFilled, kFilling)) {
+    const bool room = seat.count < kMostInSeat;
+    if (room) ++seat.count;
+    __atomic_store_n(&seat.state, uint32_t{kFilled}, __ATOMIC_SEQ_CST);
+    return room;
+  }
+  if (!MoveSeat(seat, kTaken, kFilling)) return false;
+  CopyRaw(seat.info.words, info);
+  seat.count = 1;
+  // Its thread may be gone once the seat is filled; then only the address
+  // counts.
+  uint32_t* const word = seat.word;
+  const bool asleep = __atomic_exchange_n(word, uint32_t{Sleeper::kWoken},
+                                          __ATOMIC_SEQ_CST) == Sleeper::kAsleep;
+  __atomic_store_n(&seat.state, uint32_t{kFilled}, __ATOMIC_SEQ_CST);
+  if (asleep) {
+    Syscall(SYS_futex, Address(word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+  }
+  return true;
+}
+
 // A child made behind the back of pthread_atfork(), by vfork(), _Fork() or
 // clone(): the signal is its own, and it does what it would do without us.
 TOCSIN_UNINSTRUMENTED void TakeDefaultAction(int signum, uint64_t* info) {
@@ -227,7 +276,7 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
   // here.
   __atomic_fetch_add(&shared.handlers_running[signum], 1, __ATOMIC_SEQ_CST);
   if (__atomic_load_n(&shared.forwarded[signum], __ATOMIC_SEQ_CST)) {
-    SendToService(process, signum, info);
+    if (!LeaveInSeat(signum, info)) SendToService(process, signum, info);
   } else if (signum != kDoorbell && called_by_kernel) {
     SendToProcess(signum, info);
   }
@@ -355,6 +404,30 @@ void GiveBack(const RawSiginfo& info) {
 
 void RingDoorbell() { Ring(getpid()); }
 
+TOCSIN_UNINSTRUMENTED void TakeSeat(int signum, Sleeper& sleeper) {
+  Seat& seat = shared.seats[signum];
+  seat.word = sleeper.word();
+  __atomic_store_n(&seat.state, uint32_t{kTaken}, __ATOMIC_SEQ_CST);
+}
+
+TOCSIN_UNINSTRUMENTED int ClearSeat(int signum, RawSiginfo& info) {
+  Seat& seat = shared.seats[signum];
+  if (MoveSeat(seat, kTaken, kEmpty)) return 0;
+  for (int tries = 0; !MoveSeat(seat, kFilled, kFilling); ++tries) {
+    if (__atomic_load_n(&seat.state, __ATOMIC_SEQ_CST) == kEmpty) return 0;
+    Pause(tries);
+  }
+  CopyRaw(info.words, seat.info.words);
+  const int count = seat.count;
+  __atomic_store_n(&seat.state, uint32_t{kEmpty}, __ATOMIC_SEQ_CST);
+  return count;
+}
+
+bool IsWaitedFor(int signum) {
+  return __atomic_load_n(&shared.seats[signum].state, __ATOMIC_SEQ_CST) ==
+         kTaken;
+}
+
 uint64_t LostSiginfoCount() {
   return __atomic_load_n(&shared.siginfo_lost, __ATOMIC_RELAXED);
 }
@@ -365,6 +438,9 @@ void ForgetHandlersAfterFork() {
   }
   for (SpillSlot& slot : shared.spilled) {
     __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_SEQ_CST);
+  }
+  for (Seat& seat : shared.seats) {
+    __atomic_store_n(&seat.state, uint32_t{kEmpty}, __ATOMIC_SEQ_CST);
   }
 }
 

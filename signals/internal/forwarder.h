@@ -5,7 +5,12 @@
 // some other thread, where our handler runs; its one act is to queue the signal
 // again, siginfo and all, for the service's thread (rt_tgsigqueueinfo(2)). The
 // kernel's queue is the only queue, and the handler writes no memory that a
-// thread reads, but for counters and the slots below.
+// thread reads, but for counters, seats and slots.
+//
+// A seat is the short way for a standard signal: while the one thread that is
+// to have it waits in Receive(), the handler leaves the signal there in memory
+// and wakes that thread, which is one wake-up less, and none where the handler
+// runs on that very thread.
 //
 // The kernel lets nobody send another thread a siginfo that claims to come from
 // kill(2) or from the kernel. A forwarded one is therefore marked: si_code is a
@@ -17,8 +22,8 @@
 //   2. StopForwarding(): handlers that start from now on, for a signal that
 //      came before, give it back to the process instead;
 //   3. AwaitHandlers(): handlers that had started before have forwarded theirs;
-//   4. the service's thread takes what is still pending on it
-//      (kernel_signals.cc).
+//   4. ClearSeat() gives what is still in the seat, and the service's thread
+//      takes what is still pending on it (kernel_signals.cc).
 #ifndef TOCSIN_SIGNALS_INTERNAL_FORWARDER_H_
 #define TOCSIN_SIGNALS_INTERNAL_FORWARDER_H_
 
@@ -29,6 +34,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 
 namespace tocsin::internal {
@@ -36,6 +42,10 @@ namespace tocsin::internal {
 // What wakes the service's thread to look at its state. Linux never generates
 // this signal; one from a stranger, or several merged into one, do no harm.
 inline constexpr int kDoorbell = SIGSTKFLT;
+
+// Of these the kernel keeps one of each number; the rest are real-time signals.
+inline constexpr int kStandardSignals = 31;
+inline bool IsStandard(int signum) { return signum <= kStandardSignals; }
 
 // The 48 bytes of a siginfo_t that the kernel fills; the other 80 are padding.
 struct RawSiginfo {
@@ -90,6 +100,16 @@ bool TakeSpilled(RawSiginfo& info);
 void GiveBack(const RawSiginfo& info);
 
 void RingDoorbell();
+
+// From now on the handler of `signum` leaves it in its seat and wakes
+// `sleeper`. Seats are taken and cleared under one lock, the service's.
+void TakeSeat(int signum, Sleeper& sleeper);
+// Ends that: the sleeper is not touched any more. Returns how many signals were
+// left in the seat, of which `info` is the first. Waits for a handler that is
+// about to leave one.
+int ClearSeat(int signum, RawSiginfo& info);
+// Whether somebody sits there and no signal was left yet. For tests.
+bool IsWaitedFor(int signum);
 
 // Signals whose siginfo could not be kept because the process was at its
 // RLIMIT_SIGPENDING for long: they arrived as a bare number.

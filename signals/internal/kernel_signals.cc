@@ -151,7 +151,10 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
   }
   SignalSet first;
   {
+    FutexWakes wakes;
     MutexLock lock(mutex_);
+    // Nobody sits for what several receive.
+    for (int signum : subscription.signals_) UnseatAndDeliver(signum, wakes);
     Register(subscription);  // the last that can throw
     for (int signum : subscription.signals_) {
       if (!wanted_.contains(signum)) first.insert(signum);
@@ -199,7 +202,11 @@ std::vector<RawSiginfo> KernelSignals::LeaveLocked(Subscription& subscription) {
     // Place 3: the thread takes them out of its pending signals.
     {
       MutexLock lock(mutex_);
-      for (int signum : last) wanted_.erase(signum);
+      for (int signum : last) {
+        wanted_.erase(signum);
+        RawSiginfo info;
+        if (Unseat(signum, info) > 0) left_over_.push_back(info);
+      }
       leaving_ = last;
     }
     Synchronize();
@@ -252,6 +259,46 @@ void KernelSignals::Die(int signum, const std::string& report) {
 
 void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
   for (const RawSiginfo& info : signals) GiveBack(info);
+}
+
+// Where several receive a signal, none is to wait until the thread of another
+// gets to run; and what looks on (SignalWatch) is to do so on the service's.
+SignalSet KernelSignals::Sit(const Subscription& subscription,
+                             Sleeper& sleeper) {
+  SignalSet seats;
+  if (subscription.watched_) return seats;
+  const SignalSet others = Subscribed(&subscription);
+  for (int signum : subscription.signals_) {
+    if (!IsStandard(signum) || others.contains(signum)) continue;
+    if (seated_[signum] != nullptr) continue;
+    seated_[signum] = &sleeper;
+    TakeSeat(signum, sleeper);
+    seats.insert(signum);
+  }
+  return seats;
+}
+
+void KernelSignals::Rise(const SignalSet& seats, const Sleeper& sleeper,
+                         FutexWakes& wakes) {
+  for (int signum : seats) {
+    if (seated_[signum] == &sleeper) UnseatAndDeliver(signum, wakes);
+  }
+}
+
+int KernelSignals::Unseat(int signum, RawSiginfo& info) {
+  if (!IsStandard(signum)) return 0;
+  if (std::exchange(seated_[signum], nullptr) == nullptr) return 0;
+  return ClearSeat(signum, info);
+}
+
+void KernelSignals::UnseatAndDeliver(int signum, FutexWakes& wakes) {
+  RawSiginfo info;
+  const int count = Unseat(signum, info);
+  if (count == 0) return;
+  const absl::Time now = internal::Now();
+  for (int i = 0; i < count; ++i) {
+    Deliver(info, /*redirected=*/true, now, wakes);
+  }
 }
 
 void KernelSignals::Synchronize() {
@@ -344,6 +391,7 @@ struct KernelSignals::Fork {
         subscription->ForgetWaiters();
       }
       mine->registered_.clear();
+      mine->seated_.fill(nullptr);
       mine->mutex_.Unlock();
     }
     disposition_mutex.Unlock();

@@ -5,7 +5,7 @@
 // this order, and it says in kernel_signals.cc how:
 //   1. in a handler's frame that was set up but has not run yet;
 //   2. in a handler that is past its look at whether to forward;
-//   3. pending on the service's thread;
+//   3. pending on the service's thread, or left in a seat (forwarder.h);
 //   4. in the queues of receivers, from which somebody takes it or none does.
 // When one of several receivers goes, 4 is what matters: a signal that another
 // one has in its queue too, or that somebody took, has been heard.
@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <sys/types.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -53,6 +54,16 @@ class KernelSignals final : public Dispatcher {
 
   bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
+  SignalSet Sit(const Subscription& subscription, Sleeper& sleeper) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Rise(const SignalSet& seats, const Sleeper& sleeper,
+            FutexWakes& wakes) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has nobody sit for `signum` any more. Returns how many signals were in the
+  // seat, of which `info` is the first.
+  int Unseat(int signum, RawSiginfo& info)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnseatAndDeliver(int signum, FutexWakes& wakes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   std::vector<RawSiginfo> LeaveLocked(Subscription& subscription)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
@@ -72,8 +83,12 @@ class KernelSignals final : public Dispatcher {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::atomic<uint32_t> change_{0};  // moved under mutex_
   std::atomic<uint32_t> taken_over_{0};
-  // What was still pending on it of those in `leaving_`.
+  // What was still on its way of those in `leaving_`.
   std::vector<RawSiginfo> left_over_ ABSL_GUARDED_BY(mutex_);
+
+  // Who sits for each standard signal.
+  std::array<const Sleeper*, kStandardSignals + 1> seated_
+      ABSL_GUARDED_BY(mutex_) = {};
 };
 
 }  // namespace tocsin::internal
