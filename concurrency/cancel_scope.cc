@@ -322,11 +322,8 @@ namespace internal {
 
 ABSL_CONST_INIT SlimMutex scope_tree_mutex;
 
-Sleeper::Sleeper(absl::Time timeout)
-    : scope_(current_scope), timeout_(timeout), call_(nullptr) {}
-
-Sleeper::Sleeper(BlockingCall& call)
-    : scope_(current_scope), timeout_(absl::InfiniteFuture()), call_(&call) {}
+Sleeper::Sleeper(absl::Time timeout, BlockingCall* call)
+    : scope_(current_scope), timeout_(timeout), call_(call) {}
 
 Sleeper::Sleeper(Unscoped)
     : scope_(nullptr), timeout_(absl::InfiniteFuture()), call_(nullptr) {}

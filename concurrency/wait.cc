@@ -108,7 +108,7 @@ absl::StatusOr<short> PollFd(int fd, short events) {
   if (internal::current_scope != nullptr) {
     if (absl::Status status = call.OpenDoorbell(); !status.ok()) return status;
   }
-  internal::Sleeper sleeper(call);
+  internal::Sleeper sleeper(absl::InfiniteFuture(), &call);
   while (true) {
     absl::Status status = sleeper.Sleep();
     if (call.over()) return call.Result();

@@ -10,7 +10,8 @@ struct SignalServiceStats {
   // Signals taken from the kernel. Those that the kernel merged count once.
   uint64_t received = 0;
   // Those of them that came through our handler on some thread. The rest came
-  // to the service's thread directly, because all others block them.
+  // to the service's thread, or one in Receive(), directly, because all others
+  // block them.
   uint64_t redirected = 0;
   // Events put into queues; one signal counts once for each receiver.
   uint64_t delivered = 0;

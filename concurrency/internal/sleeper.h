@@ -38,16 +38,16 @@ namespace tocsin::internal {
 class Sleeper;
 
 // What a sleeper sleeps in where its own futex will not do: poll(2), the queue
-// of an absl::Mutex. Outlives its sleeper, which must be woken by nobody but
-// its scope.
+// of an absl::Mutex, sigtimedwait(2). Outlives its sleeper.
 class BlockingCall {
  public:
   // Blocks the thread until `until` at the latest, or Interrupt(), also one
   // that was there first: sleeper.woken() is true then.
   virtual void Block(const Sleeper& sleeper, absl::Time until) = 0;
 
-  // Called by other threads, which hold scope_tree_mutex: takes no lock and
-  // does not wait. May come too late, then the next Block() ends early.
+  // Called by other threads, which hold a lock that keeps the sleeper alive,
+  // such as scope_tree_mutex: takes no lock and does not wait. May come too
+  // late, then the next Block() ends early.
   virtual void Interrupt() = 0;
 
  protected:
@@ -57,8 +57,8 @@ class BlockingCall {
 class Sleeper {
  public:
   // Sleeps in the thread's current scope, until `timeout` at the latest.
-  explicit Sleeper(absl::Time timeout = absl::InfiniteFuture());
-  explicit Sleeper(BlockingCall& call);
+  explicit Sleeper(absl::Time timeout = absl::InfiniteFuture(),
+                   BlockingCall* call = nullptr);
   // Sleeps until woken, whatever happens to the scope: for a wait that must not
   // be given up.
   struct Unscoped {};

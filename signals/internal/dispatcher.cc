@@ -292,14 +292,16 @@ void Subscription::Close() {
 absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
   absl::Status status = CheckCancelled();
   if (!status.ok()) return status;
+  if (std::optional<SignalEvent> event = TryReceive()) return *event;
   const absl::Time until = dispatcher_->Now() + timeout;
-  Waiter waiter(dispatcher_->fake_ ? absl::InfiniteFuture() : until);
+  Waiter waiter(dispatcher_->fake_ ? absl::InfiniteFuture() : until,
+                dispatcher_->ToStandInFor(*this));
   std::optional<Queued> queued;
   while (true) {
     {
       FutexWakes wakes;
       MutexLock lock(dispatcher_->mutex_);
-      dispatcher_->Rise(std::exchange(waiter.seats, {}), waiter.sleeper, wakes);
+      dispatcher_->Rise(waiter, wakes);
       // A thread whose wait is over takes an event all the same if it was
       // picked for it: nobody else was.
       if (status.ok() || !waiter.listed) queued = Dequeue();
@@ -309,11 +311,15 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
         break;
       }
       List(waiter);
-      if (first_waiter_ == &waiter) {
-        waiter.seats = dispatcher_->Sit(*this, waiter.sleeper);
-      }
+      if (first_waiter_ == &waiter) dispatcher_->Sit(*this, waiter);
     }
     status = waiter.sleeper.Sleep();
+    if (const auto taken = waiter.stand_in.Taken(); taken.has_value()) {
+      // Nobody is subscribed to it when the receiver was closed meanwhile.
+      if (!dispatcher_->Dispatch(*taken, /*redirected=*/false)) {
+        dispatcher_->SendAgain({*taken});
+      }
+    }
   }
   if (queued.has_value()) return ToEvent(*queued);
   return status;
@@ -322,8 +328,13 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
 std::optional<SignalEvent> Subscription::TryReceive() {
   std::optional<Queued> queued;
   {
+    FutexWakes wakes;
     MutexLock lock(dispatcher_->mutex_);
     queued = Dequeue();
+    if (!queued.has_value()) {
+      dispatcher_->Catch(wakes);
+      queued = Dequeue();
+    }
   }
   if (!queued.has_value()) return std::nullopt;
   return ToEvent(*queued);

@@ -20,6 +20,7 @@
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/stand_in.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service_stats.h"
@@ -38,6 +39,20 @@ class SignalWatch {
 
  protected:
   ~SignalWatch() = default;
+};
+
+// A thread in Receive(). It is in its subscription's list until somebody picks
+// it, because there is an event for it, or it gives up.
+struct Waiter {
+  Waiter(absl::Time until, const SignalSet& to_stand_in_for)
+      : stand_in(to_stand_in_for),
+        sleeper(until, stand_in.able() ? &stand_in : nullptr) {}
+
+  StandIn stand_in;
+  Sleeper sleeper;
+  SignalSet seats;  // that it sits in
+  bool listed = false;
+  Waiter* next = nullptr;
 };
 
 class Dispatcher {
@@ -94,16 +109,21 @@ class Dispatcher {
   // A signal that came from a test has nowhere to go back to.
   virtual void SendAgain(const std::vector<RawSiginfo>&) {}
 
-  // Has signals of `subscription` brought to the thread behind `sleeper`, which
-  // is about to wait and first in its line, by a shorter way than Dispatch().
-  // Returns which. Rise() undoes it, when the wait is over, and delivers what
-  // was brought.
-  virtual SignalSet Sit(const Subscription&, Sleeper&)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  // The signals of `subscription` for which a thread may stand in.
+  virtual SignalSet ToStandInFor(const Subscription&)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
     return {};
   }
-  virtual void Rise(const SignalSet&, const Sleeper&, FutexWakes&)
+
+  // Has signals of `subscription` come to `waiter`, which is about to wait and
+  // first in its line, by a shorter way than the service's thread, if there is
+  // one. Rise() undoes it, when the wait is over.
+  virtual void Sit(const Subscription&, Waiter&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  virtual void Rise(Waiter&, FutexWakes&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  // Delivers what is pending for one that rose and is expected back.
+  virtual void Catch(FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 
   // Into the queues. False if nobody is subscribed to it.
   bool Deliver(const RawSiginfo& info, bool redirected, absl::Time now,
@@ -182,16 +202,6 @@ class Subscription {
     int count;
     absl::Time received_at;
     uint32_t arrival;  // the last that was merged into it
-  };
-
-  // A thread in Receive(). It is in the list until somebody picks it, because
-  // there is an event for it, or it gives up.
-  struct Waiter {
-    explicit Waiter(absl::Time until) : sleeper(until) {}
-    Sleeper sleeper;
-    bool listed = false;
-    SignalSet seats;  // what Dispatcher::Sit() returned
-    Waiter* next = nullptr;
   };
 
   static SignalEvent ToEvent(const Queued& queued);

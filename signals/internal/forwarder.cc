@@ -75,6 +75,7 @@ struct Shared {
   pid_t process;
   pid_t service_thread;
   int32_t mark;  // si_code of a forwarded signal
+  uint8_t ring_for_each;
   uint32_t handlers_running[kSignals];
   uint64_t siginfo_lost;
   uint8_t forwarded[kSignals];
@@ -196,7 +197,13 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
         Syscall(SYS_rt_tgsigqueueinfo, process,
                 __atomic_load_n(&shared.service_thread, __ATOMIC_SEQ_CST),
                 signum, Address(info));
-    if (result == 0) return;
+    if (result == 0) {
+      // After the signal is there: who sets this has the thread look once more.
+      if (__atomic_load_n(&shared.ring_for_each, __ATOMIC_SEQ_CST)) {
+        Ring(process);
+      }
+      return;
+    }
     fields[1] = error;
     fields[2] = code;
     if (result != -EAGAIN) break;
@@ -403,6 +410,10 @@ void GiveBack(const RawSiginfo& info) {
 }
 
 void RingDoorbell() { Ring(getpid()); }
+
+void RingForEach(bool ring) {
+  __atomic_store_n(&shared.ring_for_each, uint8_t{ring}, __ATOMIC_SEQ_CST);
+}
 
 TOCSIN_UNINSTRUMENTED void TakeSeat(int signum, Sleeper& sleeper) {
   Seat& seat = shared.seats[signum];

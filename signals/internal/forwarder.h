@@ -36,6 +36,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {
 
@@ -80,10 +81,17 @@ bool IsIgnored(int signum) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 // Whether our handler is in place.
 bool HandlerInPlace(int signum);
 
-// Waits until one of `signals` (a mask as in the kernel: bit signum - 1) is
-// pending on the calling thread or the process, and takes it. Returns its
-// number or a negated errno: -EAGAIN once `timeout` is over, -EINTR after a
-// stop.
+// A mask as in the kernel.
+inline uint64_t Bit(int signum) { return uint64_t{1} << (signum - 1); }
+inline uint64_t Mask(const SignalSet& signals) {
+  uint64_t mask = 0;
+  for (int signum : signals) mask |= Bit(signum);
+  return mask;
+}
+
+// Waits until one of `signals` (a mask) is pending on the calling thread or the
+// process, and takes it. Returns its number or a negated errno: -EAGAIN once
+// `timeout` is over, -EINTR after a stop.
 int TakePending(uint64_t signals, RawSiginfo& info,
                 absl::Duration timeout = absl::InfiniteDuration());
 
@@ -100,6 +108,10 @@ bool TakeSpilled(RawSiginfo& info);
 void GiveBack(const RawSiginfo& info);
 
 void RingDoorbell();
+
+// Whether the doorbell rings for every signal that is forwarded, because the
+// service's thread leaves some to a stand-in (stand_in.h).
+void RingForEach(bool ring);
 
 // From now on the handler of `signum` leaves it in its seat and wakes
 // `sleeper`. Seats are taken and cleared under one lock, the service's.

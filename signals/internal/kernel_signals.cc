@@ -18,14 +18,6 @@
 namespace tocsin::internal {
 namespace {
 
-uint64_t Bit(int signum) { return uint64_t{1} << (signum - 1); }
-
-uint64_t Mask(const SignalSet& signals) {
-  uint64_t mask = 0;
-  for (int signum : signals) mask |= Bit(signum);
-  return mask;
-}
-
 // All signals but the faults, which are raised on the thread that caused them:
 // a blocked one would skip the program's crash handler. SIGPROF stays open too,
 // so that a profiler sees this thread, unless it is itself received.
@@ -65,9 +57,22 @@ constexpr int kRealTimeBatch = 64;
 // them as fast as they are taken, and where they are they are not lost.
 constexpr int kMostOfProcess = 1024;
 
+// Takes one that is pending of `left`, and strikes its number off, lest a storm
+// of one starve the others. False if there is none.
+bool TakeNext(uint64_t& left, RawSiginfo& info) {
+  if (left == 0) return false;
+  const int signum = TakePending(left, info, absl::ZeroDuration());
+  if (signum <= 0) return false;
+  left &= ~Bit(signum);
+  return true;
+}
+
 // Of this process among those that were forked from each other: one more than
 // its parent's.
 constinit std::atomic<int> process_generation = 0;
+
+// How long signals stay lent, at most, to a thread that does not wait for them.
+constexpr absl::Duration kLoan = absl::Milliseconds(10);
 
 constinit KernelSignals* alive ABSL_GUARDED_BY(disposition_mutex) = nullptr;
 
@@ -97,7 +102,15 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
         "pthread_create for the signal service: ", ErrorText(error)));
   }
   while (kernel->thread_id_.load() == 0) FutexWait(kernel->thread_id_, 0);
-  SetServiceThread(static_cast<pid_t>(kernel->thread_id_.load()));
+  const auto thread_id = static_cast<pid_t>(kernel->thread_id_.load());
+  SetServiceThread(thread_id);
+  sigevent ring = {};
+  ring.sigev_notify = SIGEV_THREAD_ID;
+  ring.sigev_signo = kDoorbell;
+  ring._sigev_un._tid = thread_id;
+  // At RLIMIT_SIGPENDING there is none, and no thread stands in.
+  timer_t timer;
+  if (timer_create(CLOCK_MONOTONIC, &ring, &timer) == 0) kernel->timer_ = timer;
   Forward(kDoorbell);  // so that a stranger's does not end the process
   alive = kernel.get();
   return kernel;
@@ -121,6 +134,8 @@ void KernelSignals::Stop() {
         again.insert(again.end(), signals.begin(), signals.end());
       }
     }
+    StandIn::AwaitNone();
+    if (timer_.has_value()) timer_delete(*timer_);
     RestoreDisposition(kDoorbell);
     StopForwarding(kDoorbell);
     AwaitHandlers(kDoorbell);
@@ -156,6 +171,9 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
     // Nobody sits for what several receive.
     for (int signum : subscription.signals_) UnseatAndDeliver(signum, wakes);
     Register(subscription);  // the last that can throw
+    // Nor stands in for it: who does looks again.
+    for (int signum : subscription.signals_) lent_.erase(signum);
+    if (borrower_ != nullptr) wakes.Add(borrower_->sleeper.WakeLater());
     for (int signum : subscription.signals_) {
       if (!wanted_.contains(signum)) first.insert(signum);
       wanted_.insert(signum);
@@ -204,6 +222,7 @@ std::vector<RawSiginfo> KernelSignals::LeaveLocked(Subscription& subscription) {
       MutexLock lock(mutex_);
       for (int signum : last) {
         wanted_.erase(signum);
+        lent_.erase(signum);
         RawSiginfo info;
         if (Unseat(signum, info) > 0) left_over_.push_back(info);
       }
@@ -261,27 +280,77 @@ void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
   for (const RawSiginfo& info : signals) GiveBack(info);
 }
 
-// Where several receive a signal, none is to wait until the thread of another
-// gets to run; and what looks on (SignalWatch) is to do so on the service's.
-SignalSet KernelSignals::Sit(const Subscription& subscription,
-                             Sleeper& sleeper) {
-  SignalSet seats;
-  if (subscription.watched_) return seats;
+SignalSet KernelSignals::Alone(const Subscription& subscription) const {
+  SignalSet alone;
+  if (subscription.watched_) return alone;
   const SignalSet others = Subscribed(&subscription);
   for (int signum : subscription.signals_) {
     if (!IsStandard(signum) || others.contains(signum)) continue;
-    if (seated_[signum] != nullptr) continue;
-    seated_[signum] = &sleeper;
-    TakeSeat(signum, sleeper);
-    seats.insert(signum);
+    // While it leaves, it is still registered.
+    if (wanted_.contains(signum)) alone.insert(signum);
   }
-  return seats;
+  return alone;
 }
 
-void KernelSignals::Rise(const SignalSet& seats, const Sleeper& sleeper,
-                         FutexWakes& wakes) {
-  for (int signum : seats) {
-    if (seated_[signum] == &sleeper) UnseatAndDeliver(signum, wakes);
+SignalSet KernelSignals::ToStandInFor(const Subscription& subscription) {
+  if (!timer_.has_value()) return {};
+  MutexLock lock(mutex_);
+  // Its descriptor is to become readable also while no thread waits.
+  if (subscription.fd_ >= 0) return {};
+  return Alone(subscription);
+}
+
+void KernelSignals::Sit(const Subscription& subscription, Waiter& waiter) {
+  const SignalSet alone = Alone(subscription);
+  if (waiter.stand_in.able()) {
+    Lend(alone, waiter);
+    return;
+  }
+  for (int signum : alone) {
+    if (seated_[signum] != nullptr) continue;
+    seated_[signum] = &waiter;
+    TakeSeat(signum, waiter.sleeper);
+    waiter.seats.insert(signum);
+  }
+}
+
+void KernelSignals::Lend(const SignalSet& signals, Waiter& waiter) {
+  SignalSet lent;
+  for (int signum : waiter.stand_in.able_for()) {
+    if (signals.contains(signum)) lent.insert(signum);
+  }
+  if (borrower_ != nullptr || lent.empty()) {
+    waiter.stand_in.WaitFor({}, /*announce=*/false);
+    return;
+  }
+  borrower_ = &waiter;
+  lent_ = lent;
+  RingForEach(true);
+  waiter.stand_in.WaitFor(lent, /*announce=*/left_out_ != lent);
+}
+
+void KernelSignals::Rise(Waiter& waiter, FutexWakes& wakes) {
+  if (borrower_ == &waiter) {
+    borrower_ = nullptr;
+    // Not each time: to set a timer takes longer than all else here.
+    if (!timer_set_) {
+      timer_set_ = true;
+      itimerspec time = {};
+      time.it_value = absl::ToTimespec(kLoan);
+      timer_settime(*timer_, 0, &time, nullptr);
+    }
+  }
+  for (int signum : std::exchange(waiter.seats, {})) {
+    if (seated_[signum] == &waiter) UnseatAndDeliver(signum, wakes);
+  }
+}
+
+void KernelSignals::Catch(FutexWakes& wakes) {
+  if (borrower_ != nullptr) return;
+  uint64_t left = Mask(lent_);
+  RawSiginfo info;
+  while (TakeNext(left, info)) {
+    Deliver(info, /*redirected=*/false, internal::Now(), wakes);
   }
 }
 
@@ -320,6 +389,7 @@ void KernelSignals::Run() {
   thread_id_.store(static_cast<uint32_t>(syscall(SYS_gettid)));
   FutexWakeAll(&thread_id_);
   uint32_t change = change_.load() - 1;
+  bool rung = false;
   // The kernel hands out the lowest pending number first. So that a storm of
   // one signal does not starve those above it, each number is taken once, and
   // then not waited for until a look at the others has found nothing.
@@ -327,26 +397,41 @@ void KernelSignals::Run() {
   int in_a_row = 0;
   while (true) {
     RawSiginfo info;
-    if (change_.load(std::memory_order_acquire) != change) {
+    if (rung || change_.load(std::memory_order_acquire) != change) {
+      rung = false;
       while (TakeSpilled(info)) Dispatch(info, /*redirected=*/true);
-      MutexLock lock(mutex_);
-      if (stopping_) return;
-      if (receives_sigprof != wanted_.contains(SIGPROF)) {
-        receives_sigprof = !receives_sigprof;
-        const sigset_t mask = ServiceMask(receives_sigprof);
-        pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+      uint64_t left = 0;
+      {
+        MutexLock lock(mutex_);
+        if (stopping_) return;
+        if (receives_sigprof != wanted_.contains(SIGPROF)) {
+          receives_sigprof = !receives_sigprof;
+          const sigset_t mask = ServiceMask(receives_sigprof);
+          pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+        }
+        int of_process = 0;
+        while (of_process < kMostOfProcess &&
+               TakePending(Mask(leaving_), info, absl::ZeroDuration()) > 0) {
+          if (!Unwrap(info)) ++of_process;
+          left_over_.push_back(info);
+        }
+        leaving_ = {};
+        timer_set_ = false;
+        if (borrower_ == nullptr) lent_ = {};
+        RingForEach(!lent_.empty());
+        left_out_ = lent_;
+        left = Mask(left_out_);
+        wanted = (Mask(wanted_) & ~left) | Bit(kDoorbell);
+        change = change_.load();
+        taken_over_.store(change);
+        FutexWakeAll(&taken_over_);
       }
-      int of_process = 0;
-      while (of_process < kMostOfProcess &&
-             TakePending(Mask(leaving_), info, absl::ZeroDuration()) > 0) {
-        if (!Unwrap(info)) ++of_process;
-        left_over_.push_back(info);
+      // What is forwarded comes to this thread all the same, and each with a
+      // bell; and so did what was forwarded before.
+      while (TakeNext(left, info)) {
+        const bool redirected = Unwrap(info);
+        Dispatch(info, redirected);
       }
-      leaving_ = {};
-      wanted = Mask(wanted_) | Bit(kDoorbell);
-      change = change_.load();
-      taken_over_.store(change);
-      FutexWakeAll(&taken_over_);
     }
     const absl::Duration timeout =
         had_their_turn != 0 ? absl::ZeroDuration() : Alarm() - internal::Now();
@@ -361,7 +446,7 @@ void KernelSignals::Run() {
       in_a_row = 0;
     }
     if (signum == kDoorbell) {
-      while (TakeSpilled(info)) Dispatch(info, /*redirected=*/true);
+      rung = true;
       continue;
     }
     const bool redirected = Unwrap(info);
@@ -387,6 +472,9 @@ struct KernelSignals::Fork {
       for (int signum : mine->wanted_) RestoreDisposition(signum);
       for (int signum : mine->wanted_) StopForwarding(signum);
       ForgetHandlersAfterFork();
+      StandIn::ForgetAfterFork();
+      mine->lent_ = {};
+      mine->borrower_ = nullptr;
       for (Subscription* subscription : mine->registered_) {
         subscription->ForgetWaiters();
       }

@@ -5,7 +5,8 @@
 // this order, and it says in kernel_signals.cc how:
 //   1. in a handler's frame that was set up but has not run yet;
 //   2. in a handler that is past its look at whether to forward;
-//   3. pending on the service's thread, or left in a seat (forwarder.h);
+//   3. pending on the service's thread, or left in a seat (forwarder.h), or
+//      taken by a stand-in (stand_in.h), which itself sends it again;
 //   4. in the queues of receivers, from which somebody takes it or none does.
 // When one of several receivers goes, 4 is what matters: a signal that another
 // one has in its queue too, or that somebody took, has been heard.
@@ -18,7 +19,9 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,10 +57,21 @@ class KernelSignals final : public Dispatcher {
 
   bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
-  SignalSet Sit(const Subscription& subscription, Sleeper& sleeper) override
+  SignalSet ToStandInFor(const Subscription& subscription) override
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Sit(const Subscription& subscription, Waiter& waiter) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Rise(const SignalSet& seats, const Sleeper& sleeper,
-            FutexWakes& wakes) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Rise(Waiter& waiter, FutexWakes& wakes) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Catch(FutexWakes& wakes) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // The standard signals of `subscription` that nobody else receives or looks
+  // at. Others would have to wait until its thread gets to run.
+  SignalSet Alone(const Subscription& subscription) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has `waiter` stand in for those of `signals` that it is able to.
+  void Lend(const SignalSet& signals, Waiter& waiter)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Has nobody sit for `signum` any more. Returns how many signals were in the
   // seat, of which `info` is the first.
   int Unseat(int signum, RawSiginfo& info)
@@ -87,8 +101,18 @@ class KernelSignals final : public Dispatcher {
   std::vector<RawSiginfo> left_over_ ABSL_GUARDED_BY(mutex_);
 
   // Who sits for each standard signal.
-  std::array<const Sleeper*, kStandardSignals + 1> seated_
+  std::array<const Waiter*, kStandardSignals + 1> seated_
       ABSL_GUARDED_BY(mutex_) = {};
+
+  // Signals, of those wanted, that the service's thread does not wait for,
+  // because `borrower_` stands in for it. When that one rises they stay lent
+  // for a moment: as a rule it is soon back, and need not wake the service's
+  // thread twice.
+  SignalSet lent_ ABSL_GUARDED_BY(mutex_);
+  SignalSet left_out_ ABSL_GUARDED_BY(mutex_);  // when that thread last looked
+  Waiter* borrower_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::optional<timer_t> timer_;  // rings at the end of that moment
+  bool timer_set_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace tocsin::internal

@@ -1,0 +1,61 @@
+// A thread in Receive() that waits for signals itself, in the place of the
+// service's thread: one wake-up for a signal instead of two.
+//
+// It can where it blocks them (ScopedSignalBlock), so that they become pending
+// and no handler runs. Where it does not, it may sit instead (forwarder.h).
+#ifndef TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
+#define TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
+
+#include <sys/types.h>
+
+#include <optional>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin::internal {
+
+class StandIn final : public BlockingCall {
+ public:
+  // Able if `signals` are some, and the calling thread blocks them all.
+  explicit StandIn(const SignalSet& signals = {});
+  StandIn(const StandIn&) = delete;
+  StandIn& operator=(const StandIn&) = delete;
+  ~StandIn();
+
+  bool able() const { return thread_ != 0; }
+
+  // Those that it was made with.
+  const SignalSet& able_for() const { return able_for_; }
+
+  // Has the next Block() wait for `signals`, and not only for Interrupt().
+  // `announce`: the service's thread is to look first, which makes it leave
+  // them to this one.
+  void WaitFor(const SignalSet& signals, bool announce);
+  // What Block() took since the last call.
+  std::optional<RawSiginfo> Taken() { return std::exchange(taken_, {}); }
+
+  void Block(const Sleeper& sleeper, absl::Time until) override;
+  void Interrupt() override;
+
+  // Waits until all that are able are destroyed, and with them the last
+  // Interrupt() that is under way: its doorbell ends a process that has no
+  // handler for it.
+  static void AwaitNone();
+  // In a forked child, which has none.
+  static void ForgetAfterFork();
+
+ private:
+  const SignalSet able_for_;
+  pid_t thread_ = 0;
+  SignalSet signals_;
+  bool announce_ = false;
+  std::optional<RawSiginfo> taken_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_

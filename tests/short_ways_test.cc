@@ -1,0 +1,499 @@
+// The short ways of a signal to a thread that waits for it, past the service's
+// thread: a seat, where a handler leaves it, and standing in for that thread.
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <ctime>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/notification.h"
+#include "gtest/gtest.h"
+#include "tests/child.h"
+#include "tests/process_status.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/blocking_queue.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/scoped_signal_block.h"
+#include "tocsin/signals/shutdown.h"
+#include "tocsin/signals/signal_event.h"
+#include "tocsin/signals/signal_receiver.h"
+#include "tocsin/signals/signal_service.h"
+
+namespace tocsin {
+namespace {
+
+// Receives on a thread of its own until the receiver is closed.
+class Listener {
+ public:
+  // It sits for `signum`.
+  Listener(SignalReceiver& receiver, int signum)
+      : receiver_(receiver), signum_(signum), thread_([this] {
+          task_ = TaskOfThisThread();
+          started_.Notify();
+          for (const SignalEvent& event : receiver_) {
+            EXPECT_TRUE(events_.Push(event).ok());
+          }
+          events_.Close();
+        }) {}
+  ~Listener() {
+    Release();
+    receiver_.Close();
+    thread_.join();
+  }
+
+  // Waits until its thread sits and sleeps.
+  void AwaitSeat() const {
+    while (!internal::IsWaitedFor(signum_)) sched_yield();
+    AwaitState(task(), "S");
+  }
+
+  const std::string& task() const {
+    started_.WaitForNotification();
+    return task_;
+  }
+
+  SignalEvent Next() {
+    auto event = events_.Pop();
+    if (!event.ok()) ADD_FAILURE() << event.status();
+    return event.value_or(SignalEvent{});
+  }
+  // Waits for the receiver's end, and fails if there is an event before it.
+  void ExpectEnd() {
+    EXPECT_EQ(events_.Pop().status().code(), absl::StatusCode::kOutOfRange);
+  }
+
+  // Lets it go no further than into a handler of the program, which it enters
+  // from its sleep, until Release().
+  void Hold() {
+    AwaitSeat();
+    SetDisposition(SIGUSR2, [](int) {
+      held_ = true;
+      while (held_) sched_yield();
+    });
+    pthread_kill(thread_.native_handle(), SIGUSR2);
+    while (!held_) sched_yield();
+  }
+  void Release() { held_ = false; }
+
+ private:
+  static inline std::atomic<bool> held_ = false;
+
+  SignalReceiver& receiver_;
+  const int signum_;
+  BlockingQueue<SignalEvent> events_;
+  std::string task_;
+  absl::Notification started_;
+  std::thread thread_;
+};
+
+// Keeps the service's thread in a handler of the program. It leaves only
+// SIGPROF and the faults unblocked.
+class ServiceThreadHeld {
+ public:
+  ServiceThreadHeld() {
+    SetDisposition(SIGPROF, [](int) {
+      held_ = true;
+      while (held_) sched_yield();
+    });
+    const std::string thread = ServiceThread();
+    AwaitState(thread, "S");
+    const std::string id = thread.substr(thread.rfind('/') + 1);
+    syscall(SYS_tgkill, getpid(), std::stoi(id), SIGPROF);
+    while (!held_) sched_yield();
+  }
+  ~ServiceThreadHeld() { held_ = false; }
+
+ private:
+  static inline std::atomic<bool> held_ = false;
+};
+
+TEST(Seat, SparesTheServiceThread) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGHUP});
+  Listener listener(receiver, SIGUSR1);
+  const ServiceThreadHeld held;
+  for (int i = 0; i < 20; ++i) {
+    listener.AwaitSeat();
+    const int signum = i % 2 == 0 ? SIGUSR1 : SIGHUP;
+    SendSelf(signum);
+    EXPECT_EQ(listener.Next().signum, signum);
+  }
+  EXPECT_EQ(service->stats().received, 20u);
+  EXPECT_EQ(service->stats().redirected, 20u);
+}
+
+TEST(Seat, MergesWhatComesBeforeItsThreadRuns) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGHUP, SIGRTMIN});
+  Listener listener(receiver, SIGUSR1);
+  listener.Hold();
+  for (int value : {1, 2, 3}) QueueSelf(SIGUSR1, value);
+  QueueSelf(SIGHUP, 4);
+  EXPECT_EQ(service->stats().received, 0u);
+  listener.Release();
+  SignalEvent event = listener.Next();
+  EXPECT_EQ(event.signum, SIGHUP);
+  EXPECT_EQ(event.value->sival_int, 4);
+  event = listener.Next();
+  EXPECT_EQ(event.signum, SIGUSR1);
+  EXPECT_EQ(event.count, 3);
+  EXPECT_EQ(event.value->sival_int, 1);
+  const SignalServiceStats stats = service->stats();
+  EXPECT_EQ(stats.received, 4u);
+  EXPECT_EQ(stats.delivered, 2u);
+  EXPECT_EQ(stats.merged, 2u);
+}
+
+TEST(Seat, ThatIsFullLeavesTheRestToTheServiceThread) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  Listener listener(receiver, SIGUSR1);
+  listener.Hold();
+  for (int i = 0; i <= 1000; ++i) SendSelf(SIGUSR1);
+  while (service->stats().received != 1) sched_yield();
+  listener.Release();
+  for (int count = 0; count < 1001; count += listener.Next().count) {
+  }
+  EXPECT_EQ(service->stats().received, 1001u);
+}
+
+TEST(Seat, GivesWhatIsLeftInItToTheOldDispositionAtTheClose) {
+  static std::atomic<int> handled = 0;
+  SetDisposition(SIGUSR1, [](int) { ++handled; });
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  Listener listener(receiver, SIGUSR1);
+  listener.Hold();
+  SendSelf(SIGUSR1);
+  EXPECT_EQ(handled, 0);
+  receiver.Close();
+  EXPECT_EQ(handled, 1);
+  EXPECT_EQ(service->stats().redelivered, 1u);
+  listener.Release();
+  listener.ExpectEnd();
+}
+
+TEST(Seat, IsLeftBeforeAnotherReceiverComesIn) {
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
+  Listener listener(first, SIGUSR1);
+  listener.Hold();
+  QueueSelf(SIGUSR1, 1);
+  SignalReceiver second = OpenReceiver(*service, {SIGUSR1});
+  EXPECT_FALSE(second.TryReceive().has_value());
+  // The first one's thread cannot run; the second one hears all the same.
+  QueueSelf(SIGUSR1, 2);
+  EXPECT_EQ(Next(second).value->sival_int, 2);
+  listener.Release();
+  const SignalEvent event = listener.Next();
+  EXPECT_EQ(event.value->sival_int, 1);
+  EXPECT_EQ(event.count, 2);
+}
+
+TEST(Seat, IsNotForWhatSeveralReceive) {
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
+  SignalReceiver second = OpenReceiver(*service, {SIGHUP, SIGUSR1, SIGWINCH});
+  SignalReceiver third = OpenReceiver(*service, {SIGHUP});
+  Listener listener(second, SIGWINCH);
+  listener.AwaitSeat();
+  EXPECT_FALSE(internal::IsWaitedFor(SIGHUP));
+  EXPECT_FALSE(internal::IsWaitedFor(SIGUSR1));
+}
+
+TEST(Seat, IsLeftBeforeAShutdownLooksOn) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  Listener listener(receiver, SIGTERM);
+  listener.Hold();
+  TaskGroup group;
+  Shutdown shutdown(*service, group, {.signals = {SIGTERM}});
+  ASSERT_TRUE(shutdown.status().ok());
+  SendSelf(SIGTERM);
+  while (shutdown.phase() == Shutdown::Phase::kRunning) sched_yield();
+  EXPECT_TRUE(group.Wait().ok());
+  listener.Release();
+  EXPECT_EQ(listener.Next().signum, SIGTERM);
+}
+
+// ThreadSanitizer ends a process that starts a thread after it was forked from
+// one with several.
+#ifndef ABSL_HAVE_THREAD_SANITIZER
+TEST(Seat, OfTheParentIsNoneOfTheChild) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  Listener listener(receiver, SIGUSR1);
+  listener.Hold();
+  QueueSelf(SIGUSR1, 1);
+  Child child(Fork([] {
+    auto own = StartService();
+    SignalReceiver mine = OpenReceiver(*own, {SIGUSR1});
+    EXPECT_FALSE(mine.TryReceive().has_value());
+    QueueSelf(SIGUSR1, 2);
+    EXPECT_EQ(Next(mine).value->sival_int, 2);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+  listener.Release();
+  EXPECT_EQ(listener.Next().value->sival_int, 1);
+}
+#endif
+
+// The thread that waited longest sits; one that gives up leaves the seat to the
+// next that comes.
+TEST(Seat, GoesToTheNextThreadOfTheSameReceiver) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  {
+    CancelScope scope;
+    absl::Status status;
+    std::thread first([&] {
+      CancelScope inner(scope.stop_token());
+      status = receiver.Receive().status();
+    });
+    scope.Cancel();
+    first.join();
+    EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  }
+  Listener second(receiver, SIGUSR1);
+  for (int value : {1, 2}) {
+    second.AwaitSeat();
+    QueueSelf(SIGUSR1, value);
+    EXPECT_EQ(second.Next().value->sival_int, value);
+  }
+}
+
+// Waits until `task` stands in for the service's thread: /proc shows what a
+// thread waits for as not blocked.
+void AwaitStandIn(const std::string& task, int signum) {
+  while (Contains(StatusMask(task, "SigBlk"), signum) ||
+         !Contains(StatusMask(ServiceThread(), "SigBlk"), signum)) {
+    sched_yield();
+  }
+}
+
+TEST(StandIn, SparesTheServiceThread) {
+  const ScopedSignalBlock block({SIGUSR1, SIGHUP});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGHUP});
+  Listener listener(receiver, SIGUSR1);
+  AwaitStandIn(listener.task(), SIGUSR1);
+  const ServiceThreadHeld held;
+  for (int i = 0; i < 20; ++i) {
+    const int signum = i % 2 == 0 ? SIGUSR1 : SIGHUP;
+    SendSelf(signum);
+    EXPECT_EQ(listener.Next().signum, signum);
+  }
+  EXPECT_EQ(service->stats().received, 20u);
+  EXPECT_EQ(service->stats().redirected, 0u);
+}
+
+// Also while it is away: what is pending then, TryReceive() finds.
+TEST(StandIn, FindsWhatCameWhileItWasAway) {
+  const ScopedSignalBlock block({SIGUSR1, SIGHUP, SIGTERM});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGHUP, SIGTERM});
+  const std::string task = TaskOfThisThread();
+  std::optional<ServiceThreadHeld> held;
+  std::thread sender([&] {
+    AwaitStandIn(task, SIGUSR1);
+    held.emplace();
+    QueueSelf(SIGUSR1, 1);
+  });
+  EXPECT_EQ(Next(receiver).value->sival_int, 1);
+  sender.join();
+  for (int signum : {SIGTERM, SIGUSR1}) QueueSelf(signum, 2);
+  EXPECT_EQ(receiver.TryReceive().value().signum, SIGUSR1);
+  // The storm of the lower number does not keep the other one back.
+  QueueSelf(SIGUSR1, 3);
+  EXPECT_EQ(receiver.TryReceive().value().signum, SIGTERM);
+  EXPECT_EQ(receiver.TryReceive().value().value->sival_int, 3);
+  EXPECT_FALSE(receiver.TryReceive().has_value());
+}
+
+TEST(StandIn, ThatStaysAwayIsReplaced) {
+  const ScopedSignalBlock block({SIGUSR1});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  const std::string task = TaskOfThisThread();
+  std::thread sender([&] {
+    AwaitStandIn(task, SIGUSR1);
+    SendSelf(SIGUSR1);
+  });
+  Next(receiver);
+  sender.join();
+  SendSelf(SIGUSR1);
+  while (service->stats().received != 2) sched_yield();
+  EXPECT_TRUE(receiver.TryReceive().has_value());
+}
+
+TEST(StandIn, IsWokenForWhatComesAnotherWay) {
+  const ScopedSignalBlock block({SIGUSR1, SIGRTMIN});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGRTMIN});
+  Listener listener(receiver, SIGUSR1);
+  AwaitStandIn(listener.task(), SIGUSR1);
+  // Through the handler, on a thread that does not block it.
+  for (int i = 0; i < 10; ++i) {
+    AwaitStandIn(listener.task(), SIGUSR1);
+    std::thread([] {
+      sigset_t mask;
+      sigemptyset(&mask);
+      pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+      pthread_kill(pthread_self(), SIGUSR1);
+    }).join();
+    EXPECT_EQ(listener.Next().signum, SIGUSR1);
+  }
+  EXPECT_EQ(service->stats().redirected, 10u);
+  AwaitStandIn(listener.task(), SIGUSR1);
+  SendSelf(SIGRTMIN);
+  EXPECT_EQ(listener.Next().signum, SIGRTMIN);
+}
+
+TEST(StandIn, GoesWhenItsScopeIsCancelled) {
+  const ScopedSignalBlock block({SIGUSR1});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  const std::string task = TaskOfThisThread();
+  CancelScope scope;
+  std::thread canceller([&] {
+    AwaitStandIn(task, SIGUSR1);
+    scope.Cancel();
+  });
+  EXPECT_EQ(receiver.Receive().status().code(), absl::StatusCode::kCancelled);
+  canceller.join();
+  EXPECT_FALSE(Contains(StatusMask(task, "SigBlk"), SIGSTKFLT));
+}
+
+TEST(StandIn, SharesWithAReceiverThatComesIn) {
+  const ScopedSignalBlock block({SIGUSR1});
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
+  Listener listener(first, SIGUSR1);
+  AwaitStandIn(listener.task(), SIGUSR1);
+  SignalReceiver second = OpenReceiver(*service, {SIGUSR1});
+  // It does not stand in any more.
+  while (!Contains(StatusMask(listener.task(), "SigBlk"), SIGUSR1)) {
+    sched_yield();
+  }
+  SendSelf(SIGUSR1);
+  EXPECT_EQ(Next(second).signum, SIGUSR1);
+  EXPECT_EQ(listener.Next().signum, SIGUSR1);
+}
+
+TEST(StandIn, LetsAShutdownLookOn) {
+  const ScopedSignalBlock block({SIGTERM});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  Listener listener(receiver, SIGTERM);
+  AwaitStandIn(listener.task(), SIGTERM);
+  TaskGroup group;
+  Shutdown shutdown(*service, group, {.signals = {SIGTERM}});
+  ASSERT_TRUE(shutdown.status().ok());
+  SendSelf(SIGTERM);
+  while (shutdown.phase() == Shutdown::Phase::kRunning) sched_yield();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(listener.Next().signum, SIGTERM);
+}
+
+TEST(StandIn, ThatIsAwayLetsAShutdownLookOn) {
+  const ScopedSignalBlock block({SIGTERM});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  const std::string task = TaskOfThisThread();
+  std::optional<ServiceThreadHeld> held;
+  std::thread sender([&] {
+    AwaitStandIn(task, SIGTERM);
+    held.emplace();
+    SendSelf(SIGTERM);
+  });
+  EXPECT_EQ(Next(receiver).signum, SIGTERM);
+  sender.join();
+  TaskGroup group;
+  Shutdown shutdown(*service, group, {.signals = {SIGTERM}});
+  ASSERT_TRUE(shutdown.status().ok());
+  SendSelf(SIGTERM);
+  EXPECT_FALSE(receiver.TryReceive().has_value());
+  held.reset();
+  while (shutdown.phase() == Shutdown::Phase::kRunning) sched_yield();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(Next(receiver).signum, SIGTERM);
+}
+
+// A signal that races with the close is received or pending afterwards.
+TEST(StandIn, LosesAndDoublesNothingAtAClose) {
+  const ScopedSignalBlock block({SIGUSR1});
+  auto service = StartService();
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGUSR1);
+  for (int i = 0; i < 300; ++i) {
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    int heard = 0;
+    std::thread listener([&] {
+      for ([[maybe_unused]] const SignalEvent& event : receiver) ++heard;
+    });
+    std::thread sender([] { SendSelf(SIGUSR1); });
+    receiver.Close();
+    sender.join();
+    listener.join();
+    const timespec now = {};
+    if (sigtimedwait(&mask, nullptr, &now) == SIGUSR1) ++heard;
+    ASSERT_EQ(heard, 1);
+  }
+}
+
+// The bell that wakes a stand-in would end the process if the service took its
+// handler back first.
+TEST(StandIn, IsAwaitedByAServiceThatEnds) {
+  const ScopedSignalBlock block({SIGUSR1});
+  for (int i = 0; i < 300; ++i) {
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    CancelScope scope;
+    std::thread listener([&, stop = scope.stop_token()] {
+      CancelScope inner(stop);
+      EXPECT_FALSE(receiver.Receive().ok());
+    });
+    std::thread canceller([&] { scope.Cancel(); });
+    service.reset();
+    listener.join();
+    canceller.join();
+  }
+}
+
+// ThreadSanitizer: see above.
+#ifndef ABSL_HAVE_THREAD_SANITIZER
+TEST(StandIn, OfTheParentIsNoneOfTheChild) {
+  const ScopedSignalBlock block({SIGUSR1});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  Listener listener(receiver, SIGUSR1);
+  AwaitStandIn(listener.task(), SIGUSR1);
+  Child child(Fork([&] {
+    QueueSelf(SIGUSR1, 2);
+    EXPECT_FALSE(receiver.TryReceive().has_value());
+    auto own = StartService();
+    SignalReceiver mine = OpenReceiver(*own, {SIGUSR1});
+    EXPECT_EQ(Next(mine).value->sival_int, 2);
+    own.reset();
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+  QueueSelf(SIGUSR1, 1);
+  EXPECT_EQ(listener.Next().value->sival_int, 1);
+}
+#endif
+
+}  // namespace
+}  // namespace tocsin
