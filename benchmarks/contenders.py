@@ -138,7 +138,15 @@ TARGETS = [
     ),
     Target(
         "signals",
-        "Main asleep, one receiver: to the best of Asio, libuv and signal-hook",
+        "Default, main asleep in its receiver: to the best of Asio, libuv and signal-hook",
+        "tocsin on main",
+        _PLACES,
+        0.9,
+        against=_LOOPS,
+    ),
+    Target(
+        "signals",
+        "Default, main asleep, received elsewhere: to Asio, libuv and signal-hook on main",
         "tocsin",
         _PLACES,
         0.9,
