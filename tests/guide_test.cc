@@ -87,7 +87,8 @@ TEST(PlainThreads, ReloadsAndStops) {
     EXPECT_THAT(program.ReadLine(),
                 StartsWith("Reloading for SIGHUP from pid"));
     program.Send(signum);
-    EXPECT_THAT(program.ReadAll(), StartsWith("Pi is about 3."));
+    // How near depends on how far it came.
+    EXPECT_THAT(program.ReadAll(), StartsWith("Pi is about "));
     EXPECT_EQ(ExitStatus(program.Wait()), 0);
   }
 }
