@@ -25,12 +25,11 @@ using internal::Sleeper;
 
 namespace {
 
-constexpr int64_t kNever = DeadlineTimer::kNone;
-
 int64_t NowInNanoseconds() { return absl::ToUnixNanos(internal::Now()); }
 
 int64_t ToNanoseconds(absl::Time time) {
-  return time == absl::InfiniteFuture() ? kNever : absl::ToUnixNanos(time);
+  return time == absl::InfiniteFuture() ? DeadlineTimer::kNone
+                                        : absl::ToUnixNanos(time);
 }
 
 absl::Time FromNanoseconds(int64_t time) {
@@ -64,21 +63,7 @@ CancelScope::CancelScope(std::stop_token stop) : CancelScope(Options()) {
   }
 }
 
-CancelScope::CancelScope(NotEntered, CancelScope* parent)
-    : CancelScope(parent, false, kNever, false) {}
-
-CancelScope::CancelScope(CancelScope* parent, bool entered, int64_t deadline,
-                         bool shield)
-    : parent_(parent),
-      entered_(entered),
-      shield_(shield),
-      deadline_(deadline),
-      clear_at_(parent == nullptr || deadline != kNever
-                    ? 0
-                    : parent->clear_at_.load(std::memory_order_acquire)),
-      timer_(kNever) {}
-
-CancelScope::~CancelScope() {
+void CancelScope::Leave() {
   adopted_.reset();  // waits for the Cancel() it may be running
   if (entered_) {
     if (current_scope != this) {
@@ -180,10 +165,6 @@ std::stop_token CancelScope::stop_token() const {
   Attach();
   CollectNews(news);
   return exported_.get_token();
-}
-
-CancelScope* CancelScope::OuterInReach() const {
-  return shield_.load(std::memory_order_acquire) ? nullptr : parent_;
 }
 
 // A deadline counts from the moment it is seen to have passed, so that a wall

@@ -16,11 +16,18 @@ using internal::ScopeEntry;
 using internal::Task;
 using internal::TaskKind;
 
-TaskGroup::TaskGroup() : TaskGroup(Options()) {}
+TaskGroup::TaskGroup()
+    : TaskQueue(ThreadPool::Default(), ThreadPool::Default().ShardOfThread(),
+                0),
+      cancel_on_error_(Options().cancel_on_error),
+      scopes_(internal::current_scope) {}
 
 TaskGroup::TaskGroup(Options options)
-    : TaskQueue(options.pool != nullptr ? *options.pool : ThreadPool::Default(),
-                options.max_running),
+    : TaskGroup(options.pool != nullptr ? *options.pool : ThreadPool::Default(),
+                options) {}
+
+TaskGroup::TaskGroup(ThreadPool& pool, Options& options)
+    : TaskQueue(pool, pool.ShardOfThread(), options.max_running),
       name_(std::move(options.name)),
       cancel_on_error_(options.cancel_on_error),
       scopes_(internal::current_scope) {}
@@ -193,7 +200,8 @@ void TaskGroup::NoticeClosed() {
 
 absl::Status TaskGroup::CancelledFromOutside() const {
   const CancelScope* outer = scopes_.tasks.OuterInReach();
-  return outer != nullptr ? outer->WaitStatus() : absl::OkStatus();
+  if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
+  return outer->WaitStatus();
 }
 
 std::vector<TaskFailure> TaskGroup::failures() const {

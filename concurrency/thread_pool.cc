@@ -63,16 +63,14 @@ constexpr absl::Duration kSpareLife = absl::Seconds(1);
 constexpr absl::Duration kPauseAfterRefusal = absl::Milliseconds(100);
 
 // How many of its own tasks a worker runs before it looks for those of others.
-constexpr int kTasksInARow = 64;
+constexpr int kTasksInARow = 1024;
 
 constexpr int kMostShards = 64;
 
-std::atomic<uint32_t> forks{0};
 [[maybe_unused]] const int at_fork =
-    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+    pthread_atfork(nullptr, nullptr, [] { internal::forks.fetch_add(1); });
 
 std::atomic<uint32_t> threads_seen{1};
-constinit thread_local uint32_t thread_number = 0;  // 0: not seen yet
 
 // The kernel refuses longer ones.
 constexpr size_t kThreadNameSize = 15;
@@ -141,9 +139,10 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
   uint64_t tasks_at_last_look_ = 0;
 };
 
-ThreadPool& ThreadPool::Default() {
+ThreadPool& ThreadPool::MakeDefault() {
   static ThreadPool& pool = *new ThreadPool(
       Options(), std::min(internal::AvailableCpus(), Options().max_threads));
+  internal::default_pool.store(&pool, std::memory_order_release);
   return pool;
 }
 
@@ -170,7 +169,7 @@ ThreadPool::ThreadPool(Options options, int threads)
     : name_(std::move(options.name)),
       slots_(threads),
       max_threads_(options.max_threads),
-      made_in_process_(forks.load()),
+      made_in_process_(internal::forks.load()),
       shard_count_(std::bit_ceil(
           static_cast<uint32_t>(std::clamp(2 * threads, 16, kMostShards)))),
       shards_(std::make_unique<Shard[]>(shard_count_)) {}
@@ -218,33 +217,30 @@ absl::Status ThreadPool::status() const {
   return refusal == 0 ? absl::OkStatus() : RefusedThread(name_, refusal);
 }
 
-bool ThreadPool::forked() const {
-  return forks.load(std::memory_order_relaxed) != made_in_process_;
+void ThreadPool::NumberThread() {
+  internal::thread_number = threads_seen.fetch_add(1);
 }
 
-Shard& ThreadPool::ShardOfThread() const {
-  if (thread_number == 0) thread_number = threads_seen.fetch_add(1);
-  return shards_[thread_number & (shard_count_ - 1)];
-}
-
-bool ThreadPool::SomethingIsReady() const {
+bool ThreadPool::SomethingLooksReady() const {
   for (size_t i = 0; i < shard_count_; ++i) {
-    if (shards_[i].ready.load()) return true;
+    if (shards_[i].looks_ready.load()) return true;
   }
   return false;
 }
 
-void ThreadPool::Dispatch() {
-  if (searching_.load() > 0) return;
+bool ThreadPool::SomethingIsReady() const {
+  for (size_t i = 0; i < shard_count_; ++i) {
+    if (shards_[i].IsReady()) return true;
+  }
+  return false;
+}
+
+void ThreadPool::Send() {
   int active = active_.load();
   while (active < slots_) {
     if (active_.compare_exchange_weak(active, active + 1)) return Grant();
   }
   RouseMonitor();
-}
-
-void ThreadPool::DispatchIfReady() {
-  if (SomethingIsReady()) Dispatch();
 }
 
 // Finds a worker for a slot that is already counted. One that is woken counts
@@ -440,7 +436,7 @@ void ThreadPool::Worker::RunTasks() {
   searching_ = true;  // it has been counted
   while (KeepsSlot()) {
     RunOwnTasks();
-    if (!RunOtherTask() && !shard_->ready.load() && !Search()) break;
+    if (!RunOtherTask() && !shard_->looks_ready.load() && !Search()) break;
   }
   if (searching_) StopSearching();
 }
@@ -459,15 +455,15 @@ bool ThreadPool::Worker::Search() {
     searching_ = true;
     pool_.searching_.fetch_add(1);
   }
-  return SpinUntil([this] { return pool_.SomethingIsReady(); });
+  return SpinUntil([this] { return pool_.SomethingLooksReady(); });
 }
 
 void ThreadPool::Worker::RunOwnTasks() {
-  if (!shard_->ready.load()) return;
+  if (!shard_->looks_ready.load()) return;
   RunningTask running;
   WakeUps wake_ups;
   shard_->lock.Lock();
-  for (int i = 0; i < kTasksInARow && shard_->first_ready != nullptr; ++i) {
+  for (int i = 0; i < kTasksInARow && shard_->SeeReady(); ++i) {
     if (!KeepsSlot()) break;
     TaskQueue::TakeFrom(*shard_, running);
     shard_->lock.Unlock();
@@ -492,7 +488,7 @@ bool ThreadPool::Worker::RunOtherTask() {
   for (size_t i = 1; i < shards.size(); ++i) {
     at = (at + 1) % shards.size();
     RunningTask running;
-    if (!shards[at].ready.load() ||
+    if (!shards[at].looks_ready.load() ||
         !TaskQueue::Steal(shards[at], *shard_, running)) {
       continue;
     }
@@ -585,7 +581,7 @@ bool ThreadPool::SomethingIsStuck() {
   bool stuck = false;
   for (size_t i = 0; i < shard_count_; ++i) {
     Shard& shard = shards_[i];
-    if (!shard.ready.load(std::memory_order_relaxed)) continue;
+    if (!shard.looks_ready.load(std::memory_order_relaxed)) continue;
     MutexLock lock(shard.lock);
     stuck |= TaskQueue::Stuck(shard);
   }
