@@ -193,12 +193,20 @@ class TaskGroup final : private internal::TaskQueue {
   };
   using RefusedTask = std::unique_ptr<internal::Task, DestroyRefused>;
 
-  void SpawnTask(internal::Task* task);
+  void SpawnTask(internal::Task* task) {
+    RefusedTask refused(task);
+    if (pool().forked() || !Add(*task)) return RefuseTask(std::move(refused));
+    (void)refused.release();
+  }
+  void RefuseTask(RefusedTask task);
   void SpawnServiceTask(internal::Task* task);
   void SpawnHandledTask(std::shared_ptr<internal::HandledTask> task);
   absl::Status StartTask(internal::Task* task);
   void Refuse(RefusedTask task, absl::Status why);
+  void NoteError(const internal::RunningTask& running, absl::Status status);
+  void NoteException(const internal::RunningTask& running);
   void Fail(TaskFailure failure);
+  absl::Status WhyNotOk() const;
   bool IsCancellation(const absl::Status& status) const;
   absl::Status CancelledFromOutside() const;
   absl::Status Forked() const;

@@ -27,6 +27,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -52,7 +53,6 @@ using internal::SpinUntil;
 using internal::Task;
 using internal::TaskKind;
 using internal::TaskQueue;
-using internal::WakeUps;
 
 namespace {
 
@@ -66,6 +66,10 @@ constexpr absl::Duration kPauseAfterRefusal = absl::Milliseconds(100);
 constexpr int kTasksInARow = 1024;
 
 constexpr int kMostShards = 64;
+
+// What it takes about to carry tasks over from one core to another.
+constexpr std::chrono::nanoseconds kCarrying{500};
+constexpr std::chrono::nanoseconds kLongestHoldOff{20'000};
 
 [[maybe_unused]] const int at_fork =
     pthread_atfork(nullptr, nullptr, [] { internal::forks.fetch_add(1); });
@@ -106,6 +110,7 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
   void RunTasks();
   void RunOwnTasks();
   bool RunOtherTask();
+  void HoldOff();
   bool Search();
   void StopSearching();
   void Perform(RunningTask& running);
@@ -120,6 +125,10 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
   int blocked_ = 0;
   bool ran_since_granted_ = false;
   Shard* shard_ = nullptr;  // of this thread
+  // Whether and when it has carried tasks over, and how long it holds off then.
+  std::chrono::steady_clock::time_point carried_at_;
+  bool carried_ = false;
+  std::chrono::nanoseconds hold_off_{0};
   bool searching_ = false;  // counted in the pool's searching_
 
   // Counted in active_. Also taken away by the monitor.
@@ -458,31 +467,53 @@ bool ThreadPool::Worker::Search() {
   return SpinUntil([this] { return pool_.SomethingLooksReady(); });
 }
 
+inline void ThreadPool::Worker::Perform(RunningTask& running) {
+  ran_since_granted_ = true;
+  tasks_.store(tasks_.load(std::memory_order_relaxed) + 1,
+               std::memory_order_relaxed);
+  running.queue().Perform(running);
+}
+
+// Whether to go on: not if those whose slot was given away are back, and there
+// are more of us than slots. One that was just sent runs a task in any case.
+inline bool ThreadPool::Worker::KeepsSlot() {
+  if (!ran_since_granted_) return true;
+  if (!has_slot_.load(std::memory_order_relaxed)) TakeSlot();
+  return pool_.active_.load(std::memory_order_relaxed) <= pool_.slots_;
+}
+
 void ThreadPool::Worker::RunOwnTasks() {
-  if (!shard_->looks_ready.load()) return;
+  Shard& shard = *shard_;
+  if (!shard.looks_ready.load()) return;
   RunningTask running;
-  WakeUps wake_ups;
-  shard_->lock.Lock();
-  for (int i = 0; i < kTasksInARow && shard_->SeeReady(); ++i) {
-    if (!KeepsSlot()) break;
-    TaskQueue::TakeFrom(*shard_, running);
-    shard_->lock.Unlock();
+  MutexLock lock(shard.lock);
+  for (int i = 0; i < kTasksInARow && shard.SeeReady() && KeepsSlot(); ++i) {
+    TaskQueue::TakeFrom(shard, running);
+    shard.lock.Unlock();
     if (searching_) StopSearching();
     Perform(running);
-    shard_->lock.Lock();
-    TaskQueue* account_of = TaskQueue::End(running, wake_ups);
-    if (account_of == nullptr && wake_ups.empty()) continue;
-    shard_->lock.Unlock();
-    if (account_of != nullptr) account_of->CloseAccount(wake_ups);
-    wake_ups.Send();
-    shard_->lock.Lock();
+    shard.lock.Lock();
+    if (TaskQueue::End(running)) TaskQueue::Tell(*running.portion);
   }
-  shard_->lock.Unlock();
+}
+
+// If what it carried over took less time than the carrying, the thread that it
+// came from is better left alone for a while: it will have more by then.
+void ThreadPool::Worker::HoldOff() {
+  if (!std::exchange(carried_, false)) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - carried_at_ > kCarrying) {
+    hold_off_ = {};
+    return;
+  }
+  hold_off_ = std::min(2 * hold_off_ + kCarrying, kLongestHoldOff);
+  while (std::chrono::steady_clock::now() - now < hold_off_) internal::Pause();
 }
 
 // Runs a task of another shard, of which it takes some more over. False if
 // there was none.
 bool ThreadPool::Worker::RunOtherTask() {
+  HoldOff();
   const std::span<Shard> shards = pool_.shards();
   size_t at = shard_ - shards.data();
   for (size_t i = 1; i < shards.size(); ++i) {
@@ -492,6 +523,8 @@ bool ThreadPool::Worker::RunOtherTask() {
         !TaskQueue::Steal(shards[at], *shard_, running)) {
       continue;
     }
+    carried_ = true;
+    carried_at_ = std::chrono::steady_clock::now();
     if (searching_) {
       StopSearching();
     } else {
@@ -504,21 +537,6 @@ bool ThreadPool::Worker::RunOtherTask() {
     return true;
   }
   return false;
-}
-
-void ThreadPool::Worker::Perform(RunningTask& running) {
-  ran_since_granted_ = true;
-  tasks_.store(tasks_.load(std::memory_order_relaxed) + 1,
-               std::memory_order_relaxed);
-  running.queue().Perform(running);
-}
-
-// Whether to go on: not if those whose slot was given away are back, and there
-// are more of us than slots. One that was just sent runs a task in any case.
-bool ThreadPool::Worker::KeepsSlot() {
-  if (!ran_since_granted_) return true;
-  if (!has_slot_.load(std::memory_order_relaxed)) TakeSlot();
-  return pool_.active_.load(std::memory_order_relaxed) <= pool_.slots_;
 }
 
 void ThreadPool::Worker::GiveSlot() {

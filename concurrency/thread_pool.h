@@ -36,6 +36,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -117,7 +118,8 @@ class ThreadPool {
     if (active_.load() < slots_ || watch_.load() != kWatching) Send();
   }
   void DispatchIfReady() {
-    if (SomethingIsReady()) Dispatch();
+    // One that searches looks at all shards before it stops.
+    if (searching_.load() == 0 && SomethingIsReady()) Dispatch();
   }
 
   // Runs the task, which is in no list, on a thread that does nothing else
@@ -180,6 +182,13 @@ class ThreadPool {
   std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);
   std::optional<pthread_t> monitor_ ABSL_GUARDED_BY(mutex_);
 };
+
+inline void internal::TaskQueue::Perform(RunningTask& running) {
+  running.outer = std::exchange(running_task, &running);
+  Run(running);
+  if (pool_.forked()) DieOfFork();
+  running_task = running.outer;
+}
 
 }  // namespace tocsin
 

@@ -73,11 +73,7 @@ size_t Fetch(void** blocks) {
     batch = store;
     if (batch.exists()) store = batch.before();
   }
-  if (batch.exists()) {
-    const size_t size = batch.CopyTo(blocks);
-    for (size_t i = 0; i < size; ++i) __builtin_prefetch(blocks[i], 1);
-    return size;
-  }
+  if (batch.exists()) return batch.CopyTo(blocks);
   constexpr size_t kSize = BlockCache::kBatch;
   auto* slab = static_cast<std::byte*>(
       ::operator new(kSize * sizeof(Task), std::align_val_t(alignof(Task))));

@@ -58,21 +58,34 @@ std::string RunningTask::name() const {
 }
 
 bool TaskQueue::Add(Task& task) {
-  if (max_running_ == 0) {
-    Shard& shard = pool_.ShardOfThread();
-    if (&shard != &home_shard_) return AddAt(shard, task);
-  }
+  Shard& shard = max_running_ == 0 ? pool_.ShardOfThread() : home_shard_;
   const std::atomic<uint32_t>* waiter = nullptr;
-  {
-    MutexLock lock(home_shard_.lock);
+  shard.lock.Lock();
+  if (&shard == &home_shard_) {
+    home_shard_.lock.AssertHeld();
+    absl::Cleanup unlock = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      shard.lock.Unlock();
+    };
     if (closed_) return false;
-    home_.tasks.MakeRoom(home_shard_.spare_tasks);
-    if (!used_) used_ = true;
+    home_.tasks.MakeRoom(shard.spare_tasks);
+    used_ = true;
     Push(home_, task);
     // At the limit, the end of a running task makes this one ready.
     if (!MayTake(home_)) return true;
     EnterShard(home_);
     if (waiters_ != nullptr) waiter = RouseWaiter();
+  } else {
+    Portion* const account = shard.accounts;
+    if (account == nullptr || account->queue != this ||
+        account->unfinished.load(std::memory_order_relaxed) == 0 ||
+        account->tasks.full()) {
+      shard.lock.Unlock();
+      return AddAt(shard, task);
+    }
+    Push(*account, task);
+    EnterShard(*account);
+    shard.lock.Unlock();
+    if (RouseSleeper()) return true;
   }
   if (waiter != nullptr) {
     FutexWakeOne(waiter);
@@ -141,26 +154,33 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
 
 bool TaskQueue::Join() {
   if (running_task != nullptr && &running_task->queue() == this) return false;
+  MutexLock lock(home_shard_.lock);
+  ++joining_;
+  RunHomeTasks();
+  const bool joined = CloseIfEnded() || JoinWithoutTasks();
+  --joining_;
+  return joined;
+}
+
+void TaskQueue::RunHomeTasks() {
   RunningTask running;
-  WakeUps wake_ups;
+  while (MayTake(home_)) {
+    Take(home_, running);
+    home_shard_.lock.Unlock();
+    Perform(running);
+    home_shard_.lock.Lock();
+    if (End(running)) Tell(home_);
+  }
+}
+
+bool TaskQueue::JoinWithoutTasks() {
+  RunningTask running;
   bool services_cancelled = false;
   bool lingered = false;
   bool joined = true;
-  home_shard_.lock.Lock();
-  ++joining_;
-  while (!CloseIfEnded()) {
-    if (MayTake(home_)) {
-      Take(home_, running);
-      home_shard_.lock.Unlock();
-      Perform(running);
-      home_shard_.lock.Lock();
-      EndHome(running, wake_ups);
-      lingered = false;
-      continue;
-    }
+  do {
     const bool services_left = services_ > 0 && NothingUnfinished();
     home_shard_.lock.Unlock();
-    wake_ups.Send();
     if (services_left && !std::exchange(services_cancelled, true)) {
       CancelServices();
     } else if (StealHome(running)) {
@@ -176,11 +196,11 @@ bool TaskQueue::Join() {
       joined = false;
     }
     home_shard_.lock.Lock();
-    if (!joined) break;
-  }
-  --joining_;
-  home_shard_.lock.Unlock();
-  wake_ups.Send();
+    if (joined && MayTake(home_)) {
+      RunHomeTasks();
+      lingered = false;
+    }
+  } while (joined && !CloseIfEnded());
   return joined;
 }
 
@@ -232,14 +252,13 @@ void TaskQueue::RunReserved(Task& task) {
     Link(home_, running, task);
   }
   Perform(running);
-  WakeUps wake_ups;
   bool ready;
   {
     MutexLock lock(home_shard_.lock);
-    EndHome(running, wake_ups);
+    const bool tell = End(running);
     ready = home_.ready;
+    if (tell) Tell(home_);
   }
-  wake_ups.Send();
   // This thread takes no other; what waited for the limit is for somebody else.
   if (ready) pool_.Dispatch();
 }
@@ -401,14 +420,25 @@ void TaskQueue::BeginStarted(Task& task, TaskKind kind, RunningTask& running) {
 }
 
 void TaskQueue::EndAlone(RunningTask& running) {
+  Portion& portion = *running.portion;
+  MutexLock lock(portion.shard.lock);
+  if (End(running)) Tell(portion);
+}
+
+void TaskQueue::Tell(Portion& portion) {
+  ShortLock& lock = portion.shard.lock;
+  TaskQueue& queue = *portion.queue;
   WakeUps wake_ups;
-  TaskQueue* account_of;
-  {
-    MutexLock lock(running.portion->shard.lock);
-    account_of = End(running, wake_ups);
+  if (&portion == &queue.home_) {
+    queue.NoticeEnd(wake_ups);
+    lock.Unlock();
+  } else {
+    Spare(portion);
+    lock.Unlock();
+    queue.CloseAccount(wake_ups);
   }
-  if (account_of != nullptr) account_of->CloseAccount(wake_ups);
   wake_ups.Send();
+  lock.Lock();
 }
 
 void TaskQueue::CloseAccount(WakeUps& wake_ups) {
@@ -421,17 +451,12 @@ void TaskQueue::CloseAccount(WakeUps& wake_ups) {
   NoticeEnd(wake_ups);
 }
 
-void TaskQueue::Perform(RunningTask& running) {
-  running.outer = std::exchange(running_task, &running);
-  Run(running);
-  if (pool_.forked()) {
-    std::fprintf(stderr,
-                 "tocsin: a task forked and returned in the child, where its "
-                 "thread pool does not exist. End the child by exec() or "
-                 "_exit() inside the task.\n");
-    std::abort();
-  }
-  running_task = running.outer;
+void TaskQueue::DieOfFork() {
+  std::fprintf(stderr,
+               "tocsin: a task forked and returned in the child, where its "
+               "thread pool does not exist. End the child by exec() or "
+               "_exit() inside the task.\n");
+  std::abort();
 }
 
 bool TaskQueue::Stuck(Shard& shard) {
@@ -500,14 +525,6 @@ void TaskQueue::UpdateReady(Portion& portion) {
   } else {
     LeaveShard(portion);
   }
-}
-
-bool TaskQueue::CloseIfEnded() {
-  if (closed_ || services_ != 0 || !NothingUnfinished()) return closed_;
-  closed_ = true;
-  home_.tasks.LeaveMemoryTo(home_shard_.spare_tasks);
-  NoticeClosed();
-  return true;
 }
 
 void TaskQueue::NoticeEnd(WakeUps& wake_ups) {

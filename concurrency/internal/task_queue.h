@@ -201,11 +201,12 @@ class TaskQueue {
   // Runs what one of these gave, with no lock held.
   void Perform(RunningTask& running);
 
-  // After that, under the lock of its portion's shard. If it returns a queue,
-  // that one's CloseAccount() is to be called once the lock is released.
-  [[nodiscard]] static TaskQueue* End(RunningTask& running, WakeUps& wake_ups)
+  // After that, under the lock of its portion's shard. True if somebody may
+  // have to be told: then Tell() is to be called.
+  [[nodiscard]] static bool End(RunningTask& running)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_shard_.lock);
+  // Releases the lock of the portion's shard meanwhile.
+  static void Tell(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // All of that.
   static void EndAlone(RunningTask& running);
 
@@ -234,6 +235,8 @@ class TaskQueue {
     Waiter* next = nullptr;
   };
 
+  [[noreturn]] static void DieOfFork();
+
   // Runs or discards the task, on the thread that took it, in its group's
   // scope.
   virtual void Run(RunningTask& running) = 0;
@@ -243,8 +246,12 @@ class TaskQueue {
   virtual void NoticeClosed() = 0;
 
   bool AddAt(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
+  void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool WouldWaitForItself() const;
   void Sleep() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
+  // What Join() does: with the tasks at home, and when there is none left.
+  void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
+  bool JoinWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   // Wakes a thread that sleeps in Join(), if one does, to take a task that is
   // not at home.
   bool RouseSleeper() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
@@ -265,9 +272,6 @@ class TaskQueue {
   const std::atomic<uint32_t>* RouseWaiter()
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   void CountStarted(TaskKind kind, int change)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
-
-  void EndHome(RunningTask& running, WakeUps& wake_ups)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
 
   // Under the lock of the portion's shard, which the analysis of clang does not
@@ -421,28 +425,29 @@ inline bool TaskQueue::NothingUnfinished() const {
   return home_.unfinished.load() == 0 && accounts_.load() == 0;
 }
 
-inline void TaskQueue::EndHome(RunningTask& running, WakeUps& wake_ups) {
-  Unlink(running);
-  CountStarted(running.kind, -1);
-  if (max_running_ != 0 && running.kind == TaskKind::kQueued) {
-    --running_;
-    UpdateReady(home_);
-  }
-  if (waiters_ != nullptr) NoticeEnd(wake_ups);
+inline bool TaskQueue::CloseIfEnded() {
+  if (closed_ || services_ != 0 || !NothingUnfinished()) return closed_;
+  closed_ = true;
+  home_.tasks.LeaveMemoryTo(home_shard_.spare_tasks);
+  NoticeClosed();
+  return true;
 }
 
-inline TaskQueue* TaskQueue::End(RunningTask& running, WakeUps& wake_ups) {
+inline bool TaskQueue::End(RunningTask& running) {
   Portion& portion = *running.portion;
   TaskQueue& queue = *portion.queue;
-  if (&portion == &queue.home_) {
-    queue.EndHome(running, wake_ups);
-    return nullptr;
-  }
   Unlink(running);
-  Count(portion, -1);
-  if (portion.unfinished.load(std::memory_order_relaxed) != 0) return nullptr;
-  Spare(portion);
-  return &queue;
+  if (&portion != &queue.home_) {
+    Count(portion, -1);
+    return portion.unfinished.load(std::memory_order_relaxed) == 0;
+  }
+  queue.CountStarted(running.kind, -1);
+  if (queue.max_running_ != 0 && running.kind == TaskKind::kQueued) {
+    --queue.running_;
+    UpdateReady(portion);
+  }
+  return queue.waiters_ != nullptr &&
+         portion.unfinished.load(std::memory_order_relaxed) == 0;
 }
 
 }  // namespace internal
