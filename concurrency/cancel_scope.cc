@@ -193,9 +193,18 @@ const CancelScope* CancelScope::CancelledBy() const {
 void CancelScope::CollectNews(News& news) const {
   const CancelScope* s = this;
   while (true) {
+    bool with_others = false;
     for (Sleeper* sleeper = s->sleepers_; sleeper != nullptr;
          sleeper = sleeper->next_) {
-      news.asleep.Add(sleeper->WakeLater());
+      if (sleeper->with_others_) {
+        with_others = true;
+      } else {
+        news.asleep.Add(sleeper->WakeLater());
+      }
+    }
+    if (with_others) {
+      s->news_.fetch_add(1);
+      news.asleep.Add(&s->news_);
     }
     if (s->request_ != nullptr) {
       const bool cancelled = s->cancelled();
@@ -309,6 +318,12 @@ Sleeper::Sleeper(absl::Time timeout, BlockingCall* call)
 Sleeper::Sleeper(Unscoped)
     : scope_(nullptr), timeout_(absl::InfiniteFuture()), call_(nullptr) {}
 
+Sleeper::Sleeper(absl::Time timeout, WithOthers)
+    : scope_(current_scope),
+      timeout_(timeout),
+      call_(nullptr),
+      with_others_(scope_ != nullptr) {}
+
 Sleeper::~Sleeper() {
   if (!joined_) return;
   MutexLock lock(scope_tree_mutex);
@@ -330,6 +345,8 @@ absl::Status Sleeper::Sleep() {
   // Joining comes before the look at the scope: what cancels it after the look
   // finds this sleeper and wakes it.
   Join();
+  const uint32_t news =
+      with_others_ ? scope_->news_.load(std::memory_order_acquire) : 0;
   absl::Time until = timeout_;
   if (scope_ != nullptr) {
     if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
@@ -337,6 +354,11 @@ absl::Status Sleeper::Sleep() {
   }
   if (timeout_ != absl::InfiniteFuture() && timeout_ <= internal::Now()) {
     return absl::DeadlineExceededError("the timeout of the call passed");
+  }
+  if (with_others_) {
+    BlockingRegion region;
+    FutexWait(scope_->news_, news, until);
+    return absl::OkStatus();
   }
   uint32_t awake = kAwake;
   if (word_.compare_exchange_strong(awake, kAsleep,

@@ -212,6 +212,7 @@ class CancelScope {
       ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
   mutable const CancelScope* previous_sibling_
       ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
+  mutable std::atomic<uint32_t> news_{0};  // goes up for those WithOthers
   mutable internal::Sleeper* sleepers_
       ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
   mutable std::stop_source exported_

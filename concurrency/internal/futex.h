@@ -62,7 +62,7 @@ class FutexWakes {
   }
   bool empty() const { return size_ == 0; }
   void Send() {
-    for (int i = 0; i < size_; ++i) FutexWakeOne(words_[i]);
+    for (int i = 0; i < size_; ++i) FutexWakeAll(words_[i]);
     size_ = 0;
   }
 

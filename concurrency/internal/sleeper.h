@@ -63,6 +63,10 @@ class Sleeper {
   // be given up.
   struct Unscoped {};
   explicit Sleeper(Unscoped);
+  // Sleeps in the thread's current scope, which nothing but news of the scope
+  // ends: one system call for all that sleep so in it. Not to be woken.
+  struct WithOthers {};
+  Sleeper(absl::Time timeout, WithOthers);
   Sleeper(const Sleeper&) = delete;
   Sleeper& operator=(const Sleeper&) = delete;
   ~Sleeper();
@@ -108,6 +112,7 @@ class Sleeper {
   const CancelScope* const scope_;
   const absl::Time timeout_;
   BlockingCall* const call_;
+  const bool with_others_ = false;
   bool joined_ = false;  // only its own thread looks
   Sleeper* next_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
