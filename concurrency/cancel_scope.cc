@@ -214,7 +214,7 @@ void CancelScope::CollectNews(News& news) const {
   while (true) {
     for (Sleeper* sleeper = s->sleepers_; sleeper != nullptr;
          sleeper = sleeper->next_) {
-      news.asleep.Add(sleeper->WakeLater());
+      sleeper->WakeLater(news.asleep);
     }
     if (s->request_ != nullptr) {
       const bool cancelled = s->cancelled();
@@ -345,7 +345,7 @@ void Sleeper::Join() {
   scope_->sleepers_ = this;
 }
 
-absl::Status Sleeper::Sleep() {
+absl::Status Sleeper::Sleep(uint32_t how) {
   // Joining comes before the look at the scope: what cancels it after the look
   // finds this sleeper and wakes it.
   Join();
@@ -358,10 +358,9 @@ absl::Status Sleeper::Sleep() {
     return absl::DeadlineExceededError("the timeout of the call passed");
   }
   uint32_t awake = kAwake;
-  if (word_.compare_exchange_strong(awake, kAsleep,
-                                    std::memory_order_acq_rel)) {
+  if (word_.compare_exchange_strong(awake, how, std::memory_order_acq_rel)) {
     BlockingRegion region;
-    if (call_ == nullptr) {
+    if (how == kAsleep) {
       FutexWait(word_, kAsleep, until);
     } else {
       call_->Block(*this, until);

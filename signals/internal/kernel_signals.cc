@@ -173,7 +173,7 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
     Register(subscription);  // the last that can throw
     // Nor stands in for it: who does looks again.
     for (int signum : subscription.signals_) lent_.erase(signum);
-    if (borrower_ != nullptr) wakes.Add(borrower_->sleeper.WakeLater());
+    if (borrower_ != nullptr) borrower_->sleeper.WakeLater(wakes);
     for (int signum : subscription.signals_) {
       if (!wanted_.contains(signum)) first.insert(signum);
       wanted_.insert(signum);
@@ -283,9 +283,8 @@ void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
 SignalSet KernelSignals::Alone(const Subscription& subscription) const {
   SignalSet alone;
   if (subscription.watched_) return alone;
-  const SignalSet others = Subscribed(&subscription);
   for (int signum : subscription.signals_) {
-    if (!IsStandard(signum) || others.contains(signum)) continue;
+    if (!IsStandard(signum) || shared_.contains(signum)) continue;
     // While it leaves, it is still registered.
     if (wanted_.contains(signum)) alone.insert(signum);
   }
@@ -294,7 +293,6 @@ SignalSet KernelSignals::Alone(const Subscription& subscription) const {
 
 SignalSet KernelSignals::ToStandInFor(const Subscription& subscription) {
   if (!timer_.has_value()) return {};
-  MutexLock lock(mutex_);
   // Its descriptor is to become readable also while no thread waits.
   if (subscription.fd_ >= 0) return {};
   return Alone(subscription);

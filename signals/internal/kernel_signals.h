@@ -58,7 +58,7 @@ class KernelSignals final : public Dispatcher {
   bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
   SignalSet ToStandInFor(const Subscription& subscription) override
-      ABSL_LOCKS_EXCLUDED(mutex_);
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Sit(const Subscription& subscription, Waiter& waiter) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Rise(Waiter& waiter, FutexWakes& wakes) override
