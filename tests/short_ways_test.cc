@@ -375,7 +375,6 @@ TEST(StandIn, GoesWhenItsScopeIsCancelled) {
   });
   EXPECT_EQ(receiver.Receive().status().code(), absl::StatusCode::kCancelled);
   canceller.join();
-  EXPECT_FALSE(Contains(StatusMask(task, "SigBlk"), SIGSTKFLT));
 }
 
 TEST(StandIn, SharesWithAReceiverThatComesIn) {
@@ -456,9 +455,7 @@ TEST(StandIn, LosesAndDoublesNothingAtAClose) {
   }
 }
 
-// The bell that wakes a stand-in would end the process if the service took its
-// handler back first.
-TEST(StandIn, IsAwaitedByAServiceThatEnds) {
+TEST(StandIn, MayBeCancelledWhileTheServiceEnds) {
   const ScopedSignalBlock block({SIGUSR1});
   for (int i = 0; i < 300; ++i) {
     auto service = StartService();
@@ -473,6 +470,51 @@ TEST(StandIn, IsAwaitedByAServiceThatEnds) {
     listener.join();
     canceller.join();
   }
+}
+
+// A bell that comes when a signal has ended the wait already would end the
+// process once it is not blocked any more: the handler is gone by then.
+TEST(StandIn, LeavesNoBellBehind) {
+  for (int i = 0; i < 300; ++i) {
+    const ScopedSignalBlock block({SIGUSR1});
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    CancelScope scope;
+    std::thread canceller([&] { scope.Cancel(); });
+    std::thread sender([] { SendSelf(SIGUSR1); });
+    while (receiver.Receive().ok()) {
+    }
+    canceller.join();
+    sender.join();
+    EXPECT_FALSE(Contains(StatusMask(TaskOfThisThread(), "SigPnd"), SIGSTKFLT));
+    receiver.Close();
+    const timespec now = {};
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR1);
+    while (receiver.TryReceive().has_value() ||
+           sigtimedwait(&mask, nullptr, &now) == SIGUSR1) {
+    }
+  }
+}
+
+// Each of a few has its turn, though the kernel hands out the lowest first.
+TEST(StandIn, StarvesNoneInAStorm) {
+  const ScopedSignalBlock block({SIGUSR1, SIGTERM});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGTERM});
+  const std::string task = TaskOfThisThread();
+  std::optional<ServiceThreadHeld> held;
+  std::thread sender([&] {
+    AwaitStandIn(task, SIGUSR1);
+    held.emplace();
+    SendSelf(SIGUSR1);
+  });
+  EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+  sender.join();
+  for (int signum : {SIGUSR1, SIGTERM}) SendSelf(signum);
+  EXPECT_EQ(Next(receiver).signum, SIGTERM);
+  EXPECT_EQ(Next(receiver).signum, SIGUSR1);
 }
 
 // ThreadSanitizer: see above.

@@ -311,7 +311,8 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
   {
     FutexWakes wakes;
     MutexLock lock(dispatcher_->mutex_);
-    queued = DequeueOrCatch(wakes);
+    queued =
+        DequeueOrCatch(/*waits=*/timeout == absl::InfiniteDuration(), wakes);
     to_stand_in_for = dispatcher_->ToStandInFor(*this);
   }
   if (queued.has_value()) return ToEvent(*queued);
@@ -338,6 +339,7 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
     }
     status = waiter.Sleep();
     if (const auto taken = waiter.stand_in.Taken(); taken.has_value()) {
+      waiter.took = taken->signum();
       // Nobody is subscribed to it when the receiver was closed meanwhile.
       if (!dispatcher_->Dispatch(*taken, /*redirected=*/false)) {
         dispatcher_->SendAgain({*taken});
@@ -353,7 +355,7 @@ std::optional<SignalEvent> Subscription::TryReceive() {
   {
     FutexWakes wakes;
     MutexLock lock(dispatcher_->mutex_);
-    queued = DequeueOrCatch(wakes);
+    queued = DequeueOrCatch(/*waits=*/false, wakes);
   }
   if (!queued.has_value()) return std::nullopt;
   return ToEvent(*queued);
@@ -462,10 +464,10 @@ std::optional<Subscription::Queued> Subscription::Dequeue() {
 }
 
 std::optional<Subscription::Queued> Subscription::DequeueOrCatch(
-    FutexWakes& wakes) {
+    bool waits, FutexWakes& wakes) {
   std::optional<Queued> queued = Dequeue();
   if (queued.has_value()) return queued;
-  dispatcher_->Catch(wakes);
+  dispatcher_->Catch(waits, wakes);
   return Dequeue();
 }
 

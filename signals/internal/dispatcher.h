@@ -57,6 +57,7 @@ struct Waiter {
   WaitingRoom::Place place;
   Sleeper sleeper;
   SignalSet seats;  // that it sits in
+  int took = 0;     // the signal that it took last, standing in
   bool listed = false;
   Waiter* next = nullptr;
 
@@ -134,8 +135,10 @@ class Dispatcher {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   virtual void Rise(Waiter&, FutexWakes&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
-  // Delivers what is pending for one that rose and is expected back.
-  virtual void Catch(FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  // Delivers what is pending for one that rose and is expected back. `waits`:
+  // the caller is that one, and leaves to its wait what it need not catch lest
+  // it starve.
+  virtual void Catch(bool, FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 
   // Into the queues. False if nobody is subscribed to it.
   bool Deliver(const RawSiginfo& info, bool redirected, absl::Time now,
@@ -229,7 +232,7 @@ class Subscription {
                FutexWakes& wakes) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   std::optional<Queued> Dequeue() ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // Also of what is pending for one that stood in and is expected back.
-  std::optional<Queued> DequeueOrCatch(FutexWakes& wakes)
+  std::optional<Queued> DequeueOrCatch(bool waits, FutexWakes& wakes)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
   absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void MarkClosed(FutexWakes& wakes);

@@ -134,7 +134,6 @@ void KernelSignals::Stop() {
         again.insert(again.end(), signals.begin(), signals.end());
       }
     }
-    StandIn::AwaitNone();
     if (timer_.has_value()) timer_delete(*timer_);
     RestoreDisposition(kDoorbell);
     StopForwarding(kDoorbell);
@@ -318,18 +317,21 @@ void KernelSignals::Lend(const SignalSet& signals, Waiter& waiter) {
     if (signals.contains(signum)) lent.insert(signum);
   }
   if (borrower_ != nullptr || lent.empty()) {
-    waiter.stand_in.WaitFor({}, /*announce=*/false);
+    waiter.stand_in.WaitFor({});
     return;
   }
   borrower_ = &waiter;
   lent_ = lent;
   RingForEach(true);
-  waiter.stand_in.WaitFor(lent, /*announce=*/left_out_ != lent);
+  waiter.stand_in.WaitFor(lent);
+  // The service's thread looks, and leaves them to this one.
+  if (left_out_ != lent) RingDoorbell();
 }
 
 void KernelSignals::Rise(Waiter& waiter, FutexWakes& wakes) {
   if (borrower_ == &waiter) {
     borrower_ = nullptr;
+    had_its_turn_ = waiter.took;
     // Not each time: to set a timer takes longer than all else here.
     if (!timer_set_) {
       timer_set_ = true;
@@ -343,9 +345,12 @@ void KernelSignals::Rise(Waiter& waiter, FutexWakes& wakes) {
   }
 }
 
-void KernelSignals::Catch(FutexWakes& wakes) {
+void KernelSignals::Catch(bool waits, FutexWakes& wakes) {
   if (borrower_ != nullptr) return;
   uint64_t left = Mask(lent_);
+  // The lowest number comes first in a wait: without a look at the others, a
+  // storm of it would starve them.
+  if (waits && had_its_turn_ != 0) left &= ~Bit(had_its_turn_);
   RawSiginfo info;
   while (TakeNext(left, info)) {
     Deliver(info, /*redirected=*/false, internal::Now(), wakes);
