@@ -76,8 +76,8 @@ def _of(suite, name, program, needs=(), ours=False):
     return Contender(suite, name, (f"//benchmarks/{suite}:{program}",), tuple(needs), ours)
 
 
-# Main sleeps, a second thread receives: as our default, if a program has other things to do on main.
 def _elsewhere(name, program, needs):
+    """A second thread receives, while the main one sleeps."""
     return _signals(
         name + " elsewhere", program, "elsewhere", needs=needs, options=["--latency-only"]
     )

@@ -6,8 +6,8 @@
 
 namespace tocsin::benchmarks {
 
-// Runs `loop` on this thread, which is the main one, or `where` is "elsewhere"
-// and it runs on another while this one sleeps with its signals unblocked.
+// Runs `loop` on this thread, which is the main one; if `where` is "elsewhere",
+// on another, while this one sleeps with its signals unblocked.
 template <typename F>
 void RunLoop(std::string_view where, F loop) {
   if (where == "elsewhere") {
