@@ -18,6 +18,7 @@ namespace tocsin {
 
 using internal::current_scope;
 using internal::DeadlineTimer;
+using internal::kAnyBit;
 using internal::MutexLock;
 using internal::scope_epoch;
 using internal::scope_tree_mutex;
@@ -199,12 +200,12 @@ void CancelScope::CollectNews(News& news) const {
       if (sleeper->with_others_) {
         with_others = true;
       } else {
-        news.asleep.Add(sleeper->WakeLater());
+        sleeper->WakeLater(news.asleep);
       }
     }
     if (with_others) {
       s->news_.fetch_add(1);
-      news.asleep.Add(&s->news_);
+      news.asleep.Add(&s->news_, kAnyBit);
     }
     if (s->request_ != nullptr) {
       const bool cancelled = s->cancelled();
@@ -341,7 +342,7 @@ void Sleeper::Join() {
   scope_->sleepers_ = this;
 }
 
-absl::Status Sleeper::Sleep() {
+absl::Status Sleeper::Sleep(uint32_t how) {
   // Joining comes before the look at the scope: what cancels it after the look
   // finds this sleeper and wakes it.
   Join();
@@ -361,10 +362,9 @@ absl::Status Sleeper::Sleep() {
     return absl::OkStatus();
   }
   uint32_t awake = kAwake;
-  if (word_.compare_exchange_strong(awake, kAsleep,
-                                    std::memory_order_acq_rel)) {
+  if (word_.compare_exchange_strong(awake, how, std::memory_order_acq_rel)) {
     BlockingRegion region;
-    if (call_ == nullptr) {
+    if (how == kAsleep) {
       FutexWait(word_, kAsleep, until);
     } else {
       call_->Block(*this, until);
