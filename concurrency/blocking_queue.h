@@ -31,7 +31,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
-#include <deque>
 #include <iterator>
 #include <optional>
 #include <utility>
@@ -40,6 +39,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/fifo.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
@@ -118,10 +118,45 @@ class BlockingQueue {
     return absl::OutOfRangeError("the queue is closed and drained");
   }
 
+  // Holds both locks.
+  class ABSL_SCOPED_LOCKABLE BothEnds {
+   public:
+    explicit BothEnds(BlockingQueue& queue)
+        ABSL_EXCLUSIVE_LOCK_FUNCTION(queue.back_lock_, queue.front_lock_)
+        : queue_(queue) {
+      queue_.back_lock_.Lock();
+      queue_.front_lock_.Lock();
+    }
+    BothEnds(const BothEnds&) = delete;
+    BothEnds& operator=(const BothEnds&) = delete;
+    ~BothEnds() ABSL_UNLOCK_FUNCTION() {
+      const bool disturbed = queue_.closed_ || !queue_.poppers_.empty() ||
+                             !queue_.pushers_.empty();
+      queue_.apart_.store(!disturbed, std::memory_order_relaxed);
+      queue_.front_lock_.Unlock();
+      queue_.back_lock_.Unlock();
+    }
+
+   private:
+    BlockingQueue& queue_;
+  };
+
+  // With the lock of one end alone, where that suffices.
+  bool PushAtBack(T& item) {
+    internal::MutexLock lock(back_lock_);
+    if (!apart_.load(std::memory_order_relaxed)) return false;
+    if (!items_.HasRoom(capacity_)) return false;
+    items_.Push(std::move(item));
+    return true;
+  }
+  bool MayPopAtFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(front_lock_) {
+    return apart_.load(std::memory_order_relaxed) && items_.HasItem();
+  }
+
   bool Put(T& item, internal::PendingWake& wake)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(back_lock_, front_lock_);
   std::optional<T> Take(internal::PendingWake& wake)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(back_lock_, front_lock_);
   absl::Status PushWaiting(T& item);
   absl::StatusOr<T> PopWaiting();
 
@@ -136,13 +171,21 @@ class BlockingQueue {
                                   std::chrono::microseconds(50));
   }
 
+  // As long as the queue is open and nobody waits, producers need the lock of
+  // the back alone and consumers that of the front. All else is done with both
+  // held. So `apart_`, which says which of the two it is, can be read with
+  // either: nobody begins to wait between a producer's look at it and the end
+  // of his push, and who begins later finds the item.
   const size_t capacity_;
-  mutable internal::ShortLock lock_;
-  bool closed_ ABSL_GUARDED_BY(lock_) = false;
-  std::atomic<size_t> size_{0};  // of items_, for a look without the lock
-  std::deque<T> items_ ABSL_GUARDED_BY(lock_);
-  internal::WaiterList<Popper> poppers_ ABSL_GUARDED_BY(lock_);
-  internal::WaiterList<Pusher> pushers_ ABSL_GUARDED_BY(lock_);
+  std::atomic<bool> apart_{true};
+  bool closed_ ABSL_GUARDED_BY(back_lock_) ABSL_GUARDED_BY(front_lock_) = false;
+  internal::WaiterList<Popper> poppers_ ABSL_GUARDED_BY(back_lock_)
+      ABSL_GUARDED_BY(front_lock_);
+  internal::WaiterList<Pusher> pushers_ ABSL_GUARDED_BY(back_lock_)
+      ABSL_GUARDED_BY(front_lock_);
+  internal::Fifo<T> items_;  // each end by its lock
+  alignas(64) internal::ShortLock back_lock_;
+  alignas(64) mutable internal::ShortLock front_lock_;
 };
 
 // Holds the item it stands at.
@@ -180,9 +223,8 @@ bool BlockingQueue<T>::Put(T& item, internal::PendingWake& wake) {
     wake.Set(popper->sleeper);
     return true;
   }
-  if (items_.size() >= capacity_) return false;
-  items_.push_back(std::move(item));
-  size_.store(items_.size(), std::memory_order_relaxed);
+  if (!items_.HasRoom(capacity_)) return false;
+  items_.Push(std::move(item));
   return true;
 }
 
@@ -190,11 +232,10 @@ template <typename T>
 std::optional<T> BlockingQueue<T>::Take(internal::PendingWake& wake) {
   std::optional<T> item;
   Pusher* const pusher = pushers_.first();
-  if (!items_.empty()) {
+  if (items_.HasItem()) {
     // First what can fail for want of memory.
-    if (pusher != nullptr) items_.push_back(std::move(*pusher->item));
-    item.emplace(std::move(items_.front()));
-    items_.pop_front();
+    if (pusher != nullptr) items_.Push(std::move(*pusher->item));
+    item.emplace(items_.Pop());
   } else if (pusher != nullptr) {  // a queue without capacity
     item.emplace(std::move(*pusher->item));
   }
@@ -203,20 +244,20 @@ std::optional<T> BlockingQueue<T>::Take(internal::PendingWake& wake) {
     pushers_.Remove(*pusher);
     wake.Set(pusher->sleeper);
   }
-  size_.store(items_.size(), std::memory_order_relaxed);
   return item;
 }
 
 template <typename T>
 absl::Status BlockingQueue<T>::Push(T&& item) {
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  if (PushAtBack(item)) return absl::OkStatus();
   {
     internal::PendingWake wake;
-    internal::MutexLock lock(lock_);
+    BothEnds lock(*this);
     if (Put(item, wake)) return absl::OkStatus();
     if (closed_) return Closed();
   }
-  Linger([this] { return size_.load(std::memory_order_relaxed) < capacity_; });
+  Linger([this] { return items_.size() < capacity_; });
   return PushWaiting(item);
 }
 
@@ -225,14 +266,14 @@ absl::Status BlockingQueue<T>::PushWaiting(T& item) {
   Pusher self(item);
   {
     internal::PendingWake wake;
-    internal::MutexLock lock(lock_);
+    BothEnds lock(*this);
     if (Put(item, wake)) return absl::OkStatus();
     if (closed_) return Closed();
     pushers_.Append(self);
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
-    internal::MutexLock lock(lock_);
+    BothEnds lock(*this);
     if (self.taken) return absl::OkStatus();
     if (self.refused) return Closed();
     if (!status.ok()) {
@@ -244,8 +285,9 @@ absl::Status BlockingQueue<T>::PushWaiting(T& item) {
 
 template <typename T>
 bool BlockingQueue<T>::TryPush(T&& item) {
+  if (PushAtBack(item)) return true;
   internal::PendingWake wake;
-  internal::MutexLock lock(lock_);
+  BothEnds lock(*this);
   return Put(item, wake);
 }
 
@@ -253,12 +295,16 @@ template <typename T>
 absl::StatusOr<T> BlockingQueue<T>::Pop() {
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
   {
+    internal::MutexLock lock(front_lock_);
+    if (MayPopAtFront()) return items_.Pop();
+  }
+  {
     internal::PendingWake wake;
-    internal::MutexLock lock(lock_);
+    BothEnds lock(*this);
     if (std::optional<T> item = Take(wake)) return *std::move(item);
     if (closed_) return Drained();
   }
-  Linger([this] { return size_.load(std::memory_order_relaxed) > 0; });
+  Linger([this] { return items_.size() > 0; });
   return PopWaiting();
 }
 
@@ -267,14 +313,14 @@ absl::StatusOr<T> BlockingQueue<T>::PopWaiting() {
   Popper self;
   {
     internal::PendingWake wake;
-    internal::MutexLock lock(lock_);
+    BothEnds lock(*this);
     if (std::optional<T> item = Take(wake)) return *std::move(item);
     if (closed_) return Drained();
     poppers_.Append(self);
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
-    internal::MutexLock lock(lock_);
+    BothEnds lock(*this);
     if (self.item.has_value()) return *std::move(self.item);
     if (self.refused) return Drained();
     if (!status.ok()) {
@@ -286,8 +332,12 @@ absl::StatusOr<T> BlockingQueue<T>::PopWaiting() {
 
 template <typename T>
 std::optional<T> BlockingQueue<T>::TryPop() {
+  {
+    internal::MutexLock lock(front_lock_);
+    if (MayPopAtFront()) return items_.Pop();
+  }
   internal::PendingWake wake;
-  internal::MutexLock lock(lock_);
+  BothEnds lock(*this);
   return Take(wake);
 }
 
@@ -295,7 +345,7 @@ template <typename T>
 void BlockingQueue<T>::Close() {
   while (true) {
     internal::PendingWake wake;
-    internal::MutexLock lock(lock_);
+    BothEnds lock(*this);
     closed_ = true;  // nobody joins those who wait any more
     if (Popper* popper = poppers_.first()) {
       popper->refused = true;
@@ -313,7 +363,7 @@ void BlockingQueue<T>::Close() {
 
 template <typename T>
 size_t BlockingQueue<T>::size() const {
-  internal::MutexLock lock(lock_);
+  internal::MutexLock lock(front_lock_);
   return items_.size();
 }
 

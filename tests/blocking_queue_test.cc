@@ -1,6 +1,7 @@
 #include "tocsin/concurrency/blocking_queue.h"
 
 #include <atomic>
+#include <cstdint>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -400,6 +401,110 @@ TEST(BlockingQueue, AccountsForEveryItemWhileWaitsAreCancelled) {
     over = true;
     canceller.join();
     for (std::atomic<int>& count : seen) ASSERT_EQ(count, 1);
+  }
+}
+
+// A token goes round, so that each thread falls asleep while the others have
+// it. A wake-up that is lost stops it for good.
+TEST(BlockingQueue, WhoeverFallsAsleepIsWokenByTheNextItem) {
+  constexpr int kThreads = 4;
+  constexpr int kRounds = 1000;
+  BlockingQueue<int> queues[kThreads];
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int round = 0; round < kRounds; ++round) {
+        EXPECT_EQ(queues[t].Pop().value(), round * kThreads + t);
+        // The last one ends in the first queue.
+        EXPECT_TRUE(
+            queues[(t + 1) % kThreads].Push(round * kThreads + t + 1).ok());
+      }
+    });
+  }
+  ASSERT_TRUE(queues[0].Push(0).ok());
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(queues[0].TryPop(), kRounds * kThreads);
+}
+
+TEST(BlockingQueue, KeepsTheOrderOfEachProducer) {
+  for (size_t capacity : {size_t{0}, size_t{1}, size_t{3}, size_t{1024},
+                          BlockingQueue<int>::kUnbounded}) {
+    constexpr int kProducers = 3;
+    constexpr int kConsumers = 3;
+    constexpr int kEach = 10'000;
+    BlockingQueue<int> queue(capacity);
+    std::vector<std::thread> producers;
+    for (int p = 0; p < kProducers; ++p) {
+      producers.emplace_back([&, p] {
+        for (int i = 0; i < kEach; ++i) {
+          const int item = i * kProducers + p;
+          if (i % 2 == 0 && queue.TryPush(item)) continue;
+          ASSERT_TRUE(queue.Push(item).ok());
+        }
+      });
+    }
+    std::atomic<int64_t> sum{0};
+    std::vector<std::thread> consumers;
+    for (int c = 0; c < kConsumers; ++c) {
+      consumers.emplace_back([&] {
+        std::vector<int> last(kProducers, -1);
+        for (int item : queue) {
+          ASSERT_LT(last[item % kProducers], item);
+          last[item % kProducers] = item;
+          sum += item;
+          ASSERT_LE(queue.size(), capacity);
+          if (std::optional<int> next = queue.TryPop()) {
+            ASSERT_LT(last[*next % kProducers], *next);
+            last[*next % kProducers] = *next;
+            sum += *next;
+          }
+        }
+      });
+    }
+    for (std::thread& thread : producers) thread.join();
+    queue.Close();
+    for (std::thread& thread : consumers) thread.join();
+    constexpr int64_t kItems = kProducers * kEach;
+    EXPECT_EQ(sum, kItems * (kItems - 1) / 2);
+  }
+}
+
+// Close() comes while both ends are at work: what was pushed comes out, what
+// was refused does not, and all who wait are woken.
+TEST(BlockingQueue, CloseInTheMidstOfTheTrafficLosesNothing) {
+  constexpr int kThreads = 2;
+  for (int round = 0; round < 200; ++round) {
+    const size_t capacity = size_t{1} << round % 8 >> 1;  // 0, 1, 2 to 64
+    BlockingQueue<std::unique_ptr<int>> queue(capacity);
+    std::atomic<int64_t> pushed{0};
+    std::atomic<int64_t> popped{0};
+    std::atomic<int> pops{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        for (int i = t + 1;; i += kThreads) {
+          auto item = std::make_unique<int>(i);
+          absl::Status status = queue.Push(std::move(item));
+          if (!status.ok()) {
+            EXPECT_TRUE(absl::IsFailedPrecondition(status));
+            EXPECT_NE(item, nullptr);
+            break;
+          }
+          pushed += i;
+        }
+      });
+      threads.emplace_back([&] {
+        for (std::unique_ptr<int>& item : queue) {
+          popped += *item;
+          ++pops;
+        }
+      });
+    }
+    while (pops < round) std::this_thread::yield();
+    queue.Close();
+    for (std::thread& thread : threads) thread.join();
+    ASSERT_EQ(pushed, popped);
+    ASSERT_EQ(queue.size(), 0u);
   }
 }
 
