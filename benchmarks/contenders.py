@@ -127,6 +127,9 @@ CONTENDERS = [
     _of("queues", "oneTBB", "onetbb", needs=[_TBB]),
 ]
 
+# What these measure hardly differs from run to run, and some take long.
+EVERY_THIRD_ROUND = ("idle", "memory", "allocations", "growth")
+
 _CROSS, _SAME, _FREE = "latency_cross/p50", "latency_same/p50", "latency_free/p50"
 _PLACES = (_CROSS, _SAME, _FREE)
 _LOOPS = ("Boost.Asio", "libuv", "signal-hook")

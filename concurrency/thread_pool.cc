@@ -2,26 +2,27 @@
 // sequentially consistent operations, so that at least one sees the other:
 //
 //   who makes a task ready            who gives a slot up (parks, blocks)
-//     sets shard.ready                  decrements active_
-//     reads active_: a slot free?       reads every shard.ready
+//     sets shard.looks_ready            decrements active_
+//     reads active_: a slot free?       reads every shard.looks_ready
 //   => a ready task gets a free slot.
 //
 //   who makes a task ready            who stops searching
-//     sets shard.ready                  decrements searching_
-//     reads searching_: anybody?        reads every shard.ready
+//     sets shard.looks_ready            decrements searching_
+//     reads searching_: anybody?        reads every shard.looks_ready
 //   => a ready task is found by a searcher, or gets a free slot. A worker that
 //      was sent counts as searching until it has a task or gives up. So there
 //      is one wake-up in flight at a time, and who finds something passes the
 //      search on if there is more.
 //
 //   who finds no slot free            the monitor, about to go dormant
-//     set shard.ready before            sets watch_ to kDormant
-//     reads watch_: dormant?            reads every shard.ready
+//     set shard.looks_ready before      sets watch_ to kDormant
+//     reads watch_: dormant?            reads every shard.looks_ready
 //   => with no slot free, the monitor looks after a ready task.
 //
-// A shard that is ready already is not set ready again. Then who looks at it
-// takes its lock, and comes after whoever adds the task there, or before: that
-// one sees what was written before the look.
+// A shard that looks ready already is not set so again. Then who looks at it
+// takes its lock, and comes after whoever adds the task there, and sees it; or
+// before. Then it finds none and takes the look back, so that who adds the task
+// gives it again.
 #include "tocsin/concurrency/thread_pool.h"
 
 #include <algorithm>
