@@ -85,7 +85,7 @@ bool TaskQueue::Add(Task& task) {
     Push(*account, task);
     EnterShard(*account);
     shard.lock.Unlock();
-    if (RouseSleeper()) return true;
+    if (sleeping_.load() > 0 && RouseSleeper()) return true;
   }
   if (waiter != nullptr) {
     FutexWakeOne(waiter);

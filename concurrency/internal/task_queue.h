@@ -433,7 +433,7 @@ inline bool TaskQueue::CloseIfEnded() {
   return true;
 }
 
-inline bool TaskQueue::End(RunningTask& running) {
+[[gnu::always_inline]] inline bool TaskQueue::End(RunningTask& running) {
   Portion& portion = *running.portion;
   TaskQueue& queue = *portion.queue;
   Unlink(running);
