@@ -200,6 +200,13 @@ else:
         )
         self.assertEqual({r["suite"] for r in written}, {"s"})
 
+    def test_measures_what_hardly_differs_in_every_third_round(self):
+        record = '{"case": "idle", "contender": "a", "unit": "ms", "value": 0}'
+        commands = {contender("a"): self.program("idler", f"print('{record}')")}
+        written = []
+        compare.measure({("s", "idle"): list(commands)}, commands, 5, True, written.append)
+        self.assertEqual([r["round"] for r in written], [1, 4])
+
     def test_goes_on_when_a_contender_fails(self):
         bodies = {
             "ends": 'sys.exit("at first\\nthe signal was lost")',

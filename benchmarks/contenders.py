@@ -76,6 +76,13 @@ def _of(suite, name, program, needs=(), ours=False):
     return Contender(suite, name, (f"//benchmarks/{suite}:{program}",), tuple(needs), ours)
 
 
+def _elsewhere(name, program, needs):
+    """A second thread receives, while the main one sleeps."""
+    return _signals(
+        name + " elsewhere", program, "elsewhere", needs=needs, options=["--latency-only"]
+    )
+
+
 _OURS = "//benchmarks/signals:tocsin"
 _FANOUT = "--fanout=1,4,16,64"
 
@@ -85,12 +92,17 @@ CONTENDERS = [
     _signals("tocsin blocked", _OURS, "blocked", ours=True, options=[_FANOUT, "--allocations"]),
     _signals("sigwaitinfo", "//benchmarks/signals:sigwaitinfo"),
     _signals("signalfd", "//benchmarks/signals:signalfd"),
-    _signals("Boost.Asio", "//benchmarks/signals:asio", needs=[_ASIO]),
-    _signals("libuv", "//benchmarks/signals:libuv", needs=[_LIBUV]),
-    _signals("libevent", "//benchmarks/signals:libevent", needs=[_LIBEVENT]),
+    _signals("Boost.Asio", "//benchmarks/signals:asio", "main", needs=[_ASIO]),
+    _signals("libuv", "//benchmarks/signals:libuv", "main", needs=[_LIBUV]),
+    _signals("libevent", "//benchmarks/signals:libevent", "main", needs=[_LIBEVENT]),
+    _elsewhere("Boost.Asio", "//benchmarks/signals:asio", needs=[_ASIO]),
+    _elsewhere("libuv", "//benchmarks/signals:libuv", needs=[_LIBUV]),
+    _elsewhere("libevent", "//benchmarks/signals:libevent", needs=[_LIBEVENT]),
+    _elsewhere("signal-hook", "//benchmarks/signals:signal_hook", needs=[_RUST, _SIGNAL_HOOK]),
     _signals(
         "signal-hook",
         "//benchmarks/signals:signal_hook",
+        "main",
         needs=[_RUST, _SIGNAL_HOOK],
         options=[_FANOUT],
     ),
@@ -114,6 +126,9 @@ CONTENDERS = [
     _of("queues", "moodycamel", "moodycamel", needs=[_MOODYCAMEL]),
     _of("queues", "oneTBB", "onetbb", needs=[_TBB]),
 ]
+
+# What these measure hardly differs from run to run, and some take long.
+EVERY_THIRD_ROUND = ("idle", "memory", "allocations", "growth")
 
 _CROSS, _SAME, _FREE = "latency_cross/p50", "latency_same/p50", "latency_free/p50"
 _PLACES = (_CROSS, _SAME, _FREE)
@@ -146,11 +161,11 @@ TARGETS = [
     ),
     Target(
         "signals",
-        "Default, main asleep, received elsewhere: to Asio, libuv and signal-hook on main",
+        "Default, main asleep, received elsewhere: to the best of Asio, libuv and signal-hook, too",
         "tocsin",
         _PLACES,
         0.9,
-        against=_LOOPS,
+        against=tuple(name + " elsewhere" for name in _LOOPS),
     ),
     *(
         target

@@ -18,6 +18,7 @@ namespace tocsin {
 
 using internal::current_scope;
 using internal::DeadlineTimer;
+using internal::kAnyBit;
 using internal::MutexLock;
 using internal::scope_epoch;
 using internal::scope_tree_mutex;
@@ -25,12 +26,11 @@ using internal::Sleeper;
 
 namespace {
 
-constexpr int64_t kNever = DeadlineTimer::kNone;
-
 int64_t NowInNanoseconds() { return absl::ToUnixNanos(internal::Now()); }
 
 int64_t ToNanoseconds(absl::Time time) {
-  return time == absl::InfiniteFuture() ? kNever : absl::ToUnixNanos(time);
+  return time == absl::InfiniteFuture() ? DeadlineTimer::kNone
+                                        : absl::ToUnixNanos(time);
 }
 
 absl::Time FromNanoseconds(int64_t time) {
@@ -64,21 +64,7 @@ CancelScope::CancelScope(std::stop_token stop) : CancelScope(Options()) {
   }
 }
 
-CancelScope::CancelScope(NotEntered, CancelScope* parent)
-    : CancelScope(parent, false, kNever, false) {}
-
-CancelScope::CancelScope(CancelScope* parent, bool entered, int64_t deadline,
-                         bool shield)
-    : parent_(parent),
-      entered_(entered),
-      shield_(shield),
-      deadline_(deadline),
-      clear_at_(parent == nullptr || deadline != kNever
-                    ? 0
-                    : parent->clear_at_.load(std::memory_order_acquire)),
-      timer_(kNever) {}
-
-CancelScope::~CancelScope() {
+void CancelScope::Leave() {
   adopted_.reset();  // waits for the Cancel() it may be running
   if (entered_) {
     if (current_scope != this) {
@@ -182,10 +168,6 @@ std::stop_token CancelScope::stop_token() const {
   return exported_.get_token();
 }
 
-CancelScope* CancelScope::OuterInReach() const {
-  return shield_.load(std::memory_order_acquire) ? nullptr : parent_;
-}
-
 // A deadline counts from the moment it is seen to have passed, so that a wall
 // clock that is set back does not un-cancel a scope.
 bool CancelScope::Latched() const {
@@ -212,9 +194,18 @@ const CancelScope* CancelScope::CancelledBy() const {
 void CancelScope::CollectNews(News& news) const {
   const CancelScope* s = this;
   while (true) {
+    bool with_others = false;
     for (Sleeper* sleeper = s->sleepers_; sleeper != nullptr;
          sleeper = sleeper->next_) {
-      news.asleep.Add(sleeper->WakeLater());
+      if (sleeper->with_others_) {
+        with_others = true;
+      } else {
+        sleeper->WakeLater(news.asleep);
+      }
+    }
+    if (with_others) {
+      s->news_.fetch_add(1);
+      news.asleep.Add(&s->news_, kAnyBit);
     }
     if (s->request_ != nullptr) {
       const bool cancelled = s->cancelled();
@@ -328,6 +319,12 @@ Sleeper::Sleeper(absl::Time timeout, BlockingCall* call)
 Sleeper::Sleeper(Unscoped)
     : scope_(nullptr), timeout_(absl::InfiniteFuture()), call_(nullptr) {}
 
+Sleeper::Sleeper(absl::Time timeout, WithOthers)
+    : scope_(current_scope),
+      timeout_(timeout),
+      call_(nullptr),
+      with_others_(scope_ != nullptr) {}
+
 Sleeper::~Sleeper() {
   if (!joined_) return;
   MutexLock lock(scope_tree_mutex);
@@ -345,10 +342,12 @@ void Sleeper::Join() {
   scope_->sleepers_ = this;
 }
 
-absl::Status Sleeper::Sleep() {
+absl::Status Sleeper::Sleep(uint32_t how) {
   // Joining comes before the look at the scope: what cancels it after the look
   // finds this sleeper and wakes it.
   Join();
+  const uint32_t news =
+      with_others_ ? scope_->news_.load(std::memory_order_acquire) : 0;
   absl::Time until = timeout_;
   if (scope_ != nullptr) {
     if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
@@ -357,11 +356,15 @@ absl::Status Sleeper::Sleep() {
   if (timeout_ != absl::InfiniteFuture() && timeout_ <= internal::Now()) {
     return absl::DeadlineExceededError("the timeout of the call passed");
   }
-  uint32_t awake = kAwake;
-  if (word_.compare_exchange_strong(awake, kAsleep,
-                                    std::memory_order_acq_rel)) {
+  if (with_others_) {
     BlockingRegion region;
-    if (call_ == nullptr) {
+    FutexWait(scope_->news_, news, until);
+    return absl::OkStatus();
+  }
+  uint32_t awake = kAwake;
+  if (word_.compare_exchange_strong(awake, how, std::memory_order_acq_rel)) {
+    BlockingRegion region;
+    if (how == kAsleep) {
       FutexWait(word_, kAsleep, until);
     } else {
       call_->Block(*this, until);

@@ -79,7 +79,12 @@ class CancelScope {
 
   CancelScope(const CancelScope&) = delete;
   CancelScope& operator=(const CancelScope&) = delete;
-  ~CancelScope();
+  ~CancelScope() {
+    if (entered_ || adopted_.has_value() ||
+        attached_.load(std::memory_order_acquire)) {
+      Leave();
+    }
+  }
 
   // Cancels this scope and those inside it; does nothing if it is cancelled
   // already. Returns at once: wakes the waits, does not wait for them. Runs the
@@ -127,6 +132,8 @@ class CancelScope {
   friend absl::Status FailAfter(absl::Duration,
                                 absl::FunctionRef<absl::Status()>);
 
+  static constexpr int64_t kNever = INT64_MAX;
+
   // kLive until the first cause, which is one of the others for good.
   enum class State : uint8_t { kLive, kCancelled, kExpired };
 
@@ -159,10 +166,24 @@ class CancelScope {
   // A child of `parent`, which may be null, that no thread is in yet: they come
   // in by internal::ScopeEntry, and any thread may destroy it.
   struct NotEntered {};
-  CancelScope(NotEntered, CancelScope* parent);
-  CancelScope(CancelScope* parent, bool entered, int64_t deadline, bool shield);
+  CancelScope(NotEntered, CancelScope* parent)
+      : CancelScope(parent, false, kNever, false) {}
+  CancelScope(CancelScope* parent, bool entered, int64_t deadline, bool shield)
+      : parent_(parent),
+        entered_(entered),
+        shield_(shield),
+        deadline_(deadline),
+        clear_at_(deadline != kNever ? 0
+                  : parent != nullptr
+                      ? parent->clear_at_.load(std::memory_order_acquire)
+                      : internal::scope_epoch.load(std::memory_order_acquire)) {
+  }
 
-  CancelScope* OuterInReach() const;
+  void Leave();
+
+  CancelScope* OuterInReach() const {
+    return shield_.load(std::memory_order_acquire) ? nullptr : parent_;
+  }
   const CancelScope* CancelledBy() const;
   bool Latched() const;  // cancelled by itself, its own deadline included
   absl::Status WaitStatus() const;
@@ -191,13 +212,14 @@ class CancelScope {
       ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
   mutable const CancelScope* previous_sibling_
       ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
+  mutable std::atomic<uint32_t> news_{0};  // goes up for those WithOthers
   mutable internal::Sleeper* sleepers_
       ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
   mutable std::stop_source exported_
       ABSL_GUARDED_BY(internal::scope_tree_mutex){std::nostopstate};
   mutable std::unique_ptr<StopRequest> request_
       ABSL_GUARDED_BY(internal::scope_tree_mutex);
-  mutable int64_t timer_ ABSL_GUARDED_BY(internal::scope_tree_mutex);
+  mutable int64_t timer_ ABSL_GUARDED_BY(internal::scope_tree_mutex) = kNever;
 
   // Last, because its callback uses all of the above.
   std::optional<std::stop_callback<RequestCancel>> adopted_;

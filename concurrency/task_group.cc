@@ -16,11 +16,18 @@ using internal::ScopeEntry;
 using internal::Task;
 using internal::TaskKind;
 
-TaskGroup::TaskGroup() : TaskGroup(Options()) {}
+TaskGroup::TaskGroup()
+    : TaskQueue(ThreadPool::Default(), ThreadPool::Default().ShardOfThread(),
+                0),
+      cancel_on_error_(Options().cancel_on_error),
+      scopes_(internal::current_scope) {}
 
 TaskGroup::TaskGroup(Options options)
-    : TaskQueue(options.pool != nullptr ? *options.pool : ThreadPool::Default(),
-                options.max_running),
+    : TaskGroup(options.pool != nullptr ? *options.pool : ThreadPool::Default(),
+                options) {}
+
+TaskGroup::TaskGroup(ThreadPool& pool, Options& options)
+    : TaskQueue(pool, pool.ShardOfThread(), options.max_running),
       name_(std::move(options.name)),
       cancel_on_error_(options.cancel_on_error),
       scopes_(internal::current_scope) {}
@@ -40,13 +47,9 @@ TaskGroup::~TaskGroup() {
   scopes_.~Scopes();
 }
 
-void TaskGroup::SpawnTask(Task* task) {
-  RefusedTask refused(task);
-  if (!pool().forked() && Add(*task)) {
-    (void)refused.release();
-  } else {
-    Refuse(std::move(refused), Closed());
-  }
+// Apart, so that what happens with every task is short.
+void TaskGroup::RefuseTask(RefusedTask task) {
+  Refuse(std::move(task), Closed());
 }
 
 void TaskGroup::SpawnServiceTask(Task* task) {
@@ -123,18 +126,29 @@ void TaskGroup::Run(RunningTask& running) {
   try {
 #endif
     absl::Status status = task.Run();
-    if (status.ok() || IsCancellation(status)) return;
-    TaskFailure failure;
-    failure.task = running.name();
-    failure.status = std::move(status);
-    Fail(std::move(failure));
+    if (!status.ok()) NoteError(running, std::move(status));
 #ifdef ABSL_HAVE_EXCEPTIONS
   } catch (...) {
-    Fail({running.name(), internal::StatusOfException(running.name()),
-          std::current_exception()});
+    NoteException(running);
   }
 #endif
 }
+
+// Apart, so that what happens with every task is short.
+void TaskGroup::NoteError(const RunningTask& running, absl::Status status) {
+  if (IsCancellation(status)) return;
+  TaskFailure failure;
+  failure.task = running.name();
+  failure.status = std::move(status);
+  Fail(std::move(failure));
+}
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+void TaskGroup::NoteException(const RunningTask& running) {
+  Fail({running.name(), internal::StatusOfException(running.name()),
+        std::current_exception()});
+}
+#endif
 
 // Whether a task that ends so, in the thread's current scope, only says that
 // the scope was cancelled.
@@ -170,15 +184,20 @@ void TaskGroup::Cancel(absl::Status reason) {
 }
 
 absl::Status TaskGroup::Wait() {
+  if (!pool().forked() && Join() &&
+      outcome_.load(std::memory_order_acquire) == Outcome::kOk &&
+      failure_count() == 0) {
+    return absl::OkStatus();
+  }
+  return WhyNotOk();
+}
+
+absl::Status TaskGroup::WhyNotOk() const {
   if (pool().forked()) return Forked();
-  if (!Join()) {
+  if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     return absl::FailedPreconditionError(
         "TaskGroup::Wait() was called by a task that it would have to wait "
         "for; let the owner of the group wait");
-  }
-  if (outcome_.load(std::memory_order_acquire) == Outcome::kOk &&
-      failure_count() == 0) {
-    return absl::OkStatus();
   }
   MutexLock lock(mutex_);
   return failures_.empty() ? cancelled_ : failures_.front().status;
@@ -186,14 +205,18 @@ absl::Status TaskGroup::Wait() {
 
 // What Wait() returns must not depend on who calls it first.
 void TaskGroup::NoticeClosed() {
-  if (used()) cancelled_ = CancelledFromOutside();
+  const CancelScope* outer = scopes_.tasks.OuterInReach();
+  if (outer != nullptr && outer->cancelled() && used()) {
+    cancelled_ = outer->WaitStatus();
+  }
   outcome_.store(cancelled_.ok() ? Outcome::kOk : Outcome::kCancelled,
                  std::memory_order_release);
 }
 
 absl::Status TaskGroup::CancelledFromOutside() const {
   const CancelScope* outer = scopes_.tasks.OuterInReach();
-  return outer != nullptr ? outer->WaitStatus() : absl::OkStatus();
+  if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
+  return outer->WaitStatus();
 }
 
 std::vector<TaskFailure> TaskGroup::failures() const {

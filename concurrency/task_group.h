@@ -97,7 +97,14 @@ class TaskGroup final : private internal::TaskQueue {
   // refusal is kept as a failure with kFailedPrecondition, which Wait() and
   // failures() report.
   template <typename F>
-  void Spawn(F&& f, TaskOptions options = {});
+  void Spawn(F&& f) {
+    SpawnTask(internal::Task::New<Calls>(std::forward<F>(f)));
+  }
+  template <typename F>
+  void Spawn(F&& f, TaskOptions options) {
+    SpawnTask(
+        internal::Task::New<Calls>(std::forward<F>(f), std::move(options)));
+  }
 
   // The same for a task that serves the others: it starts at once, on a thread
   // of its own, and is cancelled once all others have ended and somebody waits.
@@ -152,6 +159,8 @@ class TaskGroup final : private internal::TaskQueue {
   CancelScope& scope() { return scopes_.tasks; }
 
  private:
+  TaskGroup(ThreadPool& pool, Options& options);
+
   struct Scopes {
     explicit Scopes(CancelScope* outer)
         : tasks(CancelScope::NotEntered(), outer) {}
@@ -167,6 +176,12 @@ class TaskGroup final : private internal::TaskQueue {
   static decltype(auto) Invoke(F& f);
   template <typename F>
   static absl::Status Call(F& f);
+  struct Calls {
+    template <typename F>
+    static absl::Status Call(F& f) {
+      return TaskGroup::Call(f);
+    }
+  };
 
   void Run(internal::RunningTask& running) override;
   void CancelServices() override;
@@ -178,12 +193,20 @@ class TaskGroup final : private internal::TaskQueue {
   };
   using RefusedTask = std::unique_ptr<internal::Task, DestroyRefused>;
 
-  void SpawnTask(internal::Task* task);
+  void SpawnTask(internal::Task* task) {
+    RefusedTask refused(task);
+    if (pool().forked() || !Add(*task)) return RefuseTask(std::move(refused));
+    (void)refused.release();
+  }
+  void RefuseTask(RefusedTask task);
   void SpawnServiceTask(internal::Task* task);
   void SpawnHandledTask(std::shared_ptr<internal::HandledTask> task);
   absl::Status StartTask(internal::Task* task);
   void Refuse(RefusedTask task, absl::Status why);
+  void NoteError(const internal::RunningTask& running, absl::Status status);
+  void NoteException(const internal::RunningTask& running);
   void Fail(TaskFailure failure);
+  absl::Status WhyNotOk() const;
   bool IsCancellation(const absl::Status& status) const;
   absl::Status CancelledFromOutside() const;
   absl::Status Forked() const;
@@ -249,18 +272,10 @@ absl::Status TaskGroup::Call(F& f) {
 }
 
 template <typename F>
-void TaskGroup::Spawn(F&& f, TaskOptions options) {
-  SpawnTask(internal::Task::New(
-      [f = std::decay_t<F>(std::forward<F>(f))]() mutable { return Call(f); },
-      std::move(options)));
-}
-
-template <typename F>
 void TaskGroup::SpawnService(F&& f, TaskOptions options) {
   if (options.name.empty()) options.name = NextName("service");
-  SpawnServiceTask(internal::Task::New(
-      [f = std::decay_t<F>(std::forward<F>(f))]() mutable { return Call(f); },
-      std::move(options)));
+  SpawnServiceTask(
+      internal::Task::New<Calls>(std::forward<F>(f), std::move(options)));
 }
 
 template <typename F>

@@ -38,7 +38,7 @@ absl::Status HandledTask::Run() {
   }
   {
     MutexLock lock(mutex_);
-    running_ = RunningTask::Current();
+    running_ = running_task;
   }
   absl::Status status;
 #ifdef ABSL_HAVE_EXCEPTIONS
@@ -46,7 +46,7 @@ absl::Status HandledTask::Run() {
     status = Invoke();
   } catch (...) {
     DestroyClosure();
-    End(StatusOfException(RunningTask::Current()->name()));
+    End(StatusOfException(running_task->name()));
     throw;
   }
 #else
@@ -90,8 +90,7 @@ absl::Status HandledTask::Wait() {
                      waiting_.end());
       if (ended_) return status_;
       if (!given_up.ok()) return given_up;
-      for (const RunningTask* r = RunningTask::Current(); r != nullptr;
-           r = r->outer) {
+      for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
         if (r == running_) {
           return absl::FailedPreconditionError(
               "TaskHandle::Wait() was called by the task that it waits for");

@@ -2,31 +2,33 @@
 // sequentially consistent operations, so that at least one sees the other:
 //
 //   who makes a task ready            who gives a slot up (parks, blocks)
-//     sets shard.ready                  decrements active_
-//     reads active_: a slot free?       reads every shard.ready
+//     sets shard.looks_ready            decrements active_
+//     reads active_: a slot free?       reads every shard.looks_ready
 //   => a ready task gets a free slot.
 //
 //   who makes a task ready            who stops searching
-//     sets shard.ready                  decrements searching_
-//     reads searching_: anybody?        reads every shard.ready
+//     sets shard.looks_ready            decrements searching_
+//     reads searching_: anybody?        reads every shard.looks_ready
 //   => a ready task is found by a searcher, or gets a free slot. A worker that
 //      was sent counts as searching until it has a task or gives up. So there
 //      is one wake-up in flight at a time, and who finds something passes the
 //      search on if there is more.
 //
 //   who finds no slot free            the monitor, about to go dormant
-//     set shard.ready before            sets watch_ to kDormant
-//     reads watch_: dormant?            reads every shard.ready
+//     set shard.looks_ready before      sets watch_ to kDormant
+//     reads watch_: dormant?            reads every shard.looks_ready
 //   => with no slot free, the monitor looks after a ready task.
 //
-// A shard that is ready already is not set ready again. Then who looks at it
-// takes its lock, and comes after whoever adds the task there, or before: that
-// one sees what was written before the look.
+// A shard that looks ready already is not set so again. Then who looks at it
+// takes its lock, and comes after whoever adds the task there, and sees it; or
+// before. Then it finds none and takes the look back, so that who adds the task
+// gives it again.
 #include "tocsin/concurrency/thread_pool.h"
 
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -52,7 +54,6 @@ using internal::SpinUntil;
 using internal::Task;
 using internal::TaskKind;
 using internal::TaskQueue;
-using internal::WakeUps;
 
 namespace {
 
@@ -63,16 +64,18 @@ constexpr absl::Duration kSpareLife = absl::Seconds(1);
 constexpr absl::Duration kPauseAfterRefusal = absl::Milliseconds(100);
 
 // How many of its own tasks a worker runs before it looks for those of others.
-constexpr int kTasksInARow = 64;
+constexpr int kTasksInARow = 1024;
 
 constexpr int kMostShards = 64;
 
-std::atomic<uint32_t> forks{0};
+// What it takes about to carry tasks over from one core to another.
+constexpr std::chrono::nanoseconds kCarrying{500};
+constexpr std::chrono::nanoseconds kLongestHoldOff{20'000};
+
 [[maybe_unused]] const int at_fork =
-    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+    pthread_atfork(nullptr, nullptr, [] { internal::forks.fetch_add(1); });
 
 std::atomic<uint32_t> threads_seen{1};
-constinit thread_local uint32_t thread_number = 0;  // 0: not seen yet
 
 // The kernel refuses longer ones.
 constexpr size_t kThreadNameSize = 15;
@@ -108,6 +111,7 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
   void RunTasks();
   void RunOwnTasks();
   bool RunOtherTask();
+  void HoldOff();
   bool Search();
   void StopSearching();
   void Perform(RunningTask& running);
@@ -122,6 +126,10 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
   int blocked_ = 0;
   bool ran_since_granted_ = false;
   Shard* shard_ = nullptr;  // of this thread
+  // Whether and when it has carried tasks over, and how long it holds off then.
+  std::chrono::steady_clock::time_point carried_at_;
+  bool carried_ = false;
+  std::chrono::nanoseconds hold_off_{0};
   bool searching_ = false;  // counted in the pool's searching_
 
   // Counted in active_. Also taken away by the monitor.
@@ -141,9 +149,10 @@ class ThreadPool::Worker final : public internal::WorkerSlot {
   uint64_t tasks_at_last_look_ = 0;
 };
 
-ThreadPool& ThreadPool::Default() {
+ThreadPool& ThreadPool::MakeDefault() {
   static ThreadPool& pool = *new ThreadPool(
       Options(), std::min(internal::AvailableCpus(), Options().max_threads));
+  internal::default_pool.store(&pool, std::memory_order_release);
   return pool;
 }
 
@@ -170,7 +179,7 @@ ThreadPool::ThreadPool(Options options, int threads)
     : name_(std::move(options.name)),
       slots_(threads),
       max_threads_(options.max_threads),
-      made_in_process_(forks.load()),
+      made_in_process_(internal::forks.load()),
       shard_count_(std::bit_ceil(
           static_cast<uint32_t>(std::clamp(2 * threads, 16, kMostShards)))),
       shards_(std::make_unique<Shard[]>(shard_count_)) {}
@@ -218,33 +227,30 @@ absl::Status ThreadPool::status() const {
   return refusal == 0 ? absl::OkStatus() : RefusedThread(name_, refusal);
 }
 
-bool ThreadPool::forked() const {
-  return forks.load(std::memory_order_relaxed) != made_in_process_;
+void ThreadPool::NumberThread() {
+  internal::thread_number = threads_seen.fetch_add(1);
 }
 
-Shard& ThreadPool::ShardOfThread() const {
-  if (thread_number == 0) thread_number = threads_seen.fetch_add(1);
-  return shards_[thread_number & (shard_count_ - 1)];
-}
-
-bool ThreadPool::SomethingIsReady() const {
+bool ThreadPool::SomethingLooksReady() const {
   for (size_t i = 0; i < shard_count_; ++i) {
-    if (shards_[i].ready.load()) return true;
+    if (shards_[i].looks_ready.load()) return true;
   }
   return false;
 }
 
-void ThreadPool::Dispatch() {
-  if (searching_.load() > 0) return;
+bool ThreadPool::SomethingIsReady() const {
+  for (size_t i = 0; i < shard_count_; ++i) {
+    if (shards_[i].IsReady()) return true;
+  }
+  return false;
+}
+
+void ThreadPool::Send() {
   int active = active_.load();
   while (active < slots_) {
     if (active_.compare_exchange_weak(active, active + 1)) return Grant();
   }
   RouseMonitor();
-}
-
-void ThreadPool::DispatchIfReady() {
-  if (SomethingIsReady()) Dispatch();
 }
 
 // Finds a worker for a slot that is already counted. One that is woken counts
@@ -440,7 +446,7 @@ void ThreadPool::Worker::RunTasks() {
   searching_ = true;  // it has been counted
   while (KeepsSlot()) {
     RunOwnTasks();
-    if (!RunOtherTask() && !shard_->ready.load() && !Search()) break;
+    if (!RunOtherTask() && !shard_->looks_ready.load() && !Search()) break;
   }
   if (searching_) StopSearching();
 }
@@ -459,43 +465,67 @@ bool ThreadPool::Worker::Search() {
     searching_ = true;
     pool_.searching_.fetch_add(1);
   }
-  return SpinUntil([this] { return pool_.SomethingIsReady(); });
+  return SpinUntil([this] { return pool_.SomethingLooksReady(); });
+}
+
+inline void ThreadPool::Worker::Perform(RunningTask& running) {
+  ran_since_granted_ = true;
+  tasks_.store(tasks_.load(std::memory_order_relaxed) + 1,
+               std::memory_order_relaxed);
+  running.queue().Perform(running);
+}
+
+// Whether to go on: not if those whose slot was given away are back, and there
+// are more of us than slots. One that was just sent runs a task in any case.
+inline bool ThreadPool::Worker::KeepsSlot() {
+  if (!ran_since_granted_) return true;
+  if (!has_slot_.load(std::memory_order_relaxed)) TakeSlot();
+  return pool_.active_.load(std::memory_order_relaxed) <= pool_.slots_;
 }
 
 void ThreadPool::Worker::RunOwnTasks() {
-  if (!shard_->ready.load()) return;
+  Shard& shard = *shard_;
+  if (!shard.looks_ready.load()) return;
   RunningTask running;
-  WakeUps wake_ups;
-  shard_->lock.Lock();
-  for (int i = 0; i < kTasksInARow && shard_->first_ready != nullptr; ++i) {
-    if (!KeepsSlot()) break;
-    TaskQueue::TakeFrom(*shard_, running);
-    shard_->lock.Unlock();
+  MutexLock lock(shard.lock);
+  for (int i = 0; i < kTasksInARow && shard.SeeReady() && KeepsSlot(); ++i) {
+    TaskQueue::TakeFrom(shard, running);
+    shard.lock.Unlock();
     if (searching_) StopSearching();
     Perform(running);
-    shard_->lock.Lock();
-    TaskQueue* account_of = TaskQueue::End(running, wake_ups);
-    if (account_of == nullptr && wake_ups.empty()) continue;
-    shard_->lock.Unlock();
-    if (account_of != nullptr) account_of->CloseAccount(wake_ups);
-    wake_ups.Send();
-    shard_->lock.Lock();
+    shard.lock.Lock();
+    if (TaskQueue::End(running)) TaskQueue::Tell(*running.portion);
   }
-  shard_->lock.Unlock();
+}
+
+// If what it carried over took less time than the carrying, the thread that it
+// came from is better left alone for a while: it will have more by then.
+void ThreadPool::Worker::HoldOff() {
+  if (!std::exchange(carried_, false)) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - carried_at_ > kCarrying) {
+    hold_off_ = {};
+    return;
+  }
+  hold_off_ = std::min(2 * hold_off_ + kCarrying, kLongestHoldOff);
+  while (std::chrono::steady_clock::now() - now < hold_off_) internal::Pause();
 }
 
 // Runs a task of another shard, of which it takes some more over. False if
 // there was none.
 bool ThreadPool::Worker::RunOtherTask() {
+  HoldOff();
   const std::span<Shard> shards = pool_.shards();
   size_t at = shard_ - shards.data();
   for (size_t i = 1; i < shards.size(); ++i) {
     at = (at + 1) % shards.size();
     RunningTask running;
-    if (!shards[at].ready.load() ||
+    if (!shards[at].looks_ready.load() ||
         !TaskQueue::Steal(shards[at], *shard_, running)) {
       continue;
     }
+    carried_ = true;
+    carried_at_ = std::chrono::steady_clock::now();
     if (searching_) {
       StopSearching();
     } else {
@@ -508,21 +538,6 @@ bool ThreadPool::Worker::RunOtherTask() {
     return true;
   }
   return false;
-}
-
-void ThreadPool::Worker::Perform(RunningTask& running) {
-  ran_since_granted_ = true;
-  tasks_.store(tasks_.load(std::memory_order_relaxed) + 1,
-               std::memory_order_relaxed);
-  running.queue().Perform(running);
-}
-
-// Whether to go on: not if those whose slot was given away are back, and there
-// are more of us than slots. One that was just sent runs a task in any case.
-bool ThreadPool::Worker::KeepsSlot() {
-  if (!ran_since_granted_) return true;
-  if (!has_slot_.load(std::memory_order_relaxed)) TakeSlot();
-  return pool_.active_.load(std::memory_order_relaxed) <= pool_.slots_;
 }
 
 void ThreadPool::Worker::GiveSlot() {
@@ -585,7 +600,7 @@ bool ThreadPool::SomethingIsStuck() {
   bool stuck = false;
   for (size_t i = 0; i < shard_count_; ++i) {
     Shard& shard = shards_[i];
-    if (!shard.ready.load(std::memory_order_relaxed)) continue;
+    if (!shard.looks_ready.load(std::memory_order_relaxed)) continue;
     MutexLock lock(shard.lock);
     stuck |= TaskQueue::Stuck(shard);
   }

@@ -36,6 +36,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -45,6 +46,16 @@
 #include "tocsin/concurrency/internal/task_queue.h"
 
 namespace tocsin {
+
+class ThreadPool;
+
+namespace internal {
+// Goes up in the child at each fork().
+inline constinit std::atomic<uint32_t> forks{0};
+// By which a thread finds its shard; 0: not given yet.
+inline constinit thread_local uint32_t thread_number = 0;
+inline constinit std::atomic<ThreadPool*> default_pool{nullptr};
+}  // namespace internal
 
 class ThreadPool {
  public:
@@ -60,7 +71,10 @@ class ThreadPool {
   };
 
   // The pool of groups that name none; made at first use, never destroyed.
-  static ThreadPool& Default();
+  static ThreadPool& Default() {
+    ThreadPool* pool = internal::default_pool.load(std::memory_order_acquire);
+    return pool != nullptr ? *pool : MakeDefault();
+  }
 
   // kInvalidArgument for a negative number, or more threads than max_threads.
   static absl::StatusOr<std::unique_ptr<ThreadPool>> Create(Options options);
@@ -80,32 +94,49 @@ class ThreadPool {
   friend class internal::TaskQueue;
   class Worker;
   enum class Granted : uint32_t { kNothing, kSlot, kTask, kEnd };
+  enum Watch : uint32_t { kNoThread, kDormant, kWatching, kEnded };
 
+  static ThreadPool& MakeDefault();
   ThreadPool(Options options, int threads);
 
   // For task groups. ------------------------------------------------------
 
   // Where this thread's tasks are.
-  internal::Shard& ShardOfThread() const;
+  internal::Shard& ShardOfThread() const {
+    if (internal::thread_number == 0) NumberThread();
+    return shards_[internal::thread_number & (shard_count_ - 1)];
+  }
+  static void NumberThread();
   std::span<internal::Shard> shards() const {
     return {shards_.get(), shard_count_};
   }
 
   // Something became ready: unless a worker is searching, gives it one if a
   // slot is free, and sees to it that the monitor is awake if not.
-  void Dispatch();
-  void DispatchIfReady();
+  void Dispatch() {
+    if (searching_.load() > 0) return;
+    if (active_.load() < slots_ || watch_.load() != kWatching) Send();
+  }
+  void DispatchIfReady() {
+    // One that searches looks at all shards before it stops.
+    if (searching_.load() == 0 && SomethingIsReady()) Dispatch();
+  }
 
   // Runs the task, which is in no list, on a thread that does nothing else
   // until it has ended. kResourceExhausted where none can be had.
   absl::Status RunOnThread(internal::TaskQueue& queue, internal::Task& task,
                            internal::TaskKind kind);
 
-  bool forked() const;
+  bool forked() const {
+    return internal::forks.load(std::memory_order_relaxed) != made_in_process_;
+  }
 
   // Workers. --------------------------------------------------------------
 
+  // A shard may look ready and turn out to be empty to who takes its lock.
+  bool SomethingLooksReady() const;
   bool SomethingIsReady() const;
+  void Send();
   void Grant();
   Worker* AddWorker() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int StartWorker(Worker* worker);
@@ -115,7 +146,6 @@ class ThreadPool {
 
   // The monitor. ----------------------------------------------------------
 
-  enum Watch : uint32_t { kNoThread, kDormant, kWatching, kEnded };
   void RouseMonitor();
   void RunMonitor();
   bool SomethingIsStuck();
@@ -152,6 +182,13 @@ class ThreadPool {
   std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);
   std::optional<pthread_t> monitor_ ABSL_GUARDED_BY(mutex_);
 };
+
+inline void internal::TaskQueue::Perform(RunningTask& running) {
+  running.outer = std::exchange(running_task, &running);
+  Run(running);
+  if (pool_.forked()) DieOfFork();
+  running_task = running.outer;
+}
 
 }  // namespace tocsin
 

@@ -23,7 +23,7 @@ absl::Status SleepFor(absl::Duration duration) {
 }
 
 absl::Status SleepUntil(absl::Time time) {
-  internal::Sleeper sleeper(time);
+  internal::Sleeper sleeper(time, internal::Sleeper::WithOthers());
   while (true) {
     if (absl::Status status = CheckCancelled(); !status.ok()) return status;
     if (time <= internal::Now()) return absl::OkStatus();

@@ -16,6 +16,8 @@
 // cannot be ended by these signals unless they unblock them. ChildProcess gives
 // its children a clean mask; system(), popen() and posix_spawn() do not. And a
 // blocked signal that no receiver is open for waits, without any effect.
+// SIGSTKFLT is blocked, too: it is what the service wakes a thread with that
+// waits so.
 //
 // Make and destroy it on the same thread, in the order of nesting.
 #ifndef TOCSIN_SIGNALS_SCOPED_SIGNAL_BLOCK_H_
@@ -33,6 +35,7 @@ class ScopedSignalBlock {
     sigset_t mask;
     sigemptyset(&mask);
     for (int signum : signals) sigaddset(&mask, signum);
+    sigaddset(&mask, SIGSTKFLT);
     pthread_sigmask(SIG_BLOCK, &mask, &previous_);
   }
   ScopedSignalBlock(const ScopedSignalBlock&) = delete;

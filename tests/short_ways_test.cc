@@ -1,5 +1,6 @@
-// The short ways of a signal to a thread that waits for it, past the service's
-// thread: a seat, where a handler leaves it, and standing in for that thread.
+// The short ways of a signal to threads that wait for it. To one thread, past
+// the service's: a seat, where a handler leaves it, and standing in for that
+// thread. To many: one wake-up for all.
 #include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -10,6 +11,7 @@
 #include <csignal>
 #include <ctime>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -373,7 +375,6 @@ TEST(StandIn, GoesWhenItsScopeIsCancelled) {
   });
   EXPECT_EQ(receiver.Receive().status().code(), absl::StatusCode::kCancelled);
   canceller.join();
-  EXPECT_FALSE(Contains(StatusMask(task, "SigBlk"), SIGSTKFLT));
 }
 
 TEST(StandIn, SharesWithAReceiverThatComesIn) {
@@ -454,9 +455,7 @@ TEST(StandIn, LosesAndDoublesNothingAtAClose) {
   }
 }
 
-// The bell that wakes a stand-in would end the process if the service took its
-// handler back first.
-TEST(StandIn, IsAwaitedByAServiceThatEnds) {
+TEST(StandIn, MayBeCancelledWhileTheServiceEnds) {
   const ScopedSignalBlock block({SIGUSR1});
   for (int i = 0; i < 300; ++i) {
     auto service = StartService();
@@ -471,6 +470,51 @@ TEST(StandIn, IsAwaitedByAServiceThatEnds) {
     listener.join();
     canceller.join();
   }
+}
+
+// A bell that comes when a signal has ended the wait already would end the
+// process once it is not blocked any more: the handler is gone by then.
+TEST(StandIn, LeavesNoBellBehind) {
+  for (int i = 0; i < 300; ++i) {
+    const ScopedSignalBlock block({SIGUSR1});
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    CancelScope scope;
+    std::thread canceller([&] { scope.Cancel(); });
+    std::thread sender([] { SendSelf(SIGUSR1); });
+    while (receiver.Receive().ok()) {
+    }
+    canceller.join();
+    sender.join();
+    EXPECT_FALSE(Contains(StatusMask(TaskOfThisThread(), "SigPnd"), SIGSTKFLT));
+    receiver.Close();
+    const timespec now = {};
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR1);
+    while (receiver.TryReceive().has_value() ||
+           sigtimedwait(&mask, nullptr, &now) == SIGUSR1) {
+    }
+  }
+}
+
+// Each of a few has its turn, though the kernel hands out the lowest first.
+TEST(StandIn, StarvesNoneInAStorm) {
+  const ScopedSignalBlock block({SIGUSR1, SIGTERM});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGTERM});
+  const std::string task = TaskOfThisThread();
+  std::optional<ServiceThreadHeld> held;
+  std::thread sender([&] {
+    AwaitStandIn(task, SIGUSR1);
+    held.emplace();
+    SendSelf(SIGUSR1);
+  });
+  EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+  sender.join();
+  for (int signum : {SIGUSR1, SIGTERM}) SendSelf(signum);
+  EXPECT_EQ(Next(receiver).signum, SIGTERM);
+  EXPECT_EQ(Next(receiver).signum, SIGUSR1);
 }
 
 // ThreadSanitizer: see above.
@@ -494,6 +538,66 @@ TEST(StandIn, OfTheParentIsNoneOfTheChild) {
   EXPECT_EQ(listener.Next().value->sival_int, 1);
 }
 #endif
+
+// More threads than there are bits: some share theirs.
+constexpr int kMany = 40;
+
+TEST(WaitingRoom, WakesAllAndEachForItsOwn) {
+  auto service = StartService();
+  std::vector<SignalReceiver> receivers;
+  for (int i = 0; i < kMany; ++i) {
+    const int own = i % 2 == 0 ? SIGUSR1 : SIGHUP;
+    receivers.push_back(OpenReceiver(*service, {own, SIGWINCH}));
+  }
+  BlockingQueue<int> heard;
+  std::vector<std::thread> threads;
+  for (SignalReceiver& receiver : receivers) {
+    threads.emplace_back([&] {
+      for (const SignalEvent& event : receiver) {
+        EXPECT_TRUE(heard.Push(event.signum).ok());
+      }
+    });
+  }
+  for (int round = 0; round < 50; ++round) {
+    for (int signum : {SIGUSR1, SIGWINCH, SIGHUP}) {
+      SendSelf(signum);
+      for (int i = 0; i < (signum == SIGWINCH ? kMany : kMany / 2); ++i) {
+        EXPECT_EQ(heard.Pop().value(), signum);
+      }
+    }
+  }
+  EXPECT_EQ(heard.size(), 0u);
+  for (SignalReceiver& receiver : receivers) receiver.Close();
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Also those that are first in no line, as several threads share a receiver.
+TEST(WaitingRoom, IsLeftByOneWhoseScopeIsCancelled) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGRTMIN});
+  std::vector<std::stop_source> stops(kMany);
+  BlockingQueue<int> heard;
+  BlockingQueue<int> cancelled;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kMany; ++i) {
+    threads.emplace_back([&, i] {
+      {
+        CancelScope scope(stops[i].get_token());
+        for (const SignalEvent& event : receiver) {
+          EXPECT_TRUE(heard.Push(event.value->sival_int).ok());
+        }
+      }
+      EXPECT_TRUE(cancelled.Push(i).ok());
+    });
+  }
+  for (int i = 0; i < kMany; ++i) {
+    QueueSelf(SIGRTMIN, i);
+    EXPECT_EQ(heard.Pop().value(), i);
+    stops[i].request_stop();
+    EXPECT_EQ(cancelled.Pop().value(), i);
+  }
+  for (std::thread& thread : threads) thread.join();
+}
 
 }  // namespace
 }  // namespace tocsin

@@ -1,9 +1,11 @@
-// Boost.Asio's signal_set, in a loop on the main thread.
+// Boost.Asio's signal_set, in a loop on the main thread, or `elsewhere` while
+// that one sleeps.
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 
 #include "tocsin/benchmarks/signals/assignment.h"
+#include "tocsin/benchmarks/signals/run_loop.h"
 
 using tocsin::benchmarks::Assignment;
 
@@ -16,7 +18,7 @@ static void Receive(Assignment& assignment, boost::asio::signal_set& signals) {
 }
 
 int main(int argc, char** argv) {
-  Assignment assignment(argc, argv);
+  Assignment assignment(argc, argv, 1);
   boost::asio::io_context context(1);
   if (assignment.task() == "open_close") {
     return assignment.MeasureOpenClose(
@@ -26,5 +28,5 @@ int main(int argc, char** argv) {
   for (int signum : assignment.signals()) signals.add(signum);
   Receive(assignment, signals);
   assignment.ReportOpen();
-  context.run();
+  tocsin::benchmarks::RunLoop(argv[1], [&] { context.run(); });
 }

@@ -1,11 +1,13 @@
-// libevent's signal events, in a loop on the main thread.
+// libevent's signal events, in a loop on the main thread, or `elsewhere` while
+// that one sleeps.
 
 #include <event2/event.h>
 
 #include "tocsin/benchmarks/signals/assignment.h"
+#include "tocsin/benchmarks/signals/run_loop.h"
 
 int main(int argc, char** argv) {
-  static tocsin::benchmarks::Assignment assignment(argc, argv);
+  static tocsin::benchmarks::Assignment assignment(argc, argv, 1);
   event_base* const base = event_base_new();
   const event_callback_fn answer = [](evutil_socket_t signum, short, void*) {
     assignment.Answer(0, static_cast<int>(signum));
@@ -22,5 +24,5 @@ int main(int argc, char** argv) {
     evsignal_add(evsignal_new(base, signum, answer, nullptr), nullptr);
   }
   assignment.ReportOpen();
-  event_base_dispatch(base);
+  tocsin::benchmarks::RunLoop(argv[1], [&] { event_base_dispatch(base); });
 }

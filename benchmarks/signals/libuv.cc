@@ -1,13 +1,15 @@
-// libuv's uv_signal_t, in a loop on the main thread.
+// libuv's uv_signal_t, in a loop on the main thread, or `elsewhere` while that
+// one sleeps.
 
 #include <uv.h>
 
 #include <vector>
 
 #include "tocsin/benchmarks/signals/assignment.h"
+#include "tocsin/benchmarks/signals/run_loop.h"
 
 int main(int argc, char** argv) {
-  static tocsin::benchmarks::Assignment assignment(argc, argv);
+  static tocsin::benchmarks::Assignment assignment(argc, argv, 1);
   uv_loop_t* const loop = uv_default_loop();
   const uv_signal_cb answer = [](uv_signal_t*, int signum) {
     assignment.Answer(0, signum);
@@ -27,5 +29,5 @@ int main(int argc, char** argv) {
     uv_signal_start(&handles[i], answer, assignment.signals()[i]);
   }
   assignment.ReportOpen();
-  uv_run(loop, UV_RUN_DEFAULT);
+  tocsin::benchmarks::RunLoop(argv[1], [&] { uv_run(loop, UV_RUN_DEFAULT); });
 }

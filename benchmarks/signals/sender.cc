@@ -4,6 +4,7 @@
 //     --contender=NAME    what the receiver is called in the output
 //     --fanout=N[,N]...   it can receive with so many receivers at a time
 //     --allocations       it counts its allocations
+//     --latency-only      it has the cases latency_... and no others
 //     --list              prints the cases, one per line
 //     --quick             before --case: measures little, to see that it works
 //     --case=NAME         runs a case and prints an object in JSON per line
@@ -394,7 +395,8 @@ struct Case {
   std::function<void(Sender&)> run;
 };
 
-std::vector<Case> Cases(const std::vector<int>& fanout, bool allocations) {
+std::vector<Case> Cases(const std::vector<int>& fanout, bool allocations,
+                        bool latency_only) {
   const Cpus all = AllowedCpus();
   std::vector<Case> cases;
   const auto add = [&](std::string name, auto run) {
@@ -414,6 +416,7 @@ std::vector<Case> Cases(const std::vector<int>& fanout, bool allocations) {
   add("latency_free", [free](Sender& sender, const std::string& name) {
     sender.Latency(name, free, 1);
   });
+  if (latency_only) return cases;
   if (all.size() > 1) {
     // The storm shares the sender's core and leaves the receiver its own.
     const Sender::Placement apart{{all[0]}, {all[1]}, Wait::kSleep};
@@ -452,6 +455,7 @@ int Main(int argc, char** argv) {
   std::string contender;
   std::vector<int> fanout;
   bool allocations = false;
+  bool latency_only = false;
   bool list = false;
   bool quick = false;
   std::vector<std::string> names;
@@ -470,6 +474,8 @@ int Main(int argc, char** argv) {
       names.push_back(*name);
     } else if (argument == "--allocations") {
       allocations = true;
+    } else if (argument == "--latency-only") {
+      latency_only = true;
     } else if (argument == "--list") {
       list = true;
     } else if (argument == "--quick") {
@@ -478,7 +484,7 @@ int Main(int argc, char** argv) {
       receiver.push_back(argument);
     }
   }
-  const std::vector<Case> cases = Cases(fanout, allocations);
+  const std::vector<Case> cases = Cases(fanout, allocations, latency_only);
   if (list) {
     for (const Case& c : cases) std::puts(c.name.c_str());
   }

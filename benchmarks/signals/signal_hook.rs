@@ -1,4 +1,5 @@
-// signal-hook's iterator, each on a thread of its own, the first on the main one.
+// signal-hook's iterator, each on a thread of its own, the first on the main one, or
+// `elsewhere`, too, while the main thread sleeps.
 //
 // See answer_sheet.h and assignment.h.
 
@@ -60,10 +61,10 @@ fn receive(sheet: Sheet, receiver: usize, first: i32, mut signals: Signals) {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let sheet = Sheet::map(&arguments[1]);
-    let count: usize = arguments[3].parse().unwrap();
-    let wanted: Vec<i32> = arguments[4..].iter().map(|s| s.parse().unwrap()).collect();
-    if arguments[2] == "open_close" {
+    let sheet = Sheet::map(&arguments[2]);
+    let count: usize = arguments[4].parse().unwrap();
+    let wanted: Vec<i32> = arguments[5..].iter().map(|s| s.parse().unwrap()).collect();
+    if arguments[3] == "open_close" {
         drop(Signals::new(&wanted).unwrap());
         let start = now();
         for _ in 0..count {
@@ -79,6 +80,11 @@ fn main() {
         let signals = all.pop().unwrap();
         thread::spawn(move || receive(sheet, receiver, first, signals));
     }
+    let signals = all.pop().unwrap();
     sheet.report_open();
-    receive(sheet, 0, first, all.pop().unwrap());
+    if arguments[1] == "elsewhere" {
+        thread::spawn(move || receive(sheet, 0, first, signals)).join().unwrap();
+    } else {
+        receive(sheet, 0, first, signals);
+    }
 }

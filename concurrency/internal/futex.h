@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <climits>
 #include <cstdint>
 #include <ctime>
@@ -19,17 +20,23 @@
 
 namespace tocsin::internal {
 
+// A wake-up that names some bits is for those who sleep with one of them.
+inline constexpr uint32_t kAnyBit = FUTEX_BITSET_MATCH_ANY;
+
 // Sleeps while `word` is `expected`, until a wake-up, a signal handler or
 // `deadline`; the caller looks again at whatever it waits for. The deadline is
-// on the wall clock, as Abseil's are.
-inline void FutexWait(std::atomic<uint32_t>& word, uint32_t expected,
-                      absl::Time deadline = absl::InfiniteFuture()) {
+// on the wall clock, as Abseil's are. False if it has passed.
+inline bool FutexWait(std::atomic<uint32_t>& word, uint32_t expected,
+                      absl::Time deadline = absl::InfiniteFuture(),
+                      uint32_t bits = kAnyBit) {
   timespec until;
   if (deadline != absl::InfiniteFuture()) until = absl::ToTimespec(deadline);
-  syscall(SYS_futex, &word,
-          FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME,
-          expected, deadline == absl::InfiniteFuture() ? nullptr : &until,
-          nullptr, FUTEX_BITSET_MATCH_ANY);
+  return syscall(SYS_futex, &word,
+                 FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME,
+                 expected,
+                 deadline == absl::InfiniteFuture() ? nullptr : &until, nullptr,
+                 bits) == 0 ||
+         errno != ETIMEDOUT;
 }
 
 // Only the address counts, so the memory may be gone by now: at worst somebody
@@ -39,9 +46,10 @@ inline void FutexWakeOne(const std::atomic<uint32_t>* word) {
           0);
 }
 
-inline void FutexWakeAll(const std::atomic<uint32_t>* word) {
-  syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX, nullptr,
-          nullptr, 0);
+inline void FutexWakeAll(const std::atomic<uint32_t>* word,
+                         uint32_t bits = kAnyBit) {
+  syscall(SYS_futex, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, INT_MAX,
+          nullptr, nullptr, bits);
 }
 
 // Wake-ups that are due once a lock is released. Declare it before the lock, so
@@ -60,10 +68,19 @@ class FutexWakes {
     if (size_ == kCapacity) Send();
     words_[size_++] = word;
   }
-  bool empty() const { return size_ == 0; }
+  // All who sleep on `word` with one of these bits. One system call, if such
+  // come in a row.
+  void Add(const std::atomic<uint32_t>* word, uint32_t bits) {
+    if (bits_ != 0 && word != shared_word_) Send();
+    shared_word_ = word;
+    bits_ |= bits;
+  }
+  bool empty() const { return size_ == 0 && bits_ == 0; }
   void Send() {
+    if (bits_ != 0) FutexWakeAll(shared_word_, bits_);
     for (int i = 0; i < size_; ++i) FutexWakeOne(words_[i]);
     size_ = 0;
+    bits_ = 0;
   }
 
  private:
@@ -71,6 +88,8 @@ class FutexWakes {
 
   int size_ = 0;
   const std::atomic<uint32_t>* words_[kCapacity];
+  const std::atomic<uint32_t>* shared_word_ = nullptr;
+  uint32_t bits_ = 0;
 };
 
 }  // namespace tocsin::internal

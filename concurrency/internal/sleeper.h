@@ -49,6 +49,8 @@ class BlockingCall {
   // such as scope_tree_mutex: takes no lock and does not wait. May come too
   // late, then the next Block() ends early.
   virtual void Interrupt() = 0;
+  // The same. May leave it to `wakes`, if a wake-up will do.
+  virtual void InterruptLater(FutexWakes&) { Interrupt(); }
 
  protected:
   ~BlockingCall() = default;
@@ -63,6 +65,10 @@ class Sleeper {
   // be given up.
   struct Unscoped {};
   explicit Sleeper(Unscoped);
+  // Sleeps in the thread's current scope, which nothing but news of the scope
+  // ends: one system call for all that sleep so in it. Not to be woken.
+  struct WithOthers {};
+  Sleeper(absl::Time timeout, WithOthers);
   Sleeper(const Sleeper&) = delete;
   Sleeper& operator=(const Sleeper&) = delete;
   ~Sleeper();
@@ -71,7 +77,10 @@ class Sleeper {
   // the wait is over, by kCancelled or kDeadlineExceeded of the scope, or by
   // kDeadlineExceeded of the timeout. A wake-up since the last Sleep() is not
   // lost: this one returns OK at once, unless the wait is over.
-  absl::Status Sleep();
+  absl::Status Sleep() { return Sleep(call_ == nullptr ? kAsleep : kInCall); }
+  // The same, but not in the BlockingCall, so that a signal handler may wake
+  // it.
+  absl::Status SleepOnWord() { return Sleep(kAsleep); }
 
   // Ends the sleep, or the next one. The caller keeps the sleeper alive.
   void Wake() {
@@ -82,18 +91,20 @@ class Sleeper {
   // FutexWakeOne() once the lock that keeps the sleeper alive is released.
   // Null where none is needed.
   [[nodiscard]] const std::atomic<uint32_t>* WakeLater() {
-    if (word_.exchange(kWoken, std::memory_order_acq_rel) != kAsleep) {
-      return nullptr;
-    }
-    if (call_ == nullptr) return &word_;
-    call_->Interrupt();
-    return nullptr;
+    const uint32_t was = word_.exchange(kWoken, std::memory_order_acq_rel);
+    if (was == kInCall) call_->Interrupt();
+    return was == kAsleep ? &word_ : nullptr;
+  }
+  void WakeLater(FutexWakes& wakes) {
+    const uint32_t was = word_.exchange(kWoken, std::memory_order_acq_rel);
+    if (was == kInCall) call_->InterruptLater(wakes);
+    if (was == kAsleep) wakes.Add(&word_);
   }
 
   // For a signal handler, which can call nothing of this and does the same: it
   // exchanges the word for kWoken and, if that was kAsleep, makes the system
-  // call. Not with a BlockingCall.
-  enum : uint32_t { kAwake, kAsleep, kWoken };
+  // call. Only one that then sleeps by SleepOnWord(), or has no BlockingCall.
+  enum : uint32_t { kAwake, kAsleep, kInCall, kWoken };
   uint32_t* word() { return reinterpret_cast<uint32_t*>(&word_); }
 
   // Whether a wake-up came since the last Sleep().
@@ -102,12 +113,14 @@ class Sleeper {
  private:
   friend class tocsin::CancelScope;
 
+  absl::Status Sleep(uint32_t how);
   void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
   std::atomic<uint32_t> word_{kAwake};
   const CancelScope* const scope_;
   const absl::Time timeout_;
   BlockingCall* const call_;
+  const bool with_others_ = false;
   bool joined_ = false;  // only its own thread looks
   Sleeper* next_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;

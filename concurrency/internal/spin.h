@@ -27,7 +27,7 @@ bool SpinUntil(Predicate done) {
   while (true) {
     if (done()) return true;
     // Not more often: each look takes the cache line from those who work on it.
-    for (int i = 0; i < 16; ++i) Pause();
+    for (int i = 0; i < 8; ++i) Pause();
     const auto spent = std::chrono::steady_clock::now() - start;
     if (spent > kTime) return false;
     if (spent > kAlone) sched_yield();

@@ -2,6 +2,10 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <new>
+
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
@@ -10,83 +14,94 @@ namespace tocsin::internal {
 
 namespace {
 
-constexpr int kBatch = 64;
-
-struct FreeBlock {
-  FreeBlock* next;
-};
-
-struct Batch {
-  FreeBlock* first = nullptr;
-  int size = 0;
-
-  void Push(void* block) {
-    first = ::new (block) FreeBlock{first};
-    ++size;
-  }
-  void* Pop() {
-    --size;
-    return std::exchange(first, first->next);
-  }
-};
-
-// A batch in the store, written into its own first block.
-struct StoredBatch {
-  FreeBlock* rest;
-  int size;
-  StoredBatch* next;
-};
-static_assert(sizeof(StoredBatch) <= sizeof(Task));
-
-constinit SlimMutex store_mutex;
-StoredBatch* store ABSL_GUARDED_BY(store_mutex) = nullptr;
-
-void Store(Batch batch) {
-  if (batch.size == 0) return;
-  void* first = batch.first;
-  FreeBlock* rest = batch.first->next;
-  MutexLock lock(store_mutex);
-  store = ::new (first) StoredBatch{rest, batch.size, store};
-}
-
-Batch Fetch() {
-  {
-    MutexLock lock(store_mutex);
-    if (StoredBatch* stored = store; stored != nullptr) {
-      const auto [rest, size, next] = *stored;
-      store = next;
-      return {::new (static_cast<void*>(stored)) FreeBlock{rest}, size};
+// Blocks that no thread has at hand are kept by the batch. What a batch is lies
+// in the memory of its own blocks, whose first words are, block after block:
+// the batch that was stored before it, how many blocks it has, and where they
+// are.
+class Batch {
+ public:
+  Batch() = default;
+  Batch(void* const* blocks, size_t size, Batch before) {
+    for (size_t i = 0; i * kWords < kHeader + size; ++i) {
+      ::new (blocks[i]) void*[kWords];
+    }
+    first_ = static_cast<void**>(blocks[0]);
+    first_[0] = before.first_;
+    first_[1] = reinterpret_cast<void*>(size);
+    for (size_t i = 0; i < size; ++i) {
+      const size_t word = kHeader + i;
+      static_cast<void**>(blocks[word / kWords])[word % kWords] = blocks[i];
     }
   }
-  Batch fresh;
-  auto* slab = static_cast<std::byte*>(
-      ::operator new(kBatch * sizeof(Task), std::align_val_t(alignof(Task))));
-  for (int i = kBatch; i-- > 0;) fresh.Push(slab + i * sizeof(Task));
-  return fresh;
+
+  bool exists() const { return first_ != nullptr; }
+  Batch before() const { return Batch(static_cast<void**>(first_[0])); }
+  // Returns how many there are. The batch is no more.
+  size_t CopyTo(void** blocks) const {
+    const auto size = reinterpret_cast<size_t>(first_[1]);
+    blocks[0] = first_;
+    for (size_t i = 1; i < size; ++i) {
+      const size_t word = kHeader + i;
+      blocks[i] = static_cast<void**>(blocks[word / kWords])[word % kWords];
+    }
+    return size;
+  }
+
+ private:
+  explicit Batch(void** first) : first_(first) {}
+
+  static constexpr size_t kWords = sizeof(Task) / sizeof(void*);
+  static constexpr size_t kHeader = 2;
+
+  void** first_ = nullptr;
+};
+
+constinit SlimMutex store_mutex;
+constinit Batch store ABSL_GUARDED_BY(store_mutex);
+
+void Store(void* const* blocks, size_t size) {
+  if (size == 0) return;
+  MutexLock lock(store_mutex);
+  store = Batch(blocks, size, store);
 }
 
-// Two batches, so that a thread that takes and gives in turn at the edge of one
-// does not go to the store each time.
-struct Cache {
-  Batch near;
-  Batch far;
-  bool over = false;  // the thread is ending
-};
-constinit thread_local Cache cache;
+// At most BlockCache::kBatch.
+size_t Fetch(void** blocks) {
+  Batch batch;
+  {
+    MutexLock lock(store_mutex);
+    batch = store;
+    if (batch.exists()) store = batch.before();
+  }
+  if (batch.exists()) return batch.CopyTo(blocks);
+  constexpr size_t kSize = BlockCache::kBatch;
+  auto* slab = static_cast<std::byte*>(
+      ::operator new(kSize * sizeof(Task), std::align_val_t(alignof(Task))));
+  for (size_t i = 0; i < kSize; ++i) {
+    blocks[i] = slab + (kSize - 1 - i) * sizeof(Task);
+  }
+  return kSize;
+}
+
+constinit thread_local bool over = false;  // the thread is ending
 
 struct EmptyAtExit {
   ~EmptyAtExit() {
-    cache.over = true;
-    Store(std::exchange(cache.near, {}));
-    Store(std::exchange(cache.far, {}));
+    over = true;
+    BlockCache& cache = block_cache;
+    const size_t half = std::min<size_t>(cache.size, BlockCache::kBatch);
+    Store(cache.blocks, half);
+    Store(cache.blocks + half, cache.size - half);
+    cache.size = cache.capacity = 0;
   }
 };
 
-// Apart from `cache`, so that the access to that one costs no check whether the
-// thread has a destructor to run for it.
-void EmptyCacheAtExit() {
+// Apart from the cache, so that the access to that one costs no check whether
+// the thread has a destructor to run for it.
+void UseCacheUntilExit() {
   thread_local EmptyAtExit empty;
   static_cast<void>(&empty);
+  block_cache.capacity = 2 * BlockCache::kBatch;
 }
 
 [[maybe_unused]] const int at_fork = pthread_atfork(
@@ -96,27 +111,33 @@ void EmptyCacheAtExit() {
 
 }  // namespace
 
-void* Task::Allocate() {
-  if (cache.near.size == 0) {
-    std::swap(cache.near, cache.far);
-    if (cache.near.size == 0) {
-      EmptyCacheAtExit();
-      cache.near = Fetch();
-    }
+void* Task::AllocateBlockSlowly() {
+  BlockCache& cache = block_cache;
+  if (over) {
+    void* blocks[BlockCache::kBatch];
+    const size_t size = Fetch(blocks);
+    Store(blocks, size - 1);
+    return blocks[size - 1];
   }
-  void* block = cache.near.Pop();
-  if (cache.over) Store(std::exchange(cache.near, {}));
-  return block;
+  if (cache.capacity == 0) UseCacheUntilExit();
+  cache.size = static_cast<uint32_t>(Fetch(cache.blocks));
+  return cache.blocks[--cache.size];
 }
 
-void Task::Free(Task* task) {
-  task->~Task();
-  if (cache.near.size == 0) EmptyCacheAtExit();
-  if (cache.near.size == kBatch) {
-    Store(std::exchange(cache.far, std::exchange(cache.near, {})));
+void Task::FreeBlockSlowly(void* block) {
+  BlockCache& cache = block_cache;
+  if (over) return Store(&block, 1);
+  if (cache.capacity == 0) {
+    UseCacheUntilExit();
+  } else {
+    // The older half, so that neither the next block that comes nor the next
+    // that goes leads to the store.
+    constexpr uint32_t kBatch = BlockCache::kBatch;
+    Store(cache.blocks, kBatch);
+    cache.size -= kBatch;
+    std::copy_n(cache.blocks + kBatch, cache.size, cache.blocks);
   }
-  cache.near.Push(task);
-  if (cache.over) Store(std::exchange(cache.near, {}));
+  cache.blocks[cache.size++] = block;
 }
 
 }  // namespace tocsin::internal

@@ -16,18 +16,8 @@ namespace tocsin::internal {
 
 namespace {
 
-constinit thread_local RunningTask* running_task = nullptr;
-
-constexpr uint64_t kNeverLooked = UINT64_MAX;
-
 // How many tasks one thread takes over from another at most.
 constexpr size_t kMostCarried = 256;
-
-// So often a thread takes the oldest of its own tasks instead of the newest.
-constexpr uint64_t kOldestEvery = 64;
-
-// Unnamed tasks get their numbers by the block.
-constexpr uint64_t kNumbers = 64;
 
 std::string NameOf(const TaskOptions* options, uint64_t number) {
   if (options != nullptr && !options->name.empty()) return options->name;
@@ -63,38 +53,39 @@ Shard::~Shard() {
   }
 }
 
-RunningTask* RunningTask::Current() { return running_task; }
-
 std::string RunningTask::name() const {
-  return NameOf(task->options(), number);
-}
-
-TaskQueue::TaskQueue(ThreadPool& pool, int max_running)
-    : pool_(pool),
-      made_in_(running_task != nullptr ? &running_task->queue() : nullptr),
-      max_running_(max_running),
-      numbers_given_(kNumbers),
-      home_(pool.ShardOfThread()) {
-  home_.queue = this;
-  home_.numbers_end = kNumbers;
+  return NameOf(task->options(), task->number);
 }
 
 bool TaskQueue::Add(Task& task) {
-  if (max_running_ == 0) {
-    Shard& shard = pool_.ShardOfThread();
-    if (&shard != &home_.shard) return AddAt(shard, task);
-  }
+  Shard& shard = max_running_ == 0 ? pool_.ShardOfThread() : home_shard_;
   const std::atomic<uint32_t>* waiter = nullptr;
-  {
-    MutexLock lock(home_.shard.lock);
+  shard.lock.Lock();
+  if (&shard == &home_shard_) {
+    home_shard_.lock.AssertHeld();
+    absl::Cleanup unlock = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      shard.lock.Unlock();
+    };
     if (closed_) return false;
-    home_.tasks.MakeRoom(home_.shard.spare_tasks);
-    if (!used_) used_ = true;
+    home_.tasks.MakeRoom(shard.spare_tasks);
+    used_ = true;
     Push(home_, task);
     // At the limit, the end of a running task makes this one ready.
     if (!MayTake(home_)) return true;
     EnterShard(home_);
     if (waiters_ != nullptr) waiter = RouseWaiter();
+  } else {
+    Portion* const account = shard.accounts;
+    if (account == nullptr || account->queue != this ||
+        account->unfinished.load(std::memory_order_relaxed) == 0 ||
+        account->tasks.full()) {
+      shard.lock.Unlock();
+      return AddAt(shard, task);
+    }
+    Push(*account, task);
+    EnterShard(*account);
+    shard.lock.Unlock();
+    if (sleeping_.load() > 0 && RouseSleeper()) return true;
   }
   if (waiter != nullptr) {
     FutexWakeOne(waiter);
@@ -135,7 +126,7 @@ bool TaskQueue::AddAt(Shard& shard, Task& task) {
 
 absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
   {
-    MutexLock lock(home_.shard.lock);
+    MutexLock lock(home_shard_.lock);
     if (closed_) {
       return absl::FailedPreconditionError(
           "started on a task group that is closed: its Wait() has returned");
@@ -147,7 +138,7 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
   absl::Cleanup not_started = [&] {
     WakeUps wake_ups;
     {
-      MutexLock lock(home_.shard.lock);
+      MutexLock lock(home_shard_.lock);
       Task** link = &starting_;
       while (*link != &task) link = &(*link)->next;
       *link = task.next;
@@ -163,26 +154,33 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
 
 bool TaskQueue::Join() {
   if (running_task != nullptr && &running_task->queue() == this) return false;
+  MutexLock lock(home_shard_.lock);
+  ++joining_;
+  RunHomeTasks();
+  const bool joined = CloseIfEnded() || JoinWithoutTasks();
+  --joining_;
+  return joined;
+}
+
+void TaskQueue::RunHomeTasks() {
   RunningTask running;
-  WakeUps wake_ups;
+  while (MayTake(home_)) {
+    Take(home_, running);
+    home_shard_.lock.Unlock();
+    Perform(running);
+    home_shard_.lock.Lock();
+    if (End(running)) Tell(home_);
+  }
+}
+
+bool TaskQueue::JoinWithoutTasks() {
+  RunningTask running;
   bool services_cancelled = false;
   bool lingered = false;
   bool joined = true;
-  home_.shard.lock.Lock();
-  ++joining_;
-  while (!CloseIfEnded()) {
-    if (MayTake(home_)) {
-      Take(home_, running);
-      home_.shard.lock.Unlock();
-      Perform(running);
-      home_.shard.lock.Lock();
-      EndHome(running, wake_ups);
-      lingered = false;
-      continue;
-    }
+  do {
     const bool services_left = services_ > 0 && NothingUnfinished();
-    home_.shard.lock.Unlock();
-    wake_ups.Send();
+    home_shard_.lock.Unlock();
     if (services_left && !std::exchange(services_cancelled, true)) {
       CancelServices();
     } else if (StealHome(running)) {
@@ -197,12 +195,12 @@ bool TaskQueue::Join() {
     } else {
       joined = false;
     }
-    home_.shard.lock.Lock();
-    if (!joined) break;
-  }
-  --joining_;
-  home_.shard.lock.Unlock();
-  wake_ups.Send();
+    home_shard_.lock.Lock();
+    if (joined && MayTake(home_)) {
+      RunHomeTasks();
+      lingered = false;
+    }
+  } while (joined && !CloseIfEnded());
   return joined;
 }
 
@@ -210,7 +208,7 @@ bool TaskQueue::RouseSleeper() {
   if (sleeping_.load() == 0) return false;
   const std::atomic<uint32_t>* waiter;
   {
-    MutexLock lock(home_.shard.lock);
+    MutexLock lock(home_shard_.lock);
     waiter = RouseWaiter();
   }
   if (waiter != nullptr) FutexWakeOne(waiter);
@@ -221,7 +219,7 @@ bool TaskQueue::RouseSleeper() {
 void TaskQueue::Sleep() {
   Waiter waiter;
   {
-    MutexLock lock(home_.shard.lock);
+    MutexLock lock(home_shard_.lock);
     if (MayTake(home_)) return;
     if (NothingUnfinished() && services_ == 0) return;
     waiter.next = std::exchange(waiters_, &waiter);
@@ -229,7 +227,7 @@ void TaskQueue::Sleep() {
   }
   // Whoever adds a task from here on sees that somebody sleeps.
   if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
-  MutexLock lock(home_.shard.lock);
+  MutexLock lock(home_shard_.lock);
   Waiter** link = &waiters_;
   while (*link != &waiter) link = &(*link)->next;
   *link = waiter.next;
@@ -237,7 +235,7 @@ void TaskQueue::Sleep() {
 }
 
 bool TaskQueue::Reserve() {
-  MutexLock lock(home_.shard.lock);
+  MutexLock lock(home_shard_.lock);
   if (max_running_ != 0) {
     if (running_ >= max_running_) return false;
     ++running_;
@@ -250,18 +248,17 @@ bool TaskQueue::Reserve() {
 void TaskQueue::RunReserved(Task& task) {
   RunningTask running;
   {
-    MutexLock lock(home_.shard.lock);
+    MutexLock lock(home_shard_.lock);
     Link(home_, running, task);
   }
   Perform(running);
-  WakeUps wake_ups;
   bool ready;
   {
-    MutexLock lock(home_.shard.lock);
-    EndHome(running, wake_ups);
+    MutexLock lock(home_shard_.lock);
+    const bool tell = End(running);
     ready = home_.ready;
+    if (tell) Tell(home_);
   }
-  wake_ups.Send();
   // This thread takes no other; what waited for the limit is for somebody else.
   if (ready) pool_.Dispatch();
 }
@@ -274,7 +271,7 @@ void TaskQueue::Discard() {
   WakeUps wake_ups;
   if (kept) {
     {
-      MutexLock lock(home_.shard.lock);
+      MutexLock lock(home_shard_.lock);
       for (Waiter* w = waiters_; w != nullptr; w = w->next) {
         wake_ups.Add(w->sleeper.WakeLater());
       }
@@ -333,8 +330,8 @@ std::vector<std::string> TaskQueue::Names() const {
   std::vector<std::string> queued;
   for (Shard& shard : pool_.shards()) {
     MutexLock lock(shard.lock);
-    if (&shard == &home_.shard) {
-      home_.shard.lock.AssertHeld();
+    if (&shard == &home_shard_) {
+      home_shard_.lock.AssertHeld();
       for (const Task* t = starting_; t != nullptr; t = t->next) {
         running.push_back(NameOf(t->options(), 0));
       }
@@ -354,22 +351,12 @@ std::vector<std::string> TaskQueue::Names() const {
   return running;
 }
 
-void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
-  Portion& portion = *shard.first_ready;
-  Take(portion, running);
-  // Groups take turns.
-  if (portion.ready && portion.next_ready != nullptr) {
-    LeaveShard(portion);
-    EnterShard(portion);
-  }
-}
-
 bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
   bool more;
   {
     LockBoth lock(from, to);
+    if (!from.SeeReady()) return false;
     Portion* portion = from.first_ready;
-    if (portion == nullptr) return false;
     more = portion->queue->StealFrom(*portion, to, running);
   }
   if (more) running.queue().RouseSleeper();
@@ -379,20 +366,22 @@ bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
 bool TaskQueue::StealHome(RunningTask& running) {
   if (accounts_.load() == 0) return false;
   for (Shard& shard : pool_.shards()) {
-    if (&shard == &home_.shard || !shard.ready.load()) continue;
-    LockBoth lock(shard, home_.shard);
+    if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
+    LockBoth lock(shard, home_shard_);
     Portion* portion = FindPortion(shard);
     if (portion == nullptr || !MayTake(*portion)) continue;
-    StealFrom(*portion, home_.shard, running);
+    StealFrom(*portion, home_shard_, running);
     return true;
   }
   return false;
 }
 
 bool TaskQueue::StealFrom(Portion& from, Shard& to, RunningTask& running) {
+  // One that has some left only sees to it that the others have their turn.
   const size_t count =
-      max_running_ != 0 ? 1
-                        : std::min((from.tasks.size() + 1) / 2, kMostCarried);
+      max_running_ != 0 || to.first_ready != nullptr
+          ? 1
+          : std::min((from.tasks.size() + 1) / 2, kMostCarried);
   if (count == 1) {
     Begin(from, *from.tasks.TakeOldest(), running);
     return false;
@@ -412,7 +401,7 @@ bool TaskQueue::StealFrom(Portion& from, Shard& to, RunningTask& running) {
 bool TaskQueue::SomethingIsReadyElsewhere() {
   if (accounts_.load() == 0) return false;
   for (Shard& shard : pool_.shards()) {
-    if (&shard == &home_.shard || !shard.ready.load()) continue;
+    if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
     MutexLock lock(shard.lock);
     const Portion* portion = FindPortion(shard);
     if (portion != nullptr && MayTake(*portion)) return true;
@@ -421,80 +410,35 @@ bool TaskQueue::SomethingIsReadyElsewhere() {
 }
 
 void TaskQueue::BeginStarted(Task& task, TaskKind kind, RunningTask& running) {
-  MutexLock lock(home_.shard.lock);
+  MutexLock lock(home_shard_.lock);
   Task** link = &starting_;
   while (*link != &task) link = &(*link)->next;
   *link = task.next;
+  task.number = 0;
   running.kind = kind;
   Link(home_, running, task);
 }
 
-void TaskQueue::Take(Portion& portion, RunningTask& running) {
-  const bool oldest = portion.queue->max_running_ != 0 ||
-                      portion.taken % kOldestEvery == kOldestEvery - 1;
-  Begin(portion,
-        oldest ? *portion.tasks.TakeOldest() : *portion.tasks.TakeNewest(),
-        running);
-}
-
-void TaskQueue::Begin(Portion& portion, Task& task, RunningTask& running) {
-  running.kind = TaskKind::kQueued;
-  running.number = task.number;
-  ++portion.taken;
-  if (portion.queue->max_running_ != 0) ++portion.queue->running_;
-  if (!MayTake(portion)) LeaveShard(portion);
-  Link(portion, running, task);
-}
-
-void TaskQueue::Link(Portion& portion, RunningTask& running, Task& task) {
-  running.portion = &portion;
-  running.task = &task;
-  running.previous = nullptr;
-  running.next = portion.begun;
-  if (running.next != nullptr) running.next->previous = &running;
-  portion.begun = &running;
-}
-
-void TaskQueue::Unlink(RunningTask& running) {
-  if (running.next != nullptr) running.next->previous = running.previous;
-  (running.previous != nullptr ? running.previous->next
-                               : running.portion->begun) = running.next;
-  Task::Free(running.task);  // until here it was in a list and had a name
-}
-
-void TaskQueue::EndHome(RunningTask& running, WakeUps& wake_ups) {
-  Unlink(running);
-  CountStarted(running.kind, -1);
-  if (max_running_ != 0 && running.kind == TaskKind::kQueued) {
-    --running_;
-    UpdateReady(home_);
-  }
-  NoticeEnd(wake_ups);
-}
-
-TaskQueue* TaskQueue::End(RunningTask& running, WakeUps& wake_ups) {
-  Portion& portion = *running.portion;
-  TaskQueue& queue = *portion.queue;
-  if (&portion == &queue.home_) {
-    queue.EndHome(running, wake_ups);
-    return nullptr;
-  }
-  Unlink(running);
-  Count(portion, -1);
-  if (portion.unfinished.load(std::memory_order_relaxed) != 0) return nullptr;
-  Spare(portion);
-  return &queue;
-}
-
 void TaskQueue::EndAlone(RunningTask& running) {
+  Portion& portion = *running.portion;
+  MutexLock lock(portion.shard.lock);
+  if (End(running)) Tell(portion);
+}
+
+void TaskQueue::Tell(Portion& portion) {
+  ShortLock& lock = portion.shard.lock;
+  TaskQueue& queue = *portion.queue;
   WakeUps wake_ups;
-  TaskQueue* account_of;
-  {
-    MutexLock lock(running.portion->shard.lock);
-    account_of = End(running, wake_ups);
+  if (&portion == &queue.home_) {
+    queue.NoticeEnd(wake_ups);
+    lock.Unlock();
+  } else {
+    Spare(portion);
+    lock.Unlock();
+    queue.CloseAccount(wake_ups);
   }
-  if (account_of != nullptr) account_of->CloseAccount(wake_ups);
   wake_ups.Send();
+  lock.Lock();
 }
 
 void TaskQueue::CloseAccount(WakeUps& wake_ups) {
@@ -502,22 +446,17 @@ void TaskQueue::CloseAccount(WakeUps& wake_ups) {
   while (open > 1) {
     if (accounts_.compare_exchange_weak(open, open - 1)) return;
   }
-  MutexLock lock(home_.shard.lock);
+  MutexLock lock(home_shard_.lock);
   accounts_.fetch_sub(1);
   NoticeEnd(wake_ups);
 }
 
-void TaskQueue::Perform(RunningTask& running) {
-  running.outer = std::exchange(running_task, &running);
-  Run(running);
-  if (pool_.forked()) {
-    std::fprintf(stderr,
-                 "tocsin: a task forked and returned in the child, where its "
-                 "thread pool does not exist. End the child by exec() or "
-                 "_exit() inside the task.\n");
-    std::abort();
-  }
-  running_task = running.outer;
+void TaskQueue::DieOfFork() {
+  std::fprintf(stderr,
+               "tocsin: a task forked and returned in the child, where its "
+               "thread pool does not exist. End the child by exec() or "
+               "_exit() inside the task.\n");
+  std::abort();
 }
 
 bool TaskQueue::Stuck(Shard& shard) {
@@ -543,7 +482,7 @@ bool TaskQueue::WouldWaitForItself() const {
 }
 
 bool TaskQueue::OpenAccount() {
-  MutexLock lock(home_.shard.lock);
+  MutexLock lock(home_shard_.lock);
   if (closed_) return false;
   used_ = true;
   accounts_.fetch_add(1);
@@ -551,7 +490,7 @@ bool TaskQueue::OpenAccount() {
 }
 
 Portion* TaskQueue::FindPortion(Shard& shard) const {
-  if (&shard == &home_.shard) return const_cast<Portion*>(&home_);
+  if (&shard == &home_shard_) return const_cast<Portion*>(&home_);
   Portion* portion = shard.accounts;
   while (portion != nullptr && portion->queue != this) portion = portion->next;
   return portion;
@@ -580,80 +519,12 @@ void TaskQueue::Spare(Portion& portion) {
   portion.next = std::exchange(portion.shard.spare, &portion);
 }
 
-void TaskQueue::Push(Portion& portion, Task& task) {
-  portion.tasks.Push(&task);
-  if (portion.number == portion.numbers_end) {
-    portion.number = numbers_given_.fetch_add(kNumbers);
-    portion.numbers_end = portion.number + kNumbers;
-  }
-  task.number = ++portion.number;
-  Count(portion, 1);
-}
-
-void TaskQueue::Count(Portion& portion, int64_t change) {
-  portion.unfinished.store(
-      portion.unfinished.load(std::memory_order_relaxed) + change,
-      std::memory_order_relaxed);
-}
-
-bool TaskQueue::MayTake(const Portion& portion) {
-  const TaskQueue& queue = *portion.queue;
-  return !portion.tasks.empty() &&
-         (queue.max_running_ == 0 || queue.running_ < queue.max_running_);
-}
-
 void TaskQueue::UpdateReady(Portion& portion) {
   if (MayTake(portion)) {
     EnterShard(portion);
   } else {
     LeaveShard(portion);
   }
-}
-
-void TaskQueue::EnterShard(Portion& portion) {
-  if (portion.ready) return;
-  Shard& shard = portion.shard;
-  portion.ready = true;
-  portion.taken_at_last_look = kNeverLooked;
-  portion.next_ready = nullptr;
-  portion.previous_ready = shard.last_ready;
-  (shard.last_ready != nullptr ? shard.last_ready->next_ready
-                               : shard.first_ready) = &portion;
-  shard.last_ready = &portion;
-  if (shard.first_ready == &portion) shard.ready.store(true);
-}
-
-void TaskQueue::LeaveShard(Portion& portion) {
-  if (!portion.ready) return;
-  Shard& shard = portion.shard;
-  portion.ready = false;
-  (portion.previous_ready != nullptr ? portion.previous_ready->next_ready
-                                     : shard.first_ready) = portion.next_ready;
-  (portion.next_ready != nullptr ? portion.next_ready->previous_ready
-                                 : shard.last_ready) = portion.previous_ready;
-  if (shard.first_ready == nullptr) {
-    shard.ready.store(false, std::memory_order_relaxed);
-  }
-}
-
-void TaskQueue::CountStarted(TaskKind kind, int change) {
-  if (kind == TaskKind::kService) {
-    services_ += change;
-  } else {
-    Count(home_, change);
-  }
-}
-
-bool TaskQueue::NothingUnfinished() const {
-  return home_.unfinished.load() == 0 && accounts_.load() == 0;
-}
-
-bool TaskQueue::CloseIfEnded() {
-  if (closed_ || services_ != 0 || !NothingUnfinished()) return closed_;
-  closed_ = true;
-  home_.tasks.LeaveMemoryTo(home_.shard.spare_tasks);
-  NoticeClosed();
-  return true;
 }
 
 void TaskQueue::NoticeEnd(WakeUps& wake_ups) {

@@ -39,10 +39,12 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/task.h"
@@ -68,7 +70,7 @@ enum class TaskKind : uint8_t {
 };
 
 // What a group has at one shard, whose lock guards it.
-struct Portion {
+struct alignas(64) Portion {
   explicit Portion(Shard& s) : shard(s) {}
 
   Shard& shard;
@@ -78,7 +80,7 @@ struct Portion {
   // glance at it without.
   std::atomic<int64_t> unfinished{0};
   uint64_t taken = 0;
-  uint64_t taken_at_last_look = 0;
+  uint64_t taken_at_last_look = 0;  // or kNeverLooked
   RunningTask* begun = nullptr;
 
   // The numbers by which the next tasks are called that have no name.
@@ -105,35 +107,57 @@ struct alignas(64) Shard {
   // Memory for the next portion that has many.
   TaskRing spare_tasks ABSL_GUARDED_BY(lock);
 
-  // Whether some portion is ready. Written under the lock, read without.
-  alignas(64) std::atomic<bool> ready{false};
+  // Whether some portion may be ready. True as soon as one is. It stays when
+  // the last one leaves, which its thread does all the time, until somebody
+  // comes and sees that there is none. Written under the lock, read without.
+  alignas(64) std::atomic<bool> looks_ready{false};
+
+  // Whether one is.
+  bool IsReady() ABSL_LOCKS_EXCLUDED(lock) {
+    if (!looks_ready.load()) return false;
+    MutexLock guard(lock);
+    return SeeReady();
+  }
+  bool SeeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock) {
+    if (first_ready != nullptr) return true;
+    looks_ready.store(false, std::memory_order_relaxed);
+    return false;
+  }
 
   ~Shard() ABSL_NO_THREAD_SAFETY_ANALYSIS;
 };
+
+inline constexpr uint64_t kNeverLooked = UINT64_MAX;
 
 // A task that has started, on the stack of the thread that runs it.
 struct RunningTask {
   Portion* portion = nullptr;
   Task* task = nullptr;
   TaskKind kind = TaskKind::kQueued;
-  uint64_t number = 0;
-  RunningTask* next = nullptr;
-  RunningTask* previous = nullptr;
+  RunningTask* next = nullptr;  // of the portion's, begun before this one
   // The one further down on the same stack, whose wait runs this one.
   RunningTask* outer = nullptr;
 
   TaskQueue& queue() const { return *portion->queue; }
   std::string name() const;
-
-  // The one that the thread is in; null outside of tasks.
-  static RunningTask* Current();
 };
+
+// The one that the thread is in; null outside of tasks.
+inline constinit thread_local RunningTask* running_task = nullptr;
 
 class TaskQueue {
  public:
-  // At most `max_running` of the tasks that were added run at a time; 0 is no
-  // limit.
-  TaskQueue(ThreadPool& pool, int max_running);
+  // `home` is the shard of this thread. At most `max_running` of the tasks that
+  // were added run at a time; 0 is no limit.
+  TaskQueue(ThreadPool& pool, Shard& home, int max_running)
+      : pool_(pool),
+        made_in_(running_task != nullptr ? &running_task->queue() : nullptr),
+        max_running_(max_running),
+        home_shard_(home),
+        home_(home) {
+    home_.queue = this;
+    home_.numbers_end = kHomeNumbers;
+  }
   TaskQueue(const TaskQueue&) = delete;
   TaskQueue& operator=(const TaskQueue&) = delete;
 
@@ -172,16 +196,17 @@ class TaskQueue {
   static bool Steal(Shard& from, Shard& to, RunningTask& running);
   // Takes the task that this thread was found for.
   void BeginStarted(Task& task, TaskKind kind, RunningTask& running)
-      ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+      ABSL_LOCKS_EXCLUDED(home_shard_.lock);
 
   // Runs what one of these gave, with no lock held.
   void Perform(RunningTask& running);
 
-  // After that, under the lock of its portion's shard. If it returns a queue,
-  // that one's CloseAccount() is to be called once the lock is released.
-  [[nodiscard]] static TaskQueue* End(RunningTask& running, WakeUps& wake_ups)
+  // After that, under the lock of its portion's shard. True if somebody may
+  // have to be told: then Tell() is to be called.
+  [[nodiscard]] static bool End(RunningTask& running)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+  // Releases the lock of the portion's shard meanwhile.
+  static void Tell(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // All of that.
   static void EndAlone(RunningTask& running);
 
@@ -197,12 +222,20 @@ class TaskQueue {
   bool used() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return used_; }
 
  private:
+  // Unnamed tasks get their numbers by the block.
+  static constexpr uint64_t kHomeNumbers = 64;
+  static constexpr uint64_t kNumbers = 1024;
+  // So often a thread takes the oldest of its own tasks instead of the newest.
+  static constexpr uint64_t kOldestEvery = 1024;
+
   // A thread that sleeps in Join().
   struct Waiter {
     Sleeper sleeper{Sleeper::Unscoped()};
     bool roused = false;  // for a task that was added
     Waiter* next = nullptr;
   };
+
+  [[noreturn]] static void DieOfFork();
 
   // Runs or discards the task, on the thread that took it, in its group's
   // scope.
@@ -213,32 +246,33 @@ class TaskQueue {
   virtual void NoticeClosed() = 0;
 
   bool AddAt(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
+  void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool WouldWaitForItself() const;
-  void Sleep() ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+  void Sleep() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
+  // What Join() does: with the tasks at home, and when there is none left.
+  void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
+  bool JoinWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   // Wakes a thread that sleeps in Join(), if one does, to take a task that is
   // not at home.
-  bool RouseSleeper() ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+  bool RouseSleeper() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool StealHome(RunningTask& running);
   bool SomethingIsReadyElsewhere();
   bool DiscardAt(Shard& shard) ABSL_LOCKS_EXCLUDED(shard.lock);
 
   // False if the queue is closed. Where something is unfinished for sure, it is
   // enough to count one in accounts_.
-  bool OpenAccount() ABSL_LOCKS_EXCLUDED(home_.shard.lock);
+  bool OpenAccount() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool NothingUnfinished() const;
 
   // Under the lock of the home shard. ----
-  bool CloseIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
+  bool CloseIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   // After a count went down: who waits for zero?
   void NoticeEnd(WakeUps& wake_ups)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   const std::atomic<uint32_t>* RouseWaiter()
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   void CountStarted(TaskKind kind, int change)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
-
-  void EndHome(RunningTask& running, WakeUps& wake_ups)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_.shard.lock);
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
 
   // Under the lock of the portion's shard, which the analysis of clang does not
   // recognise by its two names. ----
@@ -267,22 +301,154 @@ class TaskQueue {
   // inside of that task keeps that group waiting.
   const TaskQueue* const made_in_;
   const int max_running_;
+  Shard& home_shard_;
 
   // From zero only under the lock of the home shard, and back to it, too.
   std::atomic<int64_t> accounts_{0};
-  std::atomic<uint64_t> numbers_given_;
   // How many sleep in Join() that no added task has roused.
   std::atomic<int> sleeping_{0};
 
-  alignas(64) Portion home_;
-  int running_ ABSL_GUARDED_BY(home_.shard.lock) = 0;  // where there is a limit
-  int64_t services_ ABSL_GUARDED_BY(home_.shard.lock) = 0;
-  Task* starting_ ABSL_GUARDED_BY(home_.shard.lock) = nullptr;
-  Waiter* waiters_ ABSL_GUARDED_BY(home_.shard.lock) = nullptr;
-  int joining_ ABSL_GUARDED_BY(home_.shard.lock) = 0;
-  bool used_ ABSL_GUARDED_BY(home_.shard.lock) = false;
-  bool closed_ ABSL_GUARDED_BY(home_.shard.lock) = false;
+  // All above is read by other threads with every task; all below is written by
+  // this one.
+  Portion home_;
+  std::atomic<uint64_t> numbers_given_{kHomeNumbers};
+  int running_ ABSL_GUARDED_BY(home_shard_.lock) = 0;  // where there is a limit
+  int64_t services_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
+  Task* starting_ ABSL_GUARDED_BY(home_shard_.lock) = nullptr;
+  Waiter* waiters_ ABSL_GUARDED_BY(home_shard_.lock) = nullptr;
+  int joining_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
+  bool used_ ABSL_GUARDED_BY(home_shard_.lock) = false;
+  bool closed_ ABSL_GUARDED_BY(home_shard_.lock) = false;
 };
+
+// What happens with every task, so that it is compiled into one piece where
+// tasks are spawned, run and waited for. -----------------------------------
+
+inline bool TaskQueue::MayTake(const Portion& portion) {
+  const TaskQueue& queue = *portion.queue;
+  return !portion.tasks.empty() &&
+         (queue.max_running_ == 0 || queue.running_ < queue.max_running_);
+}
+
+inline void TaskQueue::Count(Portion& portion, int64_t change) {
+  portion.unfinished.store(
+      portion.unfinished.load(std::memory_order_relaxed) + change,
+      std::memory_order_relaxed);
+}
+
+inline void TaskQueue::EnterShard(Portion& portion) {
+  if (portion.ready) return;
+  Shard& shard = portion.shard;
+  portion.ready = true;
+  portion.taken_at_last_look = kNeverLooked;
+  portion.next_ready = nullptr;
+  portion.previous_ready = shard.last_ready;
+  (shard.last_ready != nullptr ? shard.last_ready->next_ready
+                               : shard.first_ready) = &portion;
+  shard.last_ready = &portion;
+  if (!shard.looks_ready.load(std::memory_order_relaxed)) {
+    shard.looks_ready.store(true);
+  }
+}
+
+inline void TaskQueue::LeaveShard(Portion& portion) {
+  if (!portion.ready) return;
+  Shard& shard = portion.shard;
+  portion.ready = false;
+  (portion.previous_ready != nullptr ? portion.previous_ready->next_ready
+                                     : shard.first_ready) = portion.next_ready;
+  (portion.next_ready != nullptr ? portion.next_ready->previous_ready
+                                 : shard.last_ready) = portion.previous_ready;
+}
+
+inline void TaskQueue::Push(Portion& portion, Task& task) {
+  portion.tasks.Push(&task);
+  if (portion.number == portion.numbers_end) {
+    portion.number = numbers_given_.fetch_add(kNumbers);
+    portion.numbers_end = portion.number + kNumbers;
+  }
+  task.number = ++portion.number;
+  Count(portion, 1);
+}
+
+inline void TaskQueue::Link(Portion& portion, RunningTask& running,
+                            Task& task) {
+  running.portion = &portion;
+  running.task = &task;
+  running.next = std::exchange(portion.begun, &running);
+}
+
+inline void TaskQueue::Unlink(RunningTask& running) {
+  // The last that began is the first to end, on a shard of one thread.
+  RunningTask** link = &running.portion->begun;
+  while (*link != &running) link = &(*link)->next;
+  *link = running.next;
+  Task::Free(running.task);  // until here it was in a list and had a name
+}
+
+inline void TaskQueue::Begin(Portion& portion, Task& task,
+                             RunningTask& running) {
+  running.kind = TaskKind::kQueued;
+  ++portion.taken;
+  if (portion.queue->max_running_ != 0) ++portion.queue->running_;
+  if (!MayTake(portion)) LeaveShard(portion);
+  Link(portion, running, task);
+}
+
+inline void TaskQueue::Take(Portion& portion, RunningTask& running) {
+  const bool oldest = portion.queue->max_running_ != 0 ||
+                      portion.taken % kOldestEvery == kOldestEvery - 1;
+  Begin(portion,
+        oldest ? *portion.tasks.TakeOldest() : *portion.tasks.TakeNewest(),
+        running);
+}
+
+inline void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
+  Portion& portion = *shard.first_ready;
+  Take(portion, running);
+  // Groups take turns.
+  if (portion.ready && portion.next_ready != nullptr) {
+    LeaveShard(portion);
+    EnterShard(portion);
+  }
+}
+
+inline void TaskQueue::CountStarted(TaskKind kind, int change) {
+  if (kind == TaskKind::kService) {
+    services_ += change;
+  } else {
+    Count(home_, change);
+  }
+}
+
+inline bool TaskQueue::NothingUnfinished() const {
+  return home_.unfinished.load() == 0 && accounts_.load() == 0;
+}
+
+inline bool TaskQueue::CloseIfEnded() {
+  if (closed_ || services_ != 0 || !NothingUnfinished()) return closed_;
+  closed_ = true;
+  home_.tasks.LeaveMemoryTo(home_shard_.spare_tasks);
+  NoticeClosed();
+  return true;
+}
+
+[[gnu::always_inline]] inline bool TaskQueue::End(RunningTask& running) {
+  Portion& portion = *running.portion;
+  TaskQueue& queue = *portion.queue;
+  Unlink(running);
+  if (&portion != &queue.home_) {
+    Count(portion, -1);
+    return portion.unfinished.load(std::memory_order_relaxed) == 0;
+  }
+  queue.CountStarted(running.kind, -1);
+  if (queue.max_running_ != 0 && running.kind == TaskKind::kQueued) {
+    --queue.running_;
+    UpdateReady(portion);
+  }
+  return queue.waiters_ != nullptr &&
+         portion.unfinished.load(std::memory_order_relaxed) == 0;
+}
 
 }  // namespace internal
 }  // namespace tocsin

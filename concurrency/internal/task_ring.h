@@ -21,16 +21,12 @@ class TaskRing {
   // Counted from the oldest.
   Task* operator[](size_t i) const { return slots_[(begin_ + i) & mask_]; }
 
+  bool full() const { return size() > mask_; }
+
   // For one more; Push() itself cannot fail. Before it allocates memory it
   // takes that of `spare`, which is empty.
   void MakeRoom(TaskRing& spare) {
-    if (size() <= mask_) return;
-    if (spare.mask_ > mask_) {
-      while (!empty()) spare.Push(TakeOldest());
-      Swap(spare);
-    } else {
-      Grow(size() + 1);
-    }
+    if (full()) MakeMoreRoom(spare);
   }
   void Push(Task* task) { slots_[end_++ & mask_] = task; }
   Task* TakeOldest() { return slots_[begin_++ & mask_]; }
@@ -69,6 +65,15 @@ class TaskRing {
   static constexpr size_t kInline = 4;
   static constexpr size_t kKept = 4096;
   static constexpr size_t kAhead = 6;
+
+  [[gnu::noinline]] void MakeMoreRoom(TaskRing& spare) {
+    if (spare.mask_ > mask_) {
+      while (!empty()) spare.Push(TakeOldest());
+      Swap(spare);
+    } else {
+      Grow(size() + 1);
+    }
+  }
 
   [[gnu::noinline]] void Grow(size_t size) {
     size_t capacity = mask_ + 1;

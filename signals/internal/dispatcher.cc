@@ -162,7 +162,7 @@ void Dispatcher::Advance(absl::Duration duration) {
     for (Subscription* subscription : registered_) {
       for (auto* waiter = subscription->first_waiter_; waiter != nullptr;
            waiter = waiter->next) {
-        wakes.Add(waiter->sleeper.WakeLater());
+        waiter->sleeper.WakeLater(wakes);
       }
     }
   }
@@ -196,6 +196,7 @@ void Dispatcher::CloseAll() {
     subscription->MarkClosed(wakes);
   }
   registered_.clear();
+  FindShared();
 }
 
 void Dispatcher::Return(const std::vector<RawSiginfo>& signals,
@@ -211,10 +212,13 @@ void Dispatcher::Return(const std::vector<RawSiginfo>& signals,
 void Dispatcher::Register(Subscription& subscription) {
   registered_.push_back(&subscription);
   subscription.closed_ = false;
+  FindShared();
 }
 
 bool Dispatcher::Unregister(Subscription& subscription) {
-  return std::erase(registered_, &subscription) > 0;
+  const bool was_registered = std::erase(registered_, &subscription) > 0;
+  FindShared();
+  return was_registered;
 }
 
 bool Dispatcher::IsRegistered(const Subscription& subscription) const {
@@ -229,6 +233,16 @@ SignalSet Dispatcher::Subscribed(const Subscription* except) const {
     for (int signum : subscription->signals_) signals.insert(signum);
   }
   return signals;
+}
+
+void Dispatcher::FindShared() {
+  SignalSet seen;
+  shared_ = {};
+  for (const Subscription* subscription : registered_) {
+    for (int signum : subscription->signals_) {
+      (seen.contains(signum) ? shared_ : seen).insert(signum);
+    }
+  }
 }
 
 uint32_t Dispatcher::NewArrival() {
@@ -292,11 +306,21 @@ void Subscription::Close() {
 absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
   absl::Status status = CheckCancelled();
   if (!status.ok()) return status;
-  if (std::optional<SignalEvent> event = TryReceive()) return *event;
-  const absl::Time until = dispatcher_->Now() + timeout;
-  Waiter waiter(dispatcher_->fake_ ? absl::InfiniteFuture() : until,
-                dispatcher_->ToStandInFor(*this));
   std::optional<Queued> queued;
+  SignalSet to_stand_in_for;
+  {
+    FutexWakes wakes;
+    MutexLock lock(dispatcher_->mutex_);
+    queued =
+        DequeueOrCatch(/*waits=*/timeout == absl::InfiniteDuration(), wakes);
+    to_stand_in_for = dispatcher_->ToStandInFor(*this);
+  }
+  if (queued.has_value()) return ToEvent(*queued);
+  const absl::Time until = timeout == absl::InfiniteDuration()
+                               ? absl::InfiniteFuture()
+                               : dispatcher_->Now() + timeout;
+  Waiter waiter(dispatcher_->fake_ ? absl::InfiniteFuture() : until,
+                to_stand_in_for, dispatcher_->waiting_room_);
   while (true) {
     {
       FutexWakes wakes;
@@ -313,8 +337,9 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
       List(waiter);
       if (first_waiter_ == &waiter) dispatcher_->Sit(*this, waiter);
     }
-    status = waiter.sleeper.Sleep();
+    status = waiter.Sleep();
     if (const auto taken = waiter.stand_in.Taken(); taken.has_value()) {
+      waiter.took = taken->signum();
       // Nobody is subscribed to it when the receiver was closed meanwhile.
       if (!dispatcher_->Dispatch(*taken, /*redirected=*/false)) {
         dispatcher_->SendAgain({*taken});
@@ -330,11 +355,7 @@ std::optional<SignalEvent> Subscription::TryReceive() {
   {
     FutexWakes wakes;
     MutexLock lock(dispatcher_->mutex_);
-    queued = Dequeue();
-    if (!queued.has_value()) {
-      dispatcher_->Catch(wakes);
-      queued = Dequeue();
-    }
+    queued = DequeueOrCatch(/*waits=*/false, wakes);
   }
   if (!queued.has_value()) return std::nullopt;
   return ToEvent(*queued);
@@ -442,6 +463,14 @@ std::optional<Subscription::Queued> Subscription::Dequeue() {
   return queued;
 }
 
+std::optional<Subscription::Queued> Subscription::DequeueOrCatch(
+    bool waits, FutexWakes& wakes) {
+  std::optional<Queued> queued = Dequeue();
+  if (queued.has_value()) return queued;
+  dispatcher_->Catch(waits, wakes);
+  return Dequeue();
+}
+
 absl::Status Subscription::WhyOver(absl::Time until) const {
   if (dispatcher_->Forked()) {
     return absl::FailedPreconditionError(
@@ -484,7 +513,7 @@ void Subscription::Pick(FutexWakes& wakes) {
   first_waiter_ = waiter->next;
   if (first_waiter_ == nullptr) last_waiter_ = nullptr;
   waiter->listed = false;
-  wakes.Add(waiter->sleeper.WakeLater());
+  waiter->sleeper.WakeLater(wakes);
 }
 
 void Subscription::SetReadable(bool readable) {

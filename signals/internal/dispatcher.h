@@ -21,6 +21,7 @@
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/internal/forwarder.h"
 #include "tocsin/signals/internal/stand_in.h"
+#include "tocsin/signals/internal/waiting_room.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service_stats.h"
@@ -44,15 +45,27 @@ class SignalWatch {
 // A thread in Receive(). It is in its subscription's list until somebody picks
 // it, because there is an event for it, or it gives up.
 struct Waiter {
-  Waiter(absl::Time until, const SignalSet& to_stand_in_for)
-      : stand_in(to_stand_in_for),
-        sleeper(until, stand_in.able() ? &stand_in : nullptr) {}
+  Waiter(absl::Time until, const SignalSet& to_stand_in_for, WaitingRoom& room)
+      : stand_in(to_stand_in_for), place(room), sleeper(until, Call()) {}
+
+  // Where it sits, the handler wakes it.
+  absl::Status Sleep() {
+    return seats.empty() ? sleeper.Sleep() : sleeper.SleepOnWord();
+  }
 
   StandIn stand_in;
+  WaitingRoom::Place place;
   Sleeper sleeper;
   SignalSet seats;  // that it sits in
+  int took = 0;     // the signal that it took last, standing in
   bool listed = false;
   Waiter* next = nullptr;
+
+ private:
+  BlockingCall* Call() {
+    if (stand_in.able()) return &stand_in;
+    return &place;
+  }
 };
 
 class Dispatcher {
@@ -111,7 +124,7 @@ class Dispatcher {
 
   // The signals of `subscription` for which a thread may stand in.
   virtual SignalSet ToStandInFor(const Subscription&)
-      ABSL_LOCKS_EXCLUDED(mutex_) {
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return {};
   }
 
@@ -122,8 +135,10 @@ class Dispatcher {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   virtual void Rise(Waiter&, FutexWakes&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
-  // Delivers what is pending for one that rose and is expected back.
-  virtual void Catch(FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  // Delivers what is pending for one that rose and is expected back. `waits`:
+  // the caller is that one, and leaves to its wait what it need not catch lest
+  // it starve.
+  virtual void Catch(bool, FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 
   // Into the queues. False if nobody is subscribed to it.
   bool Deliver(const RawSiginfo& info, bool redirected, absl::Time now,
@@ -142,6 +157,8 @@ class Dispatcher {
 
   mutable SlimMutex mutex_;
   std::vector<Subscription*> registered_ ABSL_GUARDED_BY(mutex_);
+  // Signals that several of them are subscribed to.
+  SignalSet shared_ ABSL_GUARDED_BY(mutex_);
   SignalServiceStats stats_ ABSL_GUARDED_BY(mutex_);
 
  private:
@@ -150,6 +167,9 @@ class Dispatcher {
   void ShowToWatch(const RawSiginfo& info, absl::Time now)
       ABSL_LOCKS_EXCLUDED(watch_mutex_);
 
+  void FindShared() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  WaitingRoom waiting_room_;
   mutable SlimMutex watch_mutex_;  // held while the watch is called
   SignalWatch* watch_ ABSL_GUARDED_BY(watch_mutex_) = nullptr;
 
@@ -211,6 +231,9 @@ class Subscription {
   void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
                FutexWakes& wakes) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   std::optional<Queued> Dequeue() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  // Also of what is pending for one that stood in and is expected back.
+  std::optional<Queued> DequeueOrCatch(bool waits, FutexWakes& wakes)
+      ABSL_NO_THREAD_SAFETY_ANALYSIS;
   absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void MarkClosed(FutexWakes& wakes);
   // In a forked child: the threads that waited are not in this process.

@@ -134,7 +134,6 @@ void KernelSignals::Stop() {
         again.insert(again.end(), signals.begin(), signals.end());
       }
     }
-    StandIn::AwaitNone();
     if (timer_.has_value()) timer_delete(*timer_);
     RestoreDisposition(kDoorbell);
     StopForwarding(kDoorbell);
@@ -173,7 +172,7 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
     Register(subscription);  // the last that can throw
     // Nor stands in for it: who does looks again.
     for (int signum : subscription.signals_) lent_.erase(signum);
-    if (borrower_ != nullptr) wakes.Add(borrower_->sleeper.WakeLater());
+    if (borrower_ != nullptr) borrower_->sleeper.WakeLater(wakes);
     for (int signum : subscription.signals_) {
       if (!wanted_.contains(signum)) first.insert(signum);
       wanted_.insert(signum);
@@ -283,9 +282,8 @@ void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
 SignalSet KernelSignals::Alone(const Subscription& subscription) const {
   SignalSet alone;
   if (subscription.watched_) return alone;
-  const SignalSet others = Subscribed(&subscription);
   for (int signum : subscription.signals_) {
-    if (!IsStandard(signum) || others.contains(signum)) continue;
+    if (!IsStandard(signum) || shared_.contains(signum)) continue;
     // While it leaves, it is still registered.
     if (wanted_.contains(signum)) alone.insert(signum);
   }
@@ -294,7 +292,6 @@ SignalSet KernelSignals::Alone(const Subscription& subscription) const {
 
 SignalSet KernelSignals::ToStandInFor(const Subscription& subscription) {
   if (!timer_.has_value()) return {};
-  MutexLock lock(mutex_);
   // Its descriptor is to become readable also while no thread waits.
   if (subscription.fd_ >= 0) return {};
   return Alone(subscription);
@@ -320,18 +317,21 @@ void KernelSignals::Lend(const SignalSet& signals, Waiter& waiter) {
     if (signals.contains(signum)) lent.insert(signum);
   }
   if (borrower_ != nullptr || lent.empty()) {
-    waiter.stand_in.WaitFor({}, /*announce=*/false);
+    waiter.stand_in.WaitFor({});
     return;
   }
   borrower_ = &waiter;
   lent_ = lent;
   RingForEach(true);
-  waiter.stand_in.WaitFor(lent, /*announce=*/left_out_ != lent);
+  waiter.stand_in.WaitFor(lent);
+  // The service's thread looks, and leaves them to this one.
+  if (left_out_ != lent) RingDoorbell();
 }
 
 void KernelSignals::Rise(Waiter& waiter, FutexWakes& wakes) {
   if (borrower_ == &waiter) {
     borrower_ = nullptr;
+    had_its_turn_ = waiter.took;
     // Not each time: to set a timer takes longer than all else here.
     if (!timer_set_) {
       timer_set_ = true;
@@ -345,9 +345,12 @@ void KernelSignals::Rise(Waiter& waiter, FutexWakes& wakes) {
   }
 }
 
-void KernelSignals::Catch(FutexWakes& wakes) {
+void KernelSignals::Catch(bool waits, FutexWakes& wakes) {
   if (borrower_ != nullptr) return;
   uint64_t left = Mask(lent_);
+  // The lowest number comes first in a wait: without a look at the others, a
+  // storm of it would starve them.
+  if (waits && had_its_turn_ != 0) left &= ~Bit(had_its_turn_);
   RawSiginfo info;
   while (TakeNext(left, info)) {
     Deliver(info, /*redirected=*/false, internal::Now(), wakes);

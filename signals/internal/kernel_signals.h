@@ -58,12 +58,13 @@ class KernelSignals final : public Dispatcher {
   bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
   SignalSet ToStandInFor(const Subscription& subscription) override
-      ABSL_LOCKS_EXCLUDED(mutex_);
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Sit(const Subscription& subscription, Waiter& waiter) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Rise(Waiter& waiter, FutexWakes& wakes) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Catch(FutexWakes& wakes) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Catch(bool waits, FutexWakes& wakes) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // The standard signals of `subscription` that nobody else receives or looks
   // at. Others would have to wait until its thread gets to run.
@@ -111,6 +112,7 @@ class KernelSignals final : public Dispatcher {
   SignalSet lent_ ABSL_GUARDED_BY(mutex_);
   SignalSet left_out_ ABSL_GUARDED_BY(mutex_);  // when that thread last looked
   Waiter* borrower_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  int had_its_turn_ ABSL_GUARDED_BY(mutex_) = 0;  // what the last one took last
   std::optional<timer_t> timer_;  // rings at the end of that moment
   bool timer_set_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -1,13 +1,15 @@
 // A thread in Receive() that waits for signals itself, in the place of the
 // service's thread: one wake-up for a signal instead of two.
 //
-// It can where it blocks them (ScopedSignalBlock), so that they become pending
-// and no handler runs. Where it does not, it may sit instead (forwarder.h).
+// It can where it blocks them and the doorbell (ScopedSignalBlock), so that
+// they become pending and no handler runs. Where it does not, it may sit
+// instead (forwarder.h).
 #ifndef TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
 #define TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <optional>
 #include <utility>
 
@@ -20,10 +22,14 @@ namespace tocsin::internal {
 
 class StandIn final : public BlockingCall {
  public:
-  // Able if `signals` are some, and the calling thread blocks them all.
+  // Able if `signals` are some, and the calling thread blocks them all and the
+  // doorbell.
   explicit StandIn(const SignalSet& signals = {});
   StandIn(const StandIn&) = delete;
   StandIn& operator=(const StandIn&) = delete;
+  // Leaves no bell pending, which would ring once the thread's mask is put
+  // back, and end the process if the service is gone. Nobody calls Interrupt()
+  // any more.
   ~StandIn();
 
   bool able() const { return thread_ != 0; }
@@ -32,28 +38,22 @@ class StandIn final : public BlockingCall {
   const SignalSet& able_for() const { return able_for_; }
 
   // Has the next Block() wait for `signals`, and not only for Interrupt().
-  // `announce`: the service's thread is to look first, which makes it leave
-  // them to this one.
-  void WaitFor(const SignalSet& signals, bool announce);
+  void WaitFor(const SignalSet& signals) { signals_ = signals; }
   // What Block() took since the last call.
   std::optional<RawSiginfo> Taken() { return std::exchange(taken_, {}); }
 
   void Block(const Sleeper& sleeper, absl::Time until) override;
   void Interrupt() override;
 
-  // Waits until all that are able are destroyed, and with them the last
-  // Interrupt() that is under way: its doorbell ends a process that has no
-  // handler for it.
-  static void AwaitNone();
-  // In a forked child, which has none.
+  // In a forked child, whose thread has another id than the one that forked.
   static void ForgetAfterFork();
 
  private:
   const SignalSet able_for_;
   pid_t thread_ = 0;
   SignalSet signals_;
-  bool announce_ = false;
   std::optional<RawSiginfo> taken_;
+  std::atomic<bool> rung_{false};
 };
 
 }  // namespace tocsin::internal

@@ -1,0 +1,66 @@
+// Where the threads in Receive() sleep side by side, on one futex word, so that
+// one system call wakes all those that a signal is for.
+//
+// Each sleeps with one of 32 bits, which a wake-up names. One that shares its
+// bit with another wakes for nothing at times, and sleeps on.
+#ifndef TOCSIN_SIGNALS_INTERNAL_WAITING_ROOM_H_
+#define TOCSIN_SIGNALS_INTERNAL_WAITING_ROOM_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+
+namespace tocsin::internal {
+
+class WaitingRoom {
+ public:
+  class Place;
+
+  WaitingRoom() = default;
+  WaitingRoom(const WaitingRoom&) = delete;
+  WaitingRoom& operator=(const WaitingRoom&) = delete;
+
+ private:
+  std::atomic<uint32_t> calls_{0};  // how many times somebody was called
+  std::atomic<uint32_t> places_{0};
+};
+
+class WaitingRoom::Place final : public BlockingCall {
+ public:
+  explicit Place(WaitingRoom& room)
+      : room_(room),
+        bit_(uint32_t{1} << room.places_.fetch_add(1,
+                                                   std::memory_order_relaxed) %
+                                32) {}
+
+  // Who calls marks the sleeper, then counts, then makes the system call. So
+  // either the mark is seen, or the count is another one by then.
+  void Block(const Sleeper& sleeper, absl::Time until) override {
+    bool time_left = true;
+    while (time_left) {
+      const uint32_t calls = room_.calls_.load();
+      if (sleeper.woken()) return;
+      time_left = FutexWait(room_.calls_, calls, until, bit_);
+    }
+  }
+
+  void Interrupt() override {
+    FutexWakes wakes;
+    InterruptLater(wakes);
+  }
+  void InterruptLater(FutexWakes& wakes) override {
+    room_.calls_.fetch_add(1);
+    wakes.Add(&room_.calls_, bit_);
+  }
+
+ private:
+  WaitingRoom& room_;
+  const uint32_t bit_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_WAITING_ROOM_H_
