@@ -240,13 +240,6 @@ CancelScope::News::~News() {
   }
 }
 
-absl::Status CheckCancelled() {
-  if (current_scope == nullptr || !current_scope->cancelled()) {
-    return absl::OkStatus();
-  }
-  return current_scope->WaitStatus();
-}
-
 bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
   CancelScope scope({.deadline = internal::Now() + timeout});
   body();

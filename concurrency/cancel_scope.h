@@ -42,6 +42,7 @@
 
 namespace tocsin {
 
+class CancelScope;
 class TaskGroup;
 
 namespace internal {
@@ -58,6 +59,9 @@ extern SlimMutex scope_tree_mutex;
 // scope at any depth compares two numbers instead of climbing to the outermost
 // scope.
 inline constinit std::atomic<uint64_t> scope_epoch{1};
+
+// Null outside of any.
+inline constinit thread_local CancelScope* current_scope = nullptr;
 }  // namespace internal
 
 class CancelScope {
@@ -228,7 +232,11 @@ class CancelScope {
 // The state of the thread's current scope, for loops that compute without
 // waiting: kCancelled or kDeadlineExceeded once it is cancelled, OK until then
 // and where there is no scope. Takes no lock; a few nanoseconds.
-absl::Status CheckCancelled();
+inline absl::Status CheckCancelled() {
+  const CancelScope* scope = internal::current_scope;
+  if (scope == nullptr || !scope->cancelled()) return absl::OkStatus();
+  return scope->WaitStatus();
+}
 
 // Runs `body` in a scope that is cancelled after `timeout`. True if the time
 // ran out, which ended the waits of the body; false if a scope around it was

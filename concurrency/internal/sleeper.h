@@ -126,9 +126,6 @@ class Sleeper {
   Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
 };
 
-// Null outside of any.
-inline constinit thread_local CancelScope* current_scope = nullptr;
-
 // Makes `scope` the thread's current scope for as long as it lives.
 class ScopeEntry {
  public:
