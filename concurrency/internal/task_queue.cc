@@ -57,35 +57,39 @@ std::string RunningTask::name() const {
   return NameOf(task->options(), task->number);
 }
 
+// What AddAt() does, where nothing has to be made for it.
+inline bool TaskQueue::AddToAccount(Shard& shard, Task& task) {
+  MutexLock lock(shard.lock);
+  Portion* const account = shard.accounts;
+  if (account == nullptr || account->queue != this || account->tasks.full() ||
+      account->unfinished.load(std::memory_order_relaxed) == 0) {
+    return false;
+  }
+  Push(*account, task);
+  EnterShard(*account);
+  return true;
+}
+
 bool TaskQueue::Add(Task& task) {
-  Shard& shard = max_running_ == 0 ? pool_.ShardOfThread() : home_shard_;
+  if (max_running_ == 0) {
+    Shard& shard = pool_.ShardOfThread();
+    if (&shard != &home_shard_) {
+      if (!AddToAccount(shard, task)) return AddAt(shard, task);
+      if (sleeping_.load() == 0 || !RouseSleeper()) pool_.Dispatch();
+      return true;
+    }
+  }
   const std::atomic<uint32_t>* waiter = nullptr;
-  shard.lock.Lock();
-  if (&shard == &home_shard_) {
-    home_shard_.lock.AssertHeld();
-    absl::Cleanup unlock = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-      shard.lock.Unlock();
-    };
+  {
+    MutexLock lock(home_shard_.lock);
     if (closed_) return false;
-    home_.tasks.MakeRoom(shard.spare_tasks);
+    home_.tasks.MakeRoom(home_shard_.spare_tasks);
     used_ = true;
     Push(home_, task);
     // At the limit, the end of a running task makes this one ready.
     if (!MayTake(home_)) return true;
     EnterShard(home_);
     if (waiters_ != nullptr) waiter = RouseWaiter();
-  } else {
-    Portion* const account = shard.accounts;
-    if (account == nullptr || account->queue != this ||
-        account->unfinished.load(std::memory_order_relaxed) == 0 ||
-        account->tasks.full()) {
-      shard.lock.Unlock();
-      return AddAt(shard, task);
-    }
-    Push(*account, task);
-    EnterShard(*account);
-    shard.lock.Unlock();
-    if (sleeping_.load() > 0 && RouseSleeper()) return true;
   }
   if (waiter != nullptr) {
     FutexWakeOne(waiter);

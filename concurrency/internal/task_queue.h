@@ -246,6 +246,7 @@ class TaskQueue {
   virtual void NoticeClosed() = 0;
 
   bool AddAt(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
+  bool AddToAccount(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool WouldWaitForItself() const;
   void Sleep() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
