@@ -75,7 +75,6 @@ class FutexWakes {
     shared_word_ = word;
     bits_ |= bits;
   }
-  bool empty() const { return size_ == 0 && bits_ == 0; }
   void Send() {
     if (bits_ != 0) FutexWakeAll(shared_word_, bits_);
     for (int i = 0; i < size_; ++i) FutexWakeOne(words_[i]);

@@ -192,7 +192,8 @@ class TaskQueue {
   static void TakeFrom(Shard& shard, RunningTask& running)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
   // Takes the oldest task of the first portion that is ready at `from`, if one
-  // is, and carries the older half over to `to`, another shard.
+  // is, and carries the older half over to `to`, another shard, unless that has
+  // some that are ready.
   static bool Steal(Shard& from, Shard& to, RunningTask& running);
   // Takes the task that this thread was found for.
   void BeginStarted(Task& task, TaskKind kind, RunningTask& running)
