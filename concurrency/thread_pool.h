@@ -36,7 +36,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -50,8 +49,6 @@ namespace tocsin {
 class ThreadPool;
 
 namespace internal {
-// Goes up in the child at each fork().
-inline constinit std::atomic<uint32_t> forks{0};
 // By which a thread finds its shard; 0: not given yet.
 inline constinit thread_local uint32_t thread_number = 0;
 inline constinit std::atomic<ThreadPool*> default_pool{nullptr};
@@ -182,13 +179,6 @@ class ThreadPool {
   std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);
   std::optional<pthread_t> monitor_ ABSL_GUARDED_BY(mutex_);
 };
-
-inline void internal::TaskQueue::Perform(RunningTask& running) {
-  running.outer = std::exchange(running_task, &running);
-  Run(running);
-  if (pool_.forked()) DieOfFork();
-  running_task = running.outer;
-}
 
 }  // namespace tocsin
 

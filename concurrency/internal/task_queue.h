@@ -145,6 +145,9 @@ struct RunningTask {
 // The one that the thread is in; null outside of tasks.
 inline constinit thread_local RunningTask* running_task = nullptr;
 
+// Goes up in the child at each fork().
+inline constinit std::atomic<uint32_t> forks{0};
+
 class TaskQueue {
  public:
   // `home` is the shard of this thread. At most `max_running` of the tasks that
@@ -325,6 +328,14 @@ class TaskQueue {
 
 // What happens with every task, so that it is compiled into one piece where
 // tasks are spawned, run and waited for. -----------------------------------
+
+inline void TaskQueue::Perform(RunningTask& running) {
+  const uint32_t forks_before = forks.load(std::memory_order_relaxed);
+  running.outer = std::exchange(running_task, &running);
+  Run(running);
+  if (forks.load(std::memory_order_relaxed) != forks_before) DieOfFork();
+  running_task = running.outer;
+}
 
 inline bool TaskQueue::MayTake(const Portion& portion) {
   const TaskQueue& queue = *portion.queue;
