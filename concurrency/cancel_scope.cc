@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,7 @@ namespace tocsin {
 using internal::current_scope;
 using internal::DeadlineTimer;
 using internal::kAnyBit;
+using internal::kNever;
 using internal::MutexLock;
 using internal::scope_epoch;
 using internal::scope_tree_mutex;
@@ -29,12 +31,11 @@ namespace {
 int64_t NowInNanoseconds() { return absl::ToUnixNanos(internal::Now()); }
 
 int64_t ToNanoseconds(absl::Time time) {
-  return time == absl::InfiniteFuture() ? DeadlineTimer::kNone
-                                        : absl::ToUnixNanos(time);
+  return time == absl::InfiniteFuture() ? kNever : absl::ToUnixNanos(time);
 }
 
 absl::Time FromNanoseconds(int64_t time) {
-  if (time == INT64_MAX) return absl::InfiniteFuture();
+  if (time == kNever) return absl::InfiniteFuture();
   if (time == INT64_MIN) return absl::InfinitePast();
   return absl::FromUnixNanos(time);
 }
@@ -75,18 +76,19 @@ void CancelScope::Leave() {
   // Whoever joined it to the tree has left it again, and nobody can any more.
   if (!attached_.load(std::memory_order_acquire)) return;
   MutexLock lock(scope_tree_mutex);
-  if (first_child_ != nullptr || sleepers_ != nullptr) {
+  if (place_.first_child != nullptr || place_.sleepers != nullptr) {
     DieOf("while something inside it still waits");
   }
   DeadlineTimer::Get().Set(this, kNever);
-  if (next_sibling_ != nullptr) {
-    next_sibling_->previous_sibling_ = previous_sibling_;
-  }
-  if (previous_sibling_ != nullptr) {
-    previous_sibling_->next_sibling_ = next_sibling_;
+  const CancelScope* const next = place_.next_sibling;
+  const CancelScope* const previous = place_.previous_sibling;
+  if (next != nullptr) next->place_.previous_sibling = previous;
+  if (previous != nullptr) {
+    previous->place_.next_sibling = next;
   } else if (parent_ != nullptr) {
-    parent_->first_child_ = next_sibling_;
+    parent_->place_.first_child = next;
   }
+  place_.~Place();
 }
 
 void CancelScope::RequestCancel::operator()() const {
@@ -159,13 +161,13 @@ void CancelScope::set_shield(bool shield) {
 std::stop_token CancelScope::stop_token() const {
   News news;
   MutexLock lock(scope_tree_mutex);
-  if (!exported_.stop_possible()) {
-    request_ = std::make_unique<StopRequest>();
-    exported_ = request_->source;
-  }
   Attach();
+  if (!place_.exported.stop_possible()) {
+    place_.request = std::make_unique<StopRequest>();
+    place_.exported = place_.request->source;
+  }
   CollectNews(news);
-  return exported_.get_token();
+  return place_.exported.get_token();
 }
 
 // A deadline counts from the moment it is seen to have passed, so that a wall
@@ -192,10 +194,12 @@ const CancelScope* CancelScope::CancelledBy() const {
 }
 
 void CancelScope::CollectNews(News& news) const {
+  if (!attached_) return;
   const CancelScope* s = this;
   while (true) {
+    Place& place = s->place_;
     bool with_others = false;
-    for (Sleeper* sleeper = s->sleepers_; sleeper != nullptr;
+    for (Sleeper* sleeper = place.sleepers; sleeper != nullptr;
          sleeper = sleeper->next_) {
       if (sleeper->with_others_) {
         with_others = true;
@@ -204,27 +208,27 @@ void CancelScope::CollectNews(News& news) const {
       }
     }
     if (with_others) {
-      s->news_.fetch_add(1);
-      news.asleep.Add(&s->news_, kAnyBit);
+      place.news.fetch_add(1);
+      news.asleep.Add(&place.news, kAnyBit);
     }
-    if (s->request_ != nullptr) {
+    if (place.request != nullptr) {
       const bool cancelled = s->cancelled();
       DeadlineTimer::Get().Set(
           s, cancelled ? kNever : absl::ToUnixNanos(s->deadline()));
       if (cancelled) {
-        *news.next_request = std::move(s->request_);
+        *news.next_request = std::move(place.request);
         news.next_request = &(*news.next_request)->next;
       }
     }
     // On to the next scope of the subtree, in order and without a stack, past
     // those that are shielded from the change.
-    const CancelScope* next = s->first_child_;
+    const CancelScope* next = place.first_child;
     while (true) {
       while (next != nullptr && next->shield_.load(std::memory_order_acquire)) {
-        next = next->next_sibling_;
+        next = next->place_.next_sibling;
       }
       if (next != nullptr || s == this) break;
-      next = s->next_sibling_;
+      next = s->place_.next_sibling;
       s = s->parent_;
     }
     if (next == nullptr) return;
@@ -274,11 +278,13 @@ struct CancelScope::Fork {
     DeadlineTimer::Get().ForgetAll();
     const CancelScope* inner = nullptr;
     for (CancelScope* s = current_scope; s != nullptr; s = s->parent_) {
-      s->sleepers_ = nullptr;
-      s->first_child_ = inner;
-      s->next_sibling_ = s->previous_sibling_ = nullptr;
-      s->timer_ = kNever;
-      if (s->attached_) inner = s;
+      if (!s->attached_) continue;
+      Place& place = s->place_;
+      place.sleepers = nullptr;
+      place.first_child = inner;
+      place.next_sibling = place.previous_sibling = nullptr;
+      place.timer = kNever;
+      inner = s;
     }
     scope_tree_mutex.Unlock();
   }
@@ -292,13 +298,21 @@ const int CancelScope::Fork::registered =
     pthread_atfork(Prepare, InParent, InChild);
 
 void CancelScope::Attach() const {
-  for (const CancelScope* s = this; s != nullptr && !s->attached_;
-       s = s->parent_) {
-    s->attached_ = true;
-    if (s->parent_ == nullptr) break;
-    s->next_sibling_ = s->parent_->first_child_;
-    if (s->next_sibling_ != nullptr) s->next_sibling_->previous_sibling_ = s;
-    s->parent_->first_child_ = s;
+  const CancelScope* child = nullptr;  // has joined just now
+  for (const CancelScope* s = this; s != nullptr; s = s->parent_) {
+    const bool was_attached = s->attached_;
+    if (!was_attached) {
+      ::new (&s->place_) Place;
+      s->attached_ = true;
+    }
+    if (child != nullptr) {
+      const CancelScope* const next = s->place_.first_child;
+      child->place_.next_sibling = next;
+      if (next != nullptr) next->place_.previous_sibling = child;
+      s->place_.first_child = child;
+    }
+    if (was_attached) return;
+    child = s;
   }
 }
 
@@ -322,7 +336,7 @@ Sleeper::~Sleeper() {
   if (!joined_) return;
   MutexLock lock(scope_tree_mutex);
   if (next_ != nullptr) next_->previous_ = previous_;
-  (previous_ != nullptr ? previous_->next_ : scope_->sleepers_) = next_;
+  (previous_ != nullptr ? previous_->next_ : scope_->place_.sleepers) = next_;
 }
 
 void Sleeper::Join() {
@@ -330,9 +344,9 @@ void Sleeper::Join() {
   joined_ = true;
   MutexLock lock(scope_tree_mutex);
   scope_->Attach();
-  next_ = scope_->sleepers_;
+  next_ = scope_->place_.sleepers;
   if (next_ != nullptr) next_->previous_ = this;
-  scope_->sleepers_ = this;
+  scope_->place_.sleepers = this;
 }
 
 absl::Status Sleeper::Sleep(uint32_t how) {
@@ -340,7 +354,7 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   // finds this sleeper and wakes it.
   Join();
   const uint32_t news =
-      with_others_ ? scope_->news_.load(std::memory_order_acquire) : 0;
+      with_others_ ? scope_->place_.news.load(std::memory_order_acquire) : 0;
   absl::Time until = timeout_;
   if (scope_ != nullptr) {
     if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
@@ -351,7 +365,7 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   }
   if (with_others_) {
     BlockingRegion region;
-    FutexWait(scope_->news_, news, until);
+    FutexWait(scope_->place_.news, news, until);
     return absl::OkStatus();
   }
   uint32_t awake = kAwake;
@@ -375,13 +389,13 @@ DeadlineTimer& DeadlineTimer::Get() {
 }
 
 void DeadlineTimer::Set(const CancelScope* scope, int64_t time) {
-  if (scope->timer_ == time && (running_ || time == kNone)) return;
-  if (time != kNone) alarms_.insert({time, scope});
-  if (scope->timer_ != kNone && scope->timer_ != time) {
-    alarms_.erase({scope->timer_, scope});
+  if (scope->place_.timer == time && (running_ || time == kNever)) return;
+  if (time != kNever) alarms_.insert({time, scope});
+  if (scope->place_.timer != kNever && scope->place_.timer != time) {
+    alarms_.erase({scope->place_.timer, scope});
   }
-  scope->timer_ = time;
-  if (time == kNone) return;
+  scope->place_.timer = time;
+  if (time == kNever) return;
   if (!running_) {
     pthread_t thread;
     auto run = [](void* timer) -> void* {
@@ -414,8 +428,8 @@ void DeadlineTimer::Run() {
         const auto [time, scope] = *alarms_.begin();
         if (time <= NowInNanoseconds() && scope->cancelled()) {
           alarms_.erase(alarms_.begin());
-          scope->timer_ = kNone;
-          due = scope->exported_;
+          scope->place_.timer = kNever;
+          due = scope->place_.exported;
         } else {
           next = FromNanoseconds(time);
         }

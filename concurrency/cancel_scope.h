@@ -62,6 +62,9 @@ inline constinit std::atomic<uint64_t> scope_epoch{1};
 
 // Null outside of any.
 inline constinit thread_local CancelScope* current_scope = nullptr;
+
+// A deadline, in Unix nanoseconds, that does not come.
+inline constexpr int64_t kNever = INT64_MAX;
 }  // namespace internal
 
 class CancelScope {
@@ -84,10 +87,7 @@ class CancelScope {
   CancelScope(const CancelScope&) = delete;
   CancelScope& operator=(const CancelScope&) = delete;
   ~CancelScope() {
-    if (entered_ || adopted_.has_value() ||
-        attached_.load(std::memory_order_acquire)) {
-      Leave();
-    }
+    if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
   }
 
   // Cancels this scope and those inside it; does nothing if it is cancelled
@@ -136,8 +136,6 @@ class CancelScope {
   friend absl::Status FailAfter(absl::Duration,
                                 absl::FunctionRef<absl::Status()>);
 
-  static constexpr int64_t kNever = INT64_MAX;
-
   // kLive until the first cause, which is one of the others for good.
   enum class State : uint8_t { kLive, kCancelled, kExpired };
 
@@ -171,13 +169,13 @@ class CancelScope {
   // in by internal::ScopeEntry, and any thread may destroy it.
   struct NotEntered {};
   CancelScope(NotEntered, CancelScope* parent)
-      : CancelScope(parent, false, kNever, false) {}
+      : CancelScope(parent, false, internal::kNever, false) {}
   CancelScope(CancelScope* parent, bool entered, int64_t deadline, bool shield)
       : parent_(parent),
         entered_(entered),
         shield_(shield),
         deadline_(deadline),
-        clear_at_(deadline != kNever ? 0
+        clear_at_(deadline != internal::kNever ? 0
                   : parent != nullptr
                       ? parent->clear_at_.load(std::memory_order_acquire)
                       : internal::scope_epoch.load(std::memory_order_acquire)) {
@@ -206,24 +204,30 @@ class CancelScope {
   mutable std::atomic<uint64_t> clear_at_;  // see scope_epoch
   absl::Status reason_;  // written once, before state_ becomes kCancelled
 
-  // The tree of those scopes that somebody sleeps in or took a token of. A
-  // scope joins it, with those around it, when that happens first: all others
-  // cost no lock and no memory. `attached_` is written under the lock.
-  mutable std::atomic<bool> attached_{false};
-  mutable const CancelScope* first_child_
-      ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
-  mutable const CancelScope* next_sibling_
-      ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
-  mutable const CancelScope* previous_sibling_
-      ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
-  mutable std::atomic<uint32_t> news_{0};  // goes up for those WithOthers
-  mutable internal::Sleeper* sleepers_
-      ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
-  mutable std::stop_source exported_
-      ABSL_GUARDED_BY(internal::scope_tree_mutex){std::nostopstate};
-  mutable std::unique_ptr<StopRequest> request_
-      ABSL_GUARDED_BY(internal::scope_tree_mutex);
-  mutable int64_t timer_ ABSL_GUARDED_BY(internal::scope_tree_mutex) = kNever;
+  // Where it is in the tree of those scopes that somebody sleeps in or took a
+  // token of. A scope joins that, with those around it, when either happens for
+  // the first time. All others have no place, and cost no lock and no memory.
+  struct Place {
+    const CancelScope* first_child ABSL_GUARDED_BY(internal::scope_tree_mutex) =
+        nullptr;
+    const CancelScope* next_sibling
+        ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
+    const CancelScope* previous_sibling
+        ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
+    internal::Sleeper* sleepers ABSL_GUARDED_BY(internal::scope_tree_mutex) =
+        nullptr;
+    std::atomic<uint32_t> news{0};  // goes up for those WithOthers
+    std::stop_source exported ABSL_GUARDED_BY(internal::scope_tree_mutex){
+        std::nostopstate};
+    std::unique_ptr<StopRequest> request
+        ABSL_GUARDED_BY(internal::scope_tree_mutex);
+    int64_t timer ABSL_GUARDED_BY(internal::scope_tree_mutex) =
+        internal::kNever;
+  };
+  mutable std::atomic<bool> attached_{false};  // written under the lock
+  union {
+    mutable Place place_;  // exists once attached_
+  };
 
   // Last, because its callback uses all of the above.
   std::optional<std::stop_callback<RequestCancel>> adopted_;

@@ -16,9 +16,10 @@ using internal::ScopeEntry;
 using internal::Task;
 using internal::TaskKind;
 
-TaskGroup::TaskGroup()
-    : TaskQueue(ThreadPool::Default(), ThreadPool::Default().ShardOfThread(),
-                0),
+TaskGroup::TaskGroup() : TaskGroup(ThreadPool::Default()) {}
+
+TaskGroup::TaskGroup(ThreadPool& pool)
+    : TaskQueue(pool, pool.ShardOfThread(), 0),
       cancel_on_error_(Options().cancel_on_error),
       scopes_(internal::current_scope) {}
 

@@ -159,6 +159,7 @@ class TaskGroup final : private internal::TaskQueue {
   CancelScope& scope() { return scopes_.tasks; }
 
  private:
+  explicit TaskGroup(ThreadPool& pool);
   TaskGroup(ThreadPool& pool, Options& options);
 
   struct Scopes {

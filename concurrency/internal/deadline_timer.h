@@ -21,9 +21,8 @@ class DeadlineTimer {
   // Never destroyed: scopes may end after main().
   static DeadlineTimer& Get();
 
-  // Moves the alarm of `scope` to `time`, in Unix nanoseconds; kNone removes
+  // Moves the alarm of `scope` to `time`, in Unix nanoseconds; kNever removes
   // it.
-  static constexpr int64_t kNone = INT64_MAX;
   void Set(const CancelScope* scope, int64_t time)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 

@@ -73,11 +73,7 @@ inline bool TaskQueue::AddToAccount(Shard& shard, Task& task) {
 bool TaskQueue::Add(Task& task) {
   if (max_running_ == 0) {
     Shard& shard = pool_.ShardOfThread();
-    if (&shard != &home_shard_) {
-      if (!AddToAccount(shard, task)) return AddAt(shard, task);
-      if (sleeping_.load() == 0 || !RouseSleeper()) pool_.Dispatch();
-      return true;
-    }
+    if (&shard != &home_shard_) return AddElsewhere(shard, task);
   }
   const std::atomic<uint32_t>* waiter = nullptr;
   {
@@ -86,8 +82,8 @@ bool TaskQueue::Add(Task& task) {
     home_.tasks.MakeRoom(home_shard_.spare_tasks);
     used_ = true;
     Push(home_, task);
-    // At the limit, the end of a running task makes this one ready.
-    if (!MayTake(home_)) return true;
+    // Then the end of a running task makes this one ready.
+    if (max_running_ != 0 && running_ >= max_running_) return true;
     EnterShard(home_);
     if (waiters_ != nullptr) waiter = RouseWaiter();
   }
@@ -96,6 +92,12 @@ bool TaskQueue::Add(Task& task) {
   } else {
     pool_.Dispatch();
   }
+  return true;
+}
+
+bool TaskQueue::AddElsewhere(Shard& shard, Task& task) {
+  if (!AddToAccount(shard, task)) return AddAt(shard, task);
+  if (sleeping_.load() == 0 || !RouseSleeper()) pool_.Dispatch();
   return true;
 }
 
@@ -156,35 +158,37 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
   return status;
 }
 
-bool TaskQueue::Join() {
-  if (running_task != nullptr && &running_task->queue() == this) return false;
-  MutexLock lock(home_shard_.lock);
-  ++joining_;
-  RunHomeTasks();
-  const bool joined = CloseIfEnded() || JoinWithoutTasks();
-  --joining_;
-  return joined;
-}
-
-void TaskQueue::RunHomeTasks() {
+[[gnu::always_inline]] inline void TaskQueue::RunHomeTasks() {
   RunningTask running;
   while (MayTake(home_)) {
     Take(home_, running);
     home_shard_.lock.Unlock();
     Perform(running);
     home_shard_.lock.Lock();
-    if (End(running)) Tell(home_);
+    if (EndAt(home_, running)) Tell(home_);
   }
+}
+
+bool TaskQueue::Join() {
+  if (running_task != nullptr && &running_task->queue() == this) return false;
+  MutexLock lock(home_shard_.lock);
+  ++joining_;
+  bool joined = true;
+  do {
+    RunHomeTasks();
+  } while (!CloseIfEnded() && (joined = JoinWithoutTasks()));
+  --joining_;
+  return joined;
 }
 
 bool TaskQueue::JoinWithoutTasks() {
   RunningTask running;
   bool services_cancelled = false;
   bool lingered = false;
-  bool joined = true;
   do {
     const bool services_left = services_ > 0 && NothingUnfinished();
     home_shard_.lock.Unlock();
+    bool joined = true;
     if (services_left && !std::exchange(services_cancelled, true)) {
       CancelServices();
     } else if (StealHome(running)) {
@@ -200,12 +204,9 @@ bool TaskQueue::JoinWithoutTasks() {
       joined = false;
     }
     home_shard_.lock.Lock();
-    if (joined && MayTake(home_)) {
-      RunHomeTasks();
-      lingered = false;
-    }
-  } while (joined && !CloseIfEnded());
-  return joined;
+    if (!joined) return false;
+  } while (!MayTake(home_) && !Ended());
+  return true;
 }
 
 bool TaskQueue::RouseSleeper() {
@@ -259,7 +260,7 @@ void TaskQueue::RunReserved(Task& task) {
   bool ready;
   {
     MutexLock lock(home_shard_.lock);
-    const bool tell = End(running);
+    const bool tell = EndAt(home_, running);
     ready = home_.ready;
     if (tell) Tell(home_);
   }

@@ -249,12 +249,14 @@ class TaskQueue {
   // The queue is closed, and its used_ is final. Called under a lock.
   virtual void NoticeClosed() = 0;
 
+  bool AddElsewhere(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   bool AddAt(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   bool AddToAccount(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool WouldWaitForItself() const;
   void Sleep() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
-  // What Join() does: with the tasks at home, and when there is none left.
+  // What Join() does: with the tasks at home, and while there is none. False if
+  // it would wait for itself.
   void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   bool JoinWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   // Wakes a thread that sleeps in Join(), if one does, to take a task that is
@@ -270,6 +272,7 @@ class TaskQueue {
   bool NothingUnfinished() const;
 
   // Under the lock of the home shard. ----
+  bool Ended() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   bool CloseIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   // After a count went down: who waits for zero?
   void NoticeEnd(WakeUps& wake_ups)
@@ -288,16 +291,18 @@ class TaskQueue {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
   Portion& PortionAt(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
   static void Spare(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static bool MayTake(const Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  bool MayTake(const Portion& portion) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void Push(Portion& portion, Task& task);
-  static void Take(Portion& portion, RunningTask& running);
-  static void Begin(Portion& portion, Task& task,
-                    RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void Take(Portion& portion, RunningTask& running);
+  void Begin(Portion& portion, Task& task,
+             RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   static void Link(Portion& portion, RunningTask& running, Task& task);
-  static void Unlink(RunningTask& running);
+  static void Unlink(Portion& portion, RunningTask& running);
+  bool EndAt(Portion& portion,
+             RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   static void Count(Portion& portion, int64_t change);
   // Enters and leaves the shard's list, as MayTake() demands.
-  static void UpdateReady(Portion& portion);
+  void UpdateReady(Portion& portion);
   static void EnterShard(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   static void LeaveShard(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
@@ -337,10 +342,9 @@ inline void TaskQueue::Perform(RunningTask& running) {
   running_task = running.outer;
 }
 
-inline bool TaskQueue::MayTake(const Portion& portion) {
-  const TaskQueue& queue = *portion.queue;
+inline bool TaskQueue::MayTake(const Portion& portion) const {
   return !portion.tasks.empty() &&
-         (queue.max_running_ == 0 || queue.running_ < queue.max_running_);
+         (max_running_ == 0 || running_ < max_running_);
 }
 
 inline void TaskQueue::Count(Portion& portion, int64_t change) {
@@ -391,9 +395,9 @@ inline void TaskQueue::Link(Portion& portion, RunningTask& running,
   running.next = std::exchange(portion.begun, &running);
 }
 
-inline void TaskQueue::Unlink(RunningTask& running) {
+inline void TaskQueue::Unlink(Portion& portion, RunningTask& running) {
   // The last that began is the first to end, on a shard of one thread.
-  RunningTask** link = &running.portion->begun;
+  RunningTask** link = &portion.begun;
   while (*link != &running) link = &(*link)->next;
   *link = running.next;
   Task::Free(running.task);  // until here it was in a list and had a name
@@ -403,14 +407,14 @@ inline void TaskQueue::Begin(Portion& portion, Task& task,
                              RunningTask& running) {
   running.kind = TaskKind::kQueued;
   ++portion.taken;
-  if (portion.queue->max_running_ != 0) ++portion.queue->running_;
+  if (max_running_ != 0) ++running_;
   if (!MayTake(portion)) LeaveShard(portion);
   Link(portion, running, task);
 }
 
 inline void TaskQueue::Take(Portion& portion, RunningTask& running) {
-  const bool oldest = portion.queue->max_running_ != 0 ||
-                      portion.taken % kOldestEvery == kOldestEvery - 1;
+  const bool oldest =
+      max_running_ != 0 || portion.taken % kOldestEvery == kOldestEvery - 1;
   Begin(portion,
         oldest ? *portion.tasks.TakeOldest() : *portion.tasks.TakeNewest(),
         running);
@@ -418,7 +422,7 @@ inline void TaskQueue::Take(Portion& portion, RunningTask& running) {
 
 inline void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
   Portion& portion = *shard.first_ready;
-  Take(portion, running);
+  portion.queue->Take(portion, running);
   // Groups take turns.
   if (portion.ready && portion.next_ready != nullptr) {
     LeaveShard(portion);
@@ -438,29 +442,36 @@ inline bool TaskQueue::NothingUnfinished() const {
   return home_.unfinished.load() == 0 && accounts_.load() == 0;
 }
 
+inline bool TaskQueue::Ended() const {
+  return services_ == 0 && NothingUnfinished();
+}
+
 inline bool TaskQueue::CloseIfEnded() {
-  if (closed_ || services_ != 0 || !NothingUnfinished()) return closed_;
+  if (closed_ || !Ended()) return closed_;
   closed_ = true;
   home_.tasks.LeaveMemoryTo(home_shard_.spare_tasks);
   NoticeClosed();
   return true;
 }
 
-[[gnu::always_inline]] inline bool TaskQueue::End(RunningTask& running) {
-  Portion& portion = *running.portion;
-  TaskQueue& queue = *portion.queue;
-  Unlink(running);
-  if (&portion != &queue.home_) {
+[[gnu::always_inline]] inline bool TaskQueue::EndAt(Portion& portion,
+                                                    RunningTask& running) {
+  Unlink(portion, running);
+  if (&portion != &home_) {
     Count(portion, -1);
     return portion.unfinished.load(std::memory_order_relaxed) == 0;
   }
-  queue.CountStarted(running.kind, -1);
-  if (queue.max_running_ != 0 && running.kind == TaskKind::kQueued) {
-    --queue.running_;
-    UpdateReady(portion);
+  CountStarted(running.kind, -1);
+  if (max_running_ != 0 && running.kind == TaskKind::kQueued) {
+    --running_;
+    UpdateReady(home_);
   }
-  return queue.waiters_ != nullptr &&
-         portion.unfinished.load(std::memory_order_relaxed) == 0;
+  return waiters_ != nullptr &&
+         home_.unfinished.load(std::memory_order_relaxed) == 0;
+}
+
+[[gnu::always_inline]] inline bool TaskQueue::End(RunningTask& running) {
+  return running.queue().EndAt(*running.portion, running);
 }
 
 }  // namespace internal
