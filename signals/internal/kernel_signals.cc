@@ -134,7 +134,6 @@ void KernelSignals::Stop() {
         again.insert(again.end(), signals.begin(), signals.end());
       }
     }
-    if (timer_.has_value()) timer_delete(*timer_);
     RestoreDisposition(kDoorbell);
     StopForwarding(kDoorbell);
     AwaitHandlers(kDoorbell);
@@ -145,6 +144,8 @@ void KernelSignals::Stop() {
     }
     RingDoorbell();
     pthread_join(thread_, nullptr);
+    // Not before: see timer_set_.
+    if (timer_.has_value()) timer_delete(*timer_);
     alive = nullptr;
   }
   Return(again, ReceiverOptions::OnClose::kRedeliver);
@@ -393,6 +394,7 @@ void KernelSignals::Run() {
   FutexWakeAll(&thread_id_);
   uint32_t change = change_.load() - 1;
   bool rung = false;
+  bool rung_by_timer = false;
   // The kernel hands out the lowest pending number first. So that a storm of
   // one signal does not starve those above it, each number is taken once, and
   // then not waited for until a look at the others has found nothing.
@@ -419,7 +421,7 @@ void KernelSignals::Run() {
           left_over_.push_back(info);
         }
         leaving_ = {};
-        timer_set_ = false;
+        if (std::exchange(rung_by_timer, false)) timer_set_ = false;
         if (borrower_ == nullptr) lent_ = {};
         RingForEach(!lent_.empty());
         left_out_ = lent_;
@@ -450,6 +452,7 @@ void KernelSignals::Run() {
     }
     if (signum == kDoorbell) {
       rung = true;
+      rung_by_timer |= info.Full().si_code == SI_TIMER;
       continue;
     }
     const bool redirected = Unwrap(info);

@@ -114,6 +114,9 @@ class KernelSignals final : public Dispatcher {
   Waiter* borrower_ ABSL_GUARDED_BY(mutex_) = nullptr;
   int had_its_turn_ ABSL_GUARDED_BY(mutex_) = 0;  // what the last one took last
   std::optional<timer_t> timer_;  // rings at the end of that moment
+  // From when it is set until its bell was heard. Meanwhile it must be neither
+  // set nor deleted: with that, the kernel withdraws a bell that is pending
+  // (since Linux 6.13), and with it every other that was merged into it.
   bool timer_set_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
