@@ -116,7 +116,7 @@ class KernelSignals final : public Dispatcher {
   std::optional<timer_t> timer_;  // rings at the end of that moment
   // From when it is set until its bell was heard. Meanwhile it must be neither
   // set nor deleted: with that, the kernel withdraws a bell that is pending
-  // (since Linux 6.13), and with it every other that was merged into it.
+  // (measured on Linux 6.18), and with it every other that was merged into it.
   bool timer_set_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
