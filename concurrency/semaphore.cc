@@ -6,6 +6,7 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin {
 
@@ -68,6 +69,7 @@ absl::Status Semaphore::Acquire(int64_t count) {
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
+    if (!status.ok()) TOCSIN_STEP("Semaphore: wait is over");
     internal::PendingWakes wakes;
     MutexLock lock(mutex_);
     if (self.admitted) return absl::OkStatus();

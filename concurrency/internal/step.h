@@ -1,0 +1,35 @@
+// Names a step of a protocol, where a test may have something happen.
+//
+//   TOCSIN_STEP("Sleeper: about to sleep");
+//
+// Nothing is compiled for it but in the targets called with_steps, which only
+// tests link (tests/steps.h). There it runs on any thread, in a signal handler
+// too, and under whatever locks are held.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_STEP_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_STEP_H_
+
+#ifdef TOCSIN_STEPS
+
+namespace tocsin::internal {
+
+// What a test has happen at each step. Read by the __atomic builtins alone, as
+// all that a handler looks at.
+using StepFunction = void (*)(const char* step);
+inline constinit StepFunction at_step = nullptr;
+
+}  // namespace tocsin::internal
+
+#define TOCSIN_STEP(step)                                                \
+  do {                                                                   \
+    const ::tocsin::internal::StepFunction at_step_now =                 \
+        __atomic_load_n(&::tocsin::internal::at_step, __ATOMIC_SEQ_CST); \
+    if (at_step_now != nullptr) at_step_now(step);                       \
+  } while (false)
+
+#else
+
+#define TOCSIN_STEP(step) static_cast<void>(0)
+
+#endif  // TOCSIN_STEPS
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_STEP_H_
