@@ -29,6 +29,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/signal_testing.h"
+#include "tests/watchdog.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -361,7 +362,7 @@ TEST(IgnoredAtStart, IsIgnoredByChildrenAlsoWhileItIsReceived) {
   ChildProcess child = Spawn({"sh", "-c", "trap '' HUP USR1; exec \"$@\"", "sh",
                               std::filesystem::read_symlink("/proc/self/exe"),
                               "--gtest_filter=IgnoredAtStart.DISABLED_Inner",
-                              "--gtest_also_run_disabled_tests"},
+                              "--gtest_also_run_disabled_tests", kAsStarted},
                              {.output = Stream::Pipe()});
   const std::string output = ReadAll(child.output());
   EXPECT_EQ(WaitFor(child), kSuccess) << output;

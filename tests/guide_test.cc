@@ -4,7 +4,6 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -23,7 +22,7 @@ using ::testing::StartsWith;
 using ::testing::UnorderedElementsAre;
 
 std::string Script(const std::string& name, const std::string& text) {
-  const std::string path = std::getenv("TEST_TMPDIR") + ("/" + name);
+  const std::string path = testing::TempDir() + "/" + name;
   std::ofstream(path) << text;
   return path;
 }

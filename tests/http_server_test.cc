@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -117,8 +116,7 @@ TEST(HttpServer, AnswersWhatItHasAcceptedBeforeItDiesByTheSignal) {
 }
 
 TEST(HttpServer, ReloadsAtHangUp) {
-  const std::string file =
-      absl::StrCat(std::getenv("TEST_TMPDIR"), "/greeting");
+  const std::string file = absl::StrCat(testing::TempDir(), "/greeting");
   std::ofstream(file) << "Good morning.\n";
   HttpServer server("0s", "1h", file);
   EXPECT_THAT(Get(server, "/"), HasSubstr("Good morning."));
