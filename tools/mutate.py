@@ -5,6 +5,7 @@
   tools/mutate.py NAME...                those whose name or file begins so
   tools/mutate.py --commit [REVISION]    simple changes of the lines it changed
   tools/mutate.py --lines FILE[:A-B]...  simple changes of these lines
+  tools/mutate.py --sample N             each Nth of the list, others with each commit
   tools/mutate.py --check                only whether each text is still there
 
 A mutant of tests/mutants/*.toml is a change of some text of one file, and names
@@ -23,17 +24,22 @@ is wrong, and nothing runs. With `equivalent` in the place of `test` it breaks n
 promise, for the reason given there, and is not run.
 
 Each mutant is made in a copy of the tree, uncommitted changes included, that is
-kept under ~/.cache with a Bazel server of its own; one copy for each of --jobs.
-What depends on the file is built, and what depends on it is tested: first the
-test that the list names, or those that are named after the file; the rest until
-one fails.
+kept under ~/.cache/tocsin-mutate, with a Bazel server of its own; one copy for
+each of --jobs.
+The test that the list names must pass without the mutant, and fail with it. If
+it does not, or none is named, all tests that depend on the file are run until
+one fails, those that are named after it first.
+
+For each it prints whether it was caught, missed or not built; how long the
+building and the testing took; and what failed. The status is 1 if one of the
+list was not caught, or one of the simple ones was missed.
 """
 
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
-import functools
 import hashlib
 import os
 import pathlib
@@ -79,9 +85,9 @@ class Mutant:
 class Result:
     mutant: Mutant
     verdict: str  # caught, missed, not built
-    test: str = ""
-    seconds: float = 0
-    detail: str = ""
+    test: str = ""  # what noticed
+    building: float = 0  # seconds
+    testing: float = 0
 
 
 class ListError(Exception):
@@ -268,7 +274,10 @@ class Tree:
     def __init__(self, number):
         mark = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-        self.path = cache / "tocsin-mutate" / f"{mark}-{number}" / "tocsin"
+        folder = cache / "tocsin-mutate" / f"{mark}-{number}"
+        self.path = folder / "tocsin"
+        self.scratch = folder / "scratch"
+        self.command = ["./bazelw", f"--output_base={folder / 'output'}"]
         self.tests_of = {}
 
     def sync(self):
@@ -297,7 +306,7 @@ class Tree:
 
     def bazel(self, command, *arguments):
         return subprocess.run(
-            ["./bazelw", command, *arguments],
+            [*self.command, command, *arguments],
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -314,7 +323,7 @@ class Tree:
             package, _, rest = file.partition("/")
             query = f'kind("cc_test", rdeps(//tests/..., //{package}:{rest}))'
             result = subprocess.run(
-                ["./bazelw", "query", "--keep_going", "--noshow_progress", query],
+                [*self.command, "query", "--keep_going", "--noshow_progress", query],
                 cwd=self.path,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -332,10 +341,9 @@ class Tree:
         """Nothing if it passes, else what failed."""
         program = self.path / "bazel-bin/tests" / test
         environment = dict(os.environ)
-        scratch = self.path.parent / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        environment |= {"TEST_TMPDIR": str(scratch), "GTEST_FAIL_FAST": "1"}
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
+        environment |= {"TEST_TMPDIR": str(self.scratch), "GTEST_FAIL_FAST": "1"}
         if case:
             environment["GTEST_FILTER"] = case
         process = subprocess.Popen(
@@ -354,16 +362,21 @@ class Tree:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
-            return "hangs: " + last_started(output)
+            return f"{last_started(output)} (hangs)"
         if case and "[==========] Running 0 tests" in output:
-            return None
-        if process.returncode == 0:
-            return None
-        failed = re.search(r"\[  FAILED  \] (\S+?)(?:,| |$)", output, re.M)
-        hung = re.search(r"^(\S+): (?:stands still|runs on)", output, re.M)
-        if hung:
-            return f"{hung.group(1)} (hangs)"
-        return failed.group(1) if failed else f"{last_started(output)} (dies)"
+            raise ListError(f"{test} has no case {case}")
+        return None if process.returncode == 0 else what_failed(output)
+
+
+def what_failed(output):
+    """The case, from what a test program printed before it failed."""
+    # What the watchdog of tests/main.cc says.
+    ended = re.search(r"^(.+): (stands still|runs on|dies by)", output, re.M)
+    if ended:
+        how = "dies" if ended.group(2) == "dies by" else "hangs"
+        return f"{ended.group(1)} ({how})"
+    failed = re.search(r"^\[  FAILED  \] ([^\s,]+)", output, re.M)
+    return failed.group(1) if failed else f"{last_started(output)} (dies)"
 
 
 def last_started(output):
@@ -388,69 +401,97 @@ def order_of_tests(file, tests):
     return sorted(tests, key=key)
 
 
-def run_tests(tree, tests):
-    """The first that fails, as TARGET:CASE; "" if none does, None if one cannot be built."""
-    built = tree.build([f"//tests:{t}" for t in tests])
-    if built.returncode != 0:
-        return None
-    for test in tests:
-        with alone if test == "storm_test" else threading.Lock():
-            failed = tree.run(test)
-        if failed:
-            return f"{test}:{failed}"
-    return ""
+class Stopwatch:
+    def __init__(self):
+        self.last = time.monotonic()
+
+    def lap(self):
+        before, self.last = self.last, time.monotonic()
+        return self.last - before
+
+
+def run_case(tree, test):
+    """What failed of TARGET or TARGET:CASE, which has been built; nothing if it passes."""
+    target, _, case = test.partition(":")
+    with alone if target == "storm_test" else contextlib.nullcontext():
+        failed = tree.run(target, case)
+    return f"{target}:{failed}" if failed else None
 
 
 def try_mutant(tree, mutant):
     path = tree.path / mutant.file
     original = path.read_text()
-    started = time.monotonic()
+    result = Result(mutant, "missed")
 
-    def result(verdict, test=""):
-        return Result(mutant, verdict, test, time.monotonic() - started)
+    def fails(tests):
+        """Whether one of them does, or they cannot be built; then the result tells."""
+        clock = Stopwatch()
+        built = tree.build([f"//tests:{test.partition(':')[0]}" for test in tests])
+        result.building += clock.lap()
+        if built.returncode != 0:
+            result.verdict = "not built"
+            return True
+        for test in tests:
+            result.test = run_case(tree, test) or ""
+            if result.test:
+                break
+        result.testing += clock.lap()
+        if result.test:
+            result.verdict = "caught"
+        return bool(result.test)
 
     try:
         path.write_text(apply(original, mutant))
-        if mutant.test:
-            target, _, case = mutant.test.partition(":")
-            if tree.build([f"//tests:{target}"]).returncode != 0:
-                return result("not built")
-            if failed := tree.run(target, case):
-                return result("caught", f"{target}:{failed}")
+        if mutant.test and fails([mutant.test]):
+            return result
         tests = order_of_tests(mutant.file, tree.dependent_tests(mutant.file))
-        # The most likely ones first, so that a change of a header needs few.
+        # In parts, so that a change of a header needs few programs as a rule.
         for part in (tests[:3], tests[3:12], tests[12:]):
-            if not part:
-                continue
-            failed = run_tests(tree, part)
-            if failed is None:
-                return result("not built")
-            if failed:
-                # Noticed, but not by the test that is to notice.
-                return result("missed" if mutant.test else "caught", failed)
-        return result("missed")
+            if part and fails(part):
+                # By whom it should not be left.
+                if mutant.test and result.verdict == "caught":
+                    result.verdict = "missed"
+                break
+        return result
     finally:
         path.write_text(original)
 
 
-def prepare(tree, mutants):
-    tree.sync()
-    tests = {m.test.partition(":")[0] for m in mutants if m.test}
+def prepare(trees, mutants):
+    """Makes the copies, builds them, and sees that what is to fail passes."""
+    tests = sorted({m.test for m in mutants if m.test})
+    targets = sorted({f"//tests:{test.partition(':')[0]}" for test in tests})
     if any(not m.test for m in mutants):
-        tests = {"all"}
-    built = tree.build([f"//tests:{t}" for t in tests] or ["//tests:all"])
-    if built.returncode != 0:
-        raise ListError(f"without any mutant it does not build:\n{built.stdout}")
+        targets = ["//tests:all"]
+
+    def build(tree):
+        tree.sync()
+        built = tree.build(targets)
+        if built.returncode != 0:
+            raise ListError(f"without any mutant it does not build:\n{built.stdout}")
+
+    with concurrent.futures.ThreadPoolExecutor(len(trees)) as pool:
+        list(pool.map(build, trees))
+    failed = [failed for test in tests if (failed := run_case(trees[0], test))]
+    if failed:
+        raise ListError("these fail without any mutant:\n" + "\n".join(failed))
 
 
 def report(result):
     m = result.mutant
-    line = f"{result.verdict:9} {result.seconds:6.1f} s  {m.name}"
+    line = f"{result.verdict:9} {result.building:5.1f} s {result.testing:5.1f} s  {m.name}"
     if result.test:
-        line += f"\n{'':20}{result.test}"
+        line += f"\n{'':28}{'only ' if result.verdict == 'missed' else ''}{result.test}"
     if result.verdict == "missed" and m.test:
-        line += f"\n{'':20}and not by {m.test}"
+        line += f"\n{'':28}not {m.test}"
     print(line, flush=True)
+
+
+def commits(root):
+    count = subprocess.run(
+        ["git", "rev-list", "--count", "HEAD"], cwd=root, check=True, stdout=subprocess.PIPE
+    )
+    return int(count.stdout)
 
 
 def main():
@@ -461,6 +502,7 @@ def main():
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--commit", nargs="?", const="HEAD")
     parser.add_argument("--lines", nargs="+")
+    parser.add_argument("--sample", type=int)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     try:
@@ -481,6 +523,9 @@ def main():
             if arguments.check:
                 print(f"{len(mutants)} mutants, each found once")
                 return 0
+            if arguments.sample:
+                first = commits(ROOT) % arguments.sample
+                mutants = mutants[first :: arguments.sample]
             if arguments.names:
                 mutants = [
                     m
@@ -491,35 +536,40 @@ def main():
         mutants = [m for m in mutants if not m.equivalent]
         if not mutants:
             raise ListError("no mutant is meant by that")
-        print(f"{len(mutants)} mutants", flush=True)
-        trees = queue.SimpleQueue()
-        for number in range(arguments.jobs):
-            tree = Tree(number)
-            prepare(tree, mutants)
-            trees.put(tree)
+        print(f"{len(mutants)} mutants: building, testing", flush=True)
+        trees = [Tree(number) for number in range(min(arguments.jobs, len(mutants)))]
+        free = queue.SimpleQueue()
 
         def work(mutant):
-            tree = trees.get()
+            tree = free.get()
             try:
                 result = try_mutant(tree, mutant)
                 report(result)
                 return result
             finally:
-                trees.put(tree)
+                free.put(tree)
 
-        with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-            results = list(pool.map(work, mutants))
-        while not trees.empty():
-            trees.get().bazel("shutdown")
+        try:
+            prepare(trees, mutants)
+            for tree in trees:
+                free.put(tree)
+            with concurrent.futures.ThreadPoolExecutor(len(trees)) as pool:
+                results = list(pool.map(work, mutants))
+        finally:
+            for tree in trees:
+                tree.bazel("shutdown")
     except ListError as error:
         print(f"mutate: {error}", file=sys.stderr)
         return 2
     counts = collections.Counter(r.verdict for r in results)
+    slowest = max((r.testing for r in results if r.verdict == "caught"), default=0)
     print(
         f"{counts['caught']} caught, {counts['missed']} missed, "
-        f"{counts['not built']} not built, {len(equivalent)} equivalent"
+        f"{counts['not built']} not built, {len(equivalent)} equivalent; "
+        f"the slowest test took {slowest:.1f} s to notice"
     )
-    return 1 if counts["missed"] or (counts["not built"] and not arguments.commit) else 0
+    of_the_list = any(r.mutant.test for r in results)
+    return 1 if counts["missed"] or (of_the_list and counts["not built"]) else 0
 
 
 if __name__ == "__main__":
