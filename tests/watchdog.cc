@@ -23,7 +23,7 @@ namespace {
 #if defined(ABSL_HAVE_THREAD_SANITIZER) || defined(ABSL_HAVE_ADDRESS_SANITIZER)
 constexpr int kMostSeconds = 60;
 #else
-constexpr int kMostSeconds = 10;
+constexpr int kMostSeconds = 7;
 #endif
 
 constexpr size_t kLooksAtStandstill = 25;

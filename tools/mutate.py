@@ -53,7 +53,10 @@ import threading
 import time
 import tomllib
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Under `bazel run`, this file is somewhere else.
+ROOT = pathlib.Path(
+    os.environ.get("BUILD_WORKSPACE_DIRECTORY") or pathlib.Path(__file__).resolve().parent.parent
+)
 LIBRARIES = ("concurrency/", "signals/")
 
 # A test that hangs says so and ends itself (tests/main.cc), long before this.
