@@ -8,6 +8,7 @@
 
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::internal {
@@ -144,6 +145,7 @@ void Dispatcher::RingAlarm() {
 void Dispatcher::ShowToWatch(const RawSiginfo& info, absl::Time now) {
   const SignalEvent event = Subscription::ToEvent(
       {.info = info, .count = 1, .received_at = now, .arrival = 0});
+  TOCSIN_STEP("Dispatcher: about to show the watch a signal");
   MutexLock lock(watch_mutex_);
   if (watch_ != nullptr) watch_->OnSignal(event);
 }
@@ -321,6 +323,7 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
                                : dispatcher_->Now() + timeout;
   Waiter waiter(dispatcher_->fake_ ? absl::InfiniteFuture() : until,
                 to_stand_in_for, dispatcher_->waiting_room_);
+  TOCSIN_STEP("Receive: found nothing");
   while (true) {
     {
       FutexWakes wakes;
@@ -337,7 +340,9 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
       List(waiter);
       if (first_waiter_ == &waiter) dispatcher_->Sit(*this, waiter);
     }
+    TOCSIN_STEP("Receive: about to sleep");
     status = waiter.Sleep();
+    TOCSIN_STEP("Receive: wait is over");
     if (const auto taken = waiter.stand_in.Taken(); taken.has_value()) {
       waiter.took = taken->signum();
       // Nobody is subscribed to it when the receiver was closed meanwhile.

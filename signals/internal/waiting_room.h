@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::internal {
 
@@ -43,6 +44,7 @@ class WaitingRoom::Place final : public BlockingCall {
     while (time_left) {
       const uint32_t calls = room_.calls_.load();
       if (sleeper.woken()) return;
+      TOCSIN_STEP("WaitingRoom: about to sleep");
       time_left = FutexWait(room_.calls_, calls, until, bit_);
     }
   }
