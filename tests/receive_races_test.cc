@@ -407,6 +407,25 @@ TEST(RealReceiveRaces, WhatAStandInTookIsSentAgainWhenItsReceiverWasClosed) {
   over.Release();
   EXPECT_EQ(reader.Code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(TakePendingValue(SIGUSR1), 7);
+  EXPECT_EQ(service->stats().redelivered, 1u);
+}
+
+TEST(RealReceiveRaces, WhatAStandInTookIsDiscardedIfItsReceiverSaysSo) {
+  const ScopedSignalBlock block({SIGUSR1});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(
+      *service, {SIGUSR1}, {.on_close = ReceiverOptions::OnClose::kDiscard});
+  HeldAt over(kWaitIsOver);
+  Reader reader(receiver);
+  AwaitStandIn(reader, SIGUSR1);
+  QueueSelf(SIGUSR1, 7);
+  over.AwaitThread();
+  receiver.Close();
+  over.Release();
+  EXPECT_EQ(reader.Code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(TakePendingValue(SIGUSR1), -1);
+  EXPECT_EQ(service->stats().discarded, 1u);
+  EXPECT_EQ(service->stats().redelivered, 0u);
 }
 
 TEST(RealReceiveRaces, ACancelledStandInReturnsWhatItTook) {

@@ -347,7 +347,7 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
       waiter.took = taken->signum();
       // Nobody is subscribed to it when the receiver was closed meanwhile.
       if (!dispatcher_->Dispatch(*taken, /*redirected=*/false)) {
-        dispatcher_->SendAgain({*taken});
+        dispatcher_->Return({*taken}, options_.on_close);
       }
     }
   }
