@@ -16,6 +16,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -301,6 +302,103 @@ TEST(Cause, OfAForgedSiginfoIsWhatTheForgerWrote) {
   }
 }
 
+// The kernel takes any code from a process that sends to itself, from its main
+// thread, where the tests run.
+SignalEvent ReceiveForged(SignalReceiver& receiver, const siginfo_t& info) {
+  EXPECT_EQ(syscall(SYS_rt_sigqueueinfo, getpid(), info.si_signo, &info), 0);
+  SignalEvent event = Next(receiver);
+  EXPECT_EQ(event.signum, info.si_signo);
+  EXPECT_EQ(event.count, 1);
+  return event;
+}
+
+// SI_USER, SI_TKILL and so on mean the same for every signal.
+TEST(Cause, IsByTheCodeOfTheSiginfo) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(
+      *service, {SIGINT, SIGQUIT, SIGTSTP, SIGHUP, SIGCONT, SIGWINCH, SIGTERM,
+                 SIGALRM, SIGXCPU, SIGURG, SIGCHLD, SIGIO, SIGUSR1, SIGRTMIN});
+  for (int signum : {SIGINT, SIGTERM, SIGCHLD, SIGIO, SIGRTMIN}) {
+    const std::pair<int, Cause> causes[] = {
+        {SI_USER, Cause::kUser},          {SI_TKILL, Cause::kUser},
+        {SI_QUEUE, Cause::kQueue},        {SI_TIMER, Cause::kTimer},
+        {SI_MESGQ, Cause::kMessageQueue}, {SI_SIGIO, Cause::kIo},
+        {SI_ASYNCIO, Cause::kOther},      {SI_ASYNCNL, Cause::kOther},
+    };
+    for (const auto& [code, cause] : causes) {
+      const SignalEvent event = ReceiveForged(receiver, Forged(signum, code));
+      EXPECT_EQ(event.cause, cause) << SignalName(signum) << ", code " << code;
+    }
+  }
+  for (int signum : {SIGINT, SIGQUIT, SIGTSTP, SIGHUP, SIGCONT, SIGWINCH}) {
+    EXPECT_EQ(ReceiveForged(receiver, Forged(signum, SI_KERNEL)).cause,
+              Cause::kTerminal)
+        << SignalName(signum);
+  }
+  for (int signum :
+       {SIGTERM, SIGALRM, SIGXCPU, SIGURG, SIGCHLD, SIGUSR1, SIGRTMIN}) {
+    EXPECT_EQ(ReceiveForged(receiver, Forged(signum, SI_KERNEL)).cause,
+              Cause::kKernel)
+        << SignalName(signum);
+  }
+  for (int code = 1; code <= 6; ++code) {
+    for (int signum : {SIGIO, SIGUSR1, SIGRTMIN}) {
+      EXPECT_EQ(ReceiveForged(receiver, Forged(signum, code)).cause, Cause::kIo)
+          << SignalName(signum) << ", code " << code;
+    }
+  }
+}
+
+// And of the rest it has nothing, though the siginfo has something there.
+TEST(Cause, DecidesWhatElseAnEventHas) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGCHLD, SIGRTMIN});
+  const std::pair<int, Change> changes[] = {
+      {CLD_EXITED, Change::kExited},   {CLD_KILLED, Change::kKilled},
+      {CLD_DUMPED, Change::kDumped},   {CLD_TRAPPED, Change::kTrapped},
+      {CLD_STOPPED, Change::kStopped}, {CLD_CONTINUED, Change::kContinued},
+  };
+  for (const auto& [code, change] : changes) {
+    const SignalEvent event = ReceiveForged(receiver, Forged(SIGCHLD, code));
+    EXPECT_EQ(event.cause, Cause::kChild);
+    EXPECT_EQ(event.sender->pid, 1);
+    EXPECT_EQ(event.sender->uid, 4242u);
+    EXPECT_EQ(event.child->pid, 1);
+    EXPECT_EQ(event.child->change, change);
+    EXPECT_EQ(event.child->code, 7);
+    EXPECT_FALSE(event.value || event.timer_overrun || event.fd);
+  }
+  for (int code : {SI_USER, SI_TKILL, SI_QUEUE, SI_MESGQ}) {
+    siginfo_t info = Forged(SIGRTMIN, code);
+    SignalEvent event = ReceiveForged(receiver, info);
+    EXPECT_EQ(event.sender->pid, 1);
+    EXPECT_EQ(event.sender->uid, 4242u);
+    EXPECT_EQ(event.value.has_value(), code == SI_QUEUE || code == SI_MESGQ);
+    EXPECT_EQ(event.value.value_or(sigval{.sival_int = 7}).sival_int, 7);
+    EXPECT_FALSE(event.child || event.timer_overrun || event.fd);
+    // The kernel's way to say that it is nobody of our pid namespace.
+    info.si_pid = 0;
+    event = ReceiveForged(receiver, info);
+    EXPECT_FALSE(event.sender.has_value());
+    EXPECT_EQ(event.value.has_value(), code == SI_QUEUE || code == SI_MESGQ);
+  }
+  SignalEvent event = ReceiveForged(receiver, Forged(SIGRTMIN, SI_TIMER));
+  EXPECT_EQ(event.value->sival_int, 7);
+  EXPECT_EQ(event.timer_overrun, 4242);
+  EXPECT_FALSE(event.sender || event.child || event.fd);
+  for (int code : {int{SI_SIGIO}, int{POLL_IN}}) {
+    event = ReceiveForged(receiver, Forged(SIGRTMIN, code));
+    EXPECT_EQ(event.fd, 7);
+    EXPECT_FALSE(event.sender || event.child || event.value ||
+                 event.timer_overrun);
+  }
+  for (int code : {int{SI_KERNEL}, -12345}) {
+    event = ReceiveForged(receiver, Forged(SIGRTMIN, code));
+    EXPECT_FALSE(event.sender || event.child || event.value ||
+                 event.timer_overrun || event.fd);
+  }
+}
+
 void ExpectChild(SignalReceiver& receiver, const Child& child, Change change,
                  int code, const std::string& words) {
   const SignalEvent event = Next(receiver);
@@ -310,6 +408,8 @@ void ExpectChild(SignalReceiver& receiver, const Child& child, Change change,
   EXPECT_EQ(event.child->pid, child.pid());
   EXPECT_EQ(event.child->change, change);
   EXPECT_EQ(event.child->code, code);
+  EXPECT_EQ(event.sender->pid, child.pid());
+  EXPECT_EQ(event.sender->uid, getuid());
   EXPECT_EQ(InWords(event),
             absl::StrCat("SIGCHLD: child ", child.pid(), " ", words));
 }

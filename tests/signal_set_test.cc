@@ -1,6 +1,8 @@
 #include "tocsin/signals/signal_set.h"
 
 #include <csignal>
+#include <cstddef>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +23,44 @@ TEST(SignalSet, IteratesInAscendingOrder) {
               ElementsAre(SIGHUP, SIGTERM, SIGRTMAX));
   EXPECT_EQ(set.size(), 3u);
   EXPECT_TRUE(SignalSet().begin() == SignalSet().end());
+  SignalSet::iterator it = set.begin();
+  EXPECT_EQ(*it++, SIGHUP);
+  EXPECT_EQ(*it, SIGTERM);
+  EXPECT_EQ(*++it, SIGRTMAX);
+  EXPECT_TRUE(++it == set.end());
+}
+
+TEST(SignalSet, HoldsEverySignalThereIs) {
+  SignalSet set;
+  EXPECT_TRUE(set.empty());
+  for (int signum = 1; signum <= 64; ++signum) {
+    EXPECT_FALSE(set.contains(signum));
+    set.insert(signum);
+    EXPECT_TRUE(set.contains(signum));
+    EXPECT_EQ(set.size(), static_cast<size_t>(signum));
+  }
+  for (int signum = 64; signum >= 1; --signum) {
+    set.erase(signum);
+    EXPECT_FALSE(set.contains(signum));
+    EXPECT_EQ(set.size(), static_cast<size_t>(signum - 1));
+  }
+  EXPECT_TRUE(set.empty());
+  EXPECT_EQ(set, SignalSet());
+}
+
+TEST(SignalSet, RemembersANumberThatIsNoSignal) {
+  SignalSet set({0});
+  EXPECT_FALSE(set.empty());
+  EXPECT_EQ(set.size(), 0u);
+  EXPECT_FALSE(set.contains(0));
+  EXPECT_FALSE(set == SignalSet());
+  set.erase(0);
+  EXPECT_FALSE(set == SignalSet());
+  EXPECT_TRUE(set.begin() == set.end());
+}
+
+TEST(SignalSet, OfTerminationIsTheKeyAndTheSupervisors) {
+  EXPECT_EQ(SignalSet::Termination(), SignalSet({SIGINT, SIGTERM}));
 }
 
 TEST(SignalSet, ContainsWhatWasInsertedAndNotErased) {
@@ -47,6 +87,26 @@ TEST(SignalName, NamesEveryNumber) {
   EXPECT_EQ(SignalName(4096), "signal 4096");
 }
 
+// The C library's abbreviations, but for the one that it calls by its other
+// name.
+TEST(SignalName, IsTheOneOfTheManual) {
+  for (int signum = 1; signum < 32; ++signum) {
+    const std::string name = signum == SIGIO ? "IO" : sigabbrev_np(signum);
+    EXPECT_EQ(SignalName(signum), "SIG" + name);
+    for (const std::string& text : {name, "SIG" + name}) {
+      const auto parsed = ParseSignal(text);
+      ASSERT_TRUE(parsed.ok()) << parsed.status();
+      EXPECT_EQ(*parsed, signum) << text;
+    }
+  }
+  for (int above = 1; above < SIGRTMAX - SIGRTMIN; ++above) {
+    EXPECT_EQ(SignalName(SIGRTMIN + above),
+              "SIGRTMIN+" + std::to_string(above));
+  }
+  EXPECT_EQ(SignalName(33), "signal 33");
+  EXPECT_EQ(SignalName(SIGRTMAX + 1), "signal 65");
+}
+
 TEST(ParseSignal, ReadsWhatSignalNameWrites) {
   for (int signum = 1; signum <= SIGRTMAX; ++signum) {
     if (signum >= 32 && signum < SIGRTMIN) continue;
@@ -58,12 +118,28 @@ TEST(ParseSignal, ReadsWhatSignalNameWrites) {
 
 TEST(ParseSignal, ReadsNamesNumbersAndOffsets) {
   const std::pair<std::string, int> cases[] = {
-      {"TERM", SIGTERM},         {"SIGTERM", SIGTERM},
-      {"sigterm", SIGTERM},      {"15", 15},
-      {"RTMIN+3", SIGRTMIN + 3}, {"SIGRTMIN+0", SIGRTMIN},
-      {"RTMAX-1", SIGRTMAX - 1}, {"SIGRTMAX", SIGRTMAX},
-      {"CLD", SIGCHLD},          {"POLL", SIGPOLL},
+      {"TERM", SIGTERM},
+      {"SIGTERM", SIGTERM},
+      {"sigterm", SIGTERM},
+      {"15", 15},
+      {"RTMIN+3", SIGRTMIN + 3},
+      {"SIGRTMIN+0", SIGRTMIN},
+      {"RTMAX-1", SIGRTMAX - 1},
+      {"SIGRTMAX", SIGRTMAX},
+      {"CLD", SIGCHLD},
+      {"POLL", SIGPOLL},
       {"KILL", SIGKILL},
+      {"iot", SIGABRT},
+      {"SigIo", SIGIO},
+      {"1", 1},
+      {"64", SIGRTMAX},
+      {"32", 32},
+      {"015", 15},
+      {"rtmin+30", SIGRTMAX},
+      {"RTMAX-30", SIGRTMIN},
+      {"RTMIN", SIGRTMIN},
+      {"rtmax", SIGRTMAX},
+      {"RTMAX-0", SIGRTMAX},
   };
   for (const auto& [text, signum] : cases) {
     const auto parsed = ParseSignal(text);
@@ -79,13 +155,22 @@ TEST(ParseSignal, RefusesEverythingElseAndQuotesIt) {
         " 15",      "+15",      "1e1",      "99999999999999999999",
         "15 ",      "15\n",     "RTMIN+3 ", "RTMAX-1\t",
         "RTMIN-1",  "RTMAX+1",  "RTMIN+",   "RTMIN+31",
-        "RTMIN++1", "RTMIN+ 1", "RTMINX",   "SIGSIGTERM"}) {
+        "RTMIN++1", "RTMIN+ 1", "RTMINX",   "SIGSIGTERM",
+        "SIG15",    "RTMAX-31", "RTMIN*3",  "RTMAX3",
+        "TER",      "TERMS",    "RTMAX-",   "xTERM"}) {
     const auto parsed = ParseSignal(text);
     ASSERT_FALSE(parsed.ok()) << text << " was read as " << *parsed;
     EXPECT_TRUE(absl::IsInvalidArgument(parsed.status()));
     EXPECT_THAT(std::string(parsed.status().message()),
                 HasSubstr(std::string("\"") + text + "\""));
   }
+}
+
+TEST(ParseSignal, SaysHowToNameOne) {
+  EXPECT_EQ(ParseSignal("fuzz").status(),
+            absl::InvalidArgumentError(
+                "no such signal: \"fuzz\"; name one as TERM, SIGTERM, 15 or "
+                "RTMIN+3"));
 }
 
 // N1, G08
@@ -115,6 +200,45 @@ TEST(CheckReceivable, RefusesByNameAndReason) {
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << signum;
     EXPECT_THAT(std::string(status.message()), HasSubstr(message));
   }
+}
+
+TEST(CheckReceivable, SaysWhatToDoInstead) {
+  const std::string crash_handler = "; install a crash handler for it instead";
+  const std::pair<SignalSet, std::string> cases[] = {
+      {{SIGKILL},
+       "SIGKILL cannot be received: the kernel never delivers it to a program; "
+       "clean up on SIGTERM, which well-behaved senders try first"},
+      {{SIGSEGV},
+       "SIGSEGV cannot be received: it reports a fault of the thread that "
+       "runs, "
+       "which cannot go on" +
+           crash_handler},
+      {{SIGABRT},
+       "SIGABRT cannot be received: abort() ends the program whatever is done "
+       "about the signal" +
+           crash_handler},
+      {{SIGTTOU},
+       "SIGTTOU cannot be received: the terminal call that raises it would be "
+       "restarted and raise it again without end; leave it to stop the job"},
+      {{SIGSTKFLT},
+       "SIGSTKFLT cannot be received: the signal service wakes its own thread "
+       "with it; choose another, for example a real-time signal"},
+      {{33},
+       "signal 33 cannot be received: the C library keeps it for its threads; "
+       "choose one from SIGRTMIN on"},
+      {{65}, "signal 65 cannot be received: signals are numbered from 1 to 64"},
+      {{}, "no signals were given; name at least one, for example SIGTERM"},
+  };
+  for (const auto& [signals, message] : cases) {
+    EXPECT_EQ(CheckReceivable(signals), absl::InvalidArgumentError(message));
+  }
+}
+
+TEST(CheckReceivable, NamesTheFirst) {
+  EXPECT_THAT(
+      std::string(CheckReceivable({SIGTTIN, SIGSTOP, SIGTERM, SIGILL, SIGHUP})
+                      .message()),
+      HasSubstr("SIGILL cannot be received"));
 }
 
 // X8, G07

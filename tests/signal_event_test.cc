@@ -1,0 +1,143 @@
+// How an event reads.
+#include "tocsin/signals/signal_event.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+
+namespace tocsin {
+namespace {
+
+using Cause = SignalEvent::Cause;
+using Change = ChildStatus::Change;
+
+// Of no process: above the kernel's limit, which is 2^22.
+constexpr pid_t kNobody = 4'999'999;
+
+SignalEvent Event(int signum, Cause cause) {
+  SignalEvent event;
+  event.signum = signum;
+  event.cause = cause;
+  return event;
+}
+
+template <typename T>
+std::string Words(const T& value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
+}
+
+TEST(SignalEvent, IsOfNoSignalAndOfAnotherCauseAtFirst) {
+  const SignalEvent event;
+  EXPECT_EQ(event.signum, 0);
+  EXPECT_EQ(event.count, 1);
+  EXPECT_EQ(event.cause, Cause::kOther);
+  EXPECT_FALSE(event.sender.has_value());
+  EXPECT_FALSE(event.value.has_value());
+  EXPECT_FALSE(event.child.has_value());
+  EXPECT_FALSE(event.timer_overrun.has_value());
+  EXPECT_FALSE(event.fd.has_value());
+}
+
+TEST(InWords, ACauseHasAName) {
+  const std::pair<Cause, std::string> names[] = {
+      {Cause::kUser, "user"},
+      {Cause::kQueue, "queue"},
+      {Cause::kKernel, "kernel"},
+      {Cause::kTerminal, "terminal"},
+      {Cause::kTimer, "timer"},
+      {Cause::kChild, "child"},
+      {Cause::kMessageQueue, "message queue"},
+      {Cause::kIo, "io"},
+      {Cause::kOther, "other"},
+  };
+  for (const auto& [cause, name] : names) EXPECT_EQ(Words(cause), name);
+}
+
+TEST(InWords, TheSenderHasTheNameOfItsCommand) {
+  std::ifstream file("/proc/self/comm");
+  std::string name;
+  std::getline(file, name);
+  SignalEvent event = Event(SIGTERM, Cause::kUser);
+  event.sender = {getpid(), 4711};
+  EXPECT_EQ(Words(event), absl::StrCat("SIGTERM from pid ", getpid(), " (",
+                                       name, ", uid 4711)"));
+}
+
+TEST(InWords, ASenderThatIsGoneHasANumber) {
+  SignalEvent event = Event(SIGTERM, Cause::kUser);
+  event.sender = {kNobody, 0};
+  EXPECT_EQ(Words(event), "SIGTERM from pid 4999999 (uid 0)");
+  event.count = 2;
+  EXPECT_EQ(Words(event), "SIGTERM (2 times) from pid 4999999 (uid 0)");
+  event.cause = Cause::kQueue;
+  event.value = sigval{.sival_int = -3};
+  EXPECT_EQ(Words(event),
+            "SIGTERM (2 times) from pid 4999999 (uid 0) with value -3");
+  event.cause = Cause::kMessageQueue;
+  event.count = 1;
+  EXPECT_EQ(Words(event), "SIGTERM from pid 4999999 (uid 0) with value -3");
+}
+
+TEST(InWords, WithoutASenderItIsWhereItCameFrom) {
+  const std::pair<Cause, std::string> origins[] = {
+      {Cause::kUser, "SIGHUP from outside of this pid namespace"},
+      {Cause::kQueue, "SIGHUP from outside of this pid namespace"},
+      {Cause::kKernel, "SIGHUP from the kernel"},
+      {Cause::kTerminal, "SIGHUP from the terminal"},
+      {Cause::kTimer, "SIGHUP from the timer"},
+      {Cause::kChild, "SIGHUP from the kernel"},
+      {Cause::kMessageQueue, "SIGHUP from the kernel"},
+      {Cause::kIo, "SIGHUP from the kernel"},
+      {Cause::kOther, "SIGHUP from the kernel"},
+  };
+  for (const auto& [cause, words] : origins) {
+    EXPECT_EQ(Words(Event(SIGHUP, cause)), words);
+  }
+}
+
+TEST(InWords, ATimerTellsOfExpirationsIfSomeWereMissed) {
+  SignalEvent event = Event(SIGALRM, Cause::kTimer);
+  event.value = sigval{.sival_int = 4};
+  event.timer_overrun = 0;
+  EXPECT_EQ(Words(event), "SIGALRM from the timer with value 4");
+  event.timer_overrun = 1;
+  EXPECT_EQ(Words(event),
+            "SIGALRM from the timer with value 4, 1 expirations missed");
+}
+
+TEST(InWords, ADescriptorIsNamed) {
+  SignalEvent event = Event(SIGIO, Cause::kIo);
+  event.fd = 0;
+  EXPECT_EQ(Words(event), "SIGIO from the kernel for fd 0");
+}
+
+TEST(InWords, AChildTellsWhatBecameOfIt) {
+  const std::pair<Change, std::string> changes[] = {
+      {Change::kExited, "exited with status 5"},
+      {Change::kKilled, "was killed by SIGTRAP"},
+      {Change::kDumped, "dumped core on SIGTRAP"},
+      {Change::kTrapped, "was trapped by SIGTRAP"},
+      {Change::kStopped, "was stopped by SIGTRAP"},
+      {Change::kContinued, "was continued by SIGTRAP"},
+  };
+  for (const auto& [change, words] : changes) {
+    SignalEvent event = Event(SIGCHLD, Cause::kChild);
+    event.sender = {12, 0};
+    event.child = {.pid = 12, .change = change, .code = SIGTRAP};
+    EXPECT_EQ(Words(event), "SIGCHLD: child 12 " + words);
+    event.count = 3;
+    EXPECT_EQ(Words(event), "SIGCHLD (3 times): child 12 " + words);
+  }
+}
+
+}  // namespace
+}  // namespace tocsin
