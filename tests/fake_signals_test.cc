@@ -1,20 +1,29 @@
 #include "tocsin/signals/testing/fake_signals.h"
 
+#include <pthread.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <latch>
+#include <memory>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "tests/signal_testing.h"
+#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/signals/signal_receiver.h"
+#include "tocsin/signals/signal_set.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
@@ -43,6 +52,129 @@ TEST(FakeSignals, DrivesReceiversWithoutTheOperatingSystem) {
   EXPECT_EQ(event.sender->pid, getpid());
   EXPECT_EQ(event.received_at, signals.now());
   EXPECT_EQ(signals.service().stats().merged, 2u);
+}
+
+sigset_t Mask() {
+  sigset_t mask;
+  pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+  return mask;
+}
+
+TEST(FakeSignals, TouchNeitherDispositionsNorMasks) {
+  const sigset_t before = Mask();
+  FakeSignals signals;
+  SignalSet all;
+  for (int signum = 1; signum <= SIGRTMAX; ++signum) {
+    if (CheckReceivable({signum}).ok()) all.insert(signum);
+  }
+  SignalReceiver receiver = OpenReceiver(signals.service(), all);
+  for (int signum : all) {
+    EXPECT_EQ(Disposition(signum).sa_handler, SIG_DFL) << SignalName(signum);
+    ASSERT_TRUE(signals.Send(signum).ok());
+    const sigset_t now = Mask();
+    EXPECT_EQ(sigismember(&now, signum), sigismember(&before, signum));
+    EXPECT_EQ(receiver.TryReceive()->signum, signum);
+  }
+  EXPECT_EQ(Disposition(SIGSTKFLT).sa_handler, SIG_DFL);
+  EXPECT_TRUE(signals.service().Verify().ok());
+}
+
+TEST(FakeSignals, MayBeSeveralNextToARealService) {
+  auto service = StartService();
+  FakeSignals one;
+  FakeSignals two(absl::FromUnixSeconds(7));
+  EXPECT_EQ(one.now(), absl::FromUnixSeconds(1'000'000'000));
+  SignalReceiver real = OpenReceiver(*service, {SIGUSR1});
+  SignalReceiver first = OpenReceiver(one.service(), {SIGUSR1});
+  SignalReceiver second = OpenReceiver(two.service(), {SIGUSR1});
+  ASSERT_TRUE(two.Send(SIGUSR1).ok());
+  EXPECT_EQ(second.TryReceive()->received_at, absl::FromUnixSeconds(7));
+  two.Advance(absl::Seconds(1));
+  EXPECT_EQ(one.now(), absl::FromUnixSeconds(1'000'000'000));
+  EXPECT_FALSE(first.TryReceive().has_value());
+  SendSelf(SIGUSR1);
+  EXPECT_EQ(Next(real).count, 1);
+  EXPECT_FALSE(first.TryReceive().has_value());
+  EXPECT_FALSE(second.TryReceive().has_value());
+  EXPECT_EQ(service->stats().received, 1u);
+  EXPECT_EQ(one.service().stats().received, 0u);
+}
+
+TEST(FakeSignals, HandsASignalToAllBeforeItReturns) {
+  FakeSignals signals;
+  SignalReceiver first = OpenReceiver(signals.service(), {SIGUSR1, SIGHUP});
+  SignalReceiver second = OpenReceiver(signals.service(), {SIGUSR1});
+  SignalReceiver third = OpenReceiver(signals.service(), {SIGUSR2, SIGUSR1});
+  ASSERT_TRUE(signals.Send(SIGUSR1).ok());
+  for (SignalReceiver* receiver : {&first, &second, &third}) {
+    const auto event = receiver->TryReceive();
+    ASSERT_TRUE(event.has_value());
+    EXPECT_EQ(event->signum, SIGUSR1);
+    EXPECT_EQ(event->cause, Cause::kUser);
+    EXPECT_EQ(event->sender->pid, getpid());
+    EXPECT_EQ(event->sender->uid, getuid());
+    EXPECT_FALSE(receiver->TryReceive().has_value());
+  }
+  ASSERT_TRUE(signals.Send(SIGHUP).ok());
+  EXPECT_FALSE(second.TryReceive().has_value());
+  EXPECT_FALSE(third.TryReceive().has_value());
+  const SignalServiceStats stats = signals.service().stats();
+  EXPECT_EQ(stats.received, 2u);
+  EXPECT_EQ(stats.redirected, 0u);
+  EXPECT_EQ(stats.delivered, 4u);
+  EXPECT_EQ(stats.merged + stats.dropped + stats.conflicts, 0u);
+  EXPECT_EQ(stats.redelivered + stats.discarded + stats.siginfo_lost, 0u);
+}
+
+// What it is sent with that is not the sender's to say.
+TEST(FakeSignals, SendsAnEventOnceAndNow) {
+  FakeSignals signals(absl::FromUnixSeconds(50));
+  SignalReceiver receiver = OpenReceiver(signals.service(), {SIGUSR1});
+  SignalEvent sent;
+  sent.signum = SIGUSR1;
+  sent.cause = Cause::kUser;
+  sent.count = 5;
+  sent.received_at = absl::FromUnixSeconds(4);
+  sent.sender = {12, 34};
+  ASSERT_TRUE(signals.Send(sent).ok());
+  signals.Advance(absl::Seconds(3));
+  ASSERT_TRUE(signals.Send(sent).ok());
+  SignalEvent got = Next(receiver);
+  EXPECT_EQ(got.count, 2);
+  EXPECT_EQ(got.received_at, absl::FromUnixSeconds(50));
+  EXPECT_EQ(got.sender->pid, 12);
+  EXPECT_EQ(got.sender->uid, 34u);
+  ASSERT_TRUE(signals.Send(sent).ok());
+  got = Next(receiver);
+  EXPECT_EQ(got.count, 1);
+  EXPECT_EQ(got.received_at, absl::FromUnixSeconds(53));
+}
+
+TEST(FakeSignals, SayWhatIsWrongWithASignal) {
+  FakeSignals signals;
+  EXPECT_EQ(
+      signals.Send(SIGRTMIN + 2),
+      absl::NotFoundError("no open receiver is subscribed to SIGRTMIN+2"));
+  EXPECT_EQ(signals.Send(SIGSTOP), CheckReceivable({SIGSTOP}));
+  EXPECT_EQ(signals.Send(0), CheckReceivable({0}));
+  EXPECT_EQ(signals.Send(SignalEvent()), CheckReceivable({0}));
+  EXPECT_EQ(signals.service().stats().delivered, 0u);
+}
+
+TEST(FakeSignals, OpenAsTheRealOneDoes) {
+  FakeSignals signals;
+  for (int capacity : {1, kMaxReceiverCapacity}) {
+    EXPECT_TRUE(signals.service().Open({SIGTERM}, {.capacity = capacity}).ok());
+  }
+  EXPECT_EQ(signals.service().Open({SIGTERM}, {.capacity = 0}).status(),
+            absl::InvalidArgumentError(
+                "ReceiverOptions::capacity is 0; give 1 to 1000000"));
+  EXPECT_EQ(signals.service().Open({SIGTERM}, {.capacity = 1'000'001}).status(),
+            absl::InvalidArgumentError(
+                "ReceiverOptions::capacity is 1000001; give 1 to 1000000"));
+  EXPECT_EQ(signals.service().Open({SIGKILL}).status(),
+            CheckReceivable({SIGKILL}));
+  EXPECT_TRUE(absl::IsNotFound(signals.Send(SIGTERM)));
 }
 
 TEST(FakeSignals, WakesAThreadThatReceives) {
@@ -84,6 +216,60 @@ TEST(FakeSignals, TimeoutsGoByTheClockOfTheTest) {
   });
   while (!done.try_wait()) signals.Advance(absl::Minutes(1));
   joiner.join();
+}
+
+// Those whose timeout it passes, and no others.
+TEST(FakeSignals, TheClockEndsWaitsToTheNanosecond) {
+  FakeSignals signals;
+  SignalReceiver receiver = OpenReceiver(signals.service(), {SIGTERM});
+  SignalReceiver other = OpenReceiver(signals.service(), {SIGTERM});
+  absl::StatusOr<SignalEvent> short_wait = absl::UnknownError("not back");
+  absl::StatusOr<SignalEvent> long_wait = short_wait;
+  absl::StatusOr<SignalEvent> endless_wait = short_wait;
+  ScopedThread endless(
+      [&] { endless_wait = other.ReceiveFor(absl::InfiniteDuration()); });
+  endless.AwaitAsleep();
+  ScopedThread longer([&] {
+    long_wait = receiver.ReceiveFor(absl::Hours(1) + absl::Nanoseconds(1));
+  });
+  longer.AwaitAsleep();
+  ScopedThread shorter(
+      [&] { short_wait = receiver.ReceiveFor(absl::Hours(1)); });
+  shorter.AwaitAsleep();
+  signals.Advance(absl::Hours(1));
+  shorter.Join();
+  EXPECT_EQ(short_wait.status(),
+            absl::DeadlineExceededError("the timeout of the call passed"));
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  longer.Join();
+  endless.Join();
+  EXPECT_TRUE(long_wait.ok()) << long_wait.status();
+  EXPECT_TRUE(endless_wait.ok()) << endless_wait.status();
+}
+
+// By the real clock it would wait for an hour, or not at all.
+TEST(FakeSignals, TheClockOfAScopeIsTheRealOne) {
+  FakeSignals signals(absl::Now() + absl::Hours(24));
+  SignalReceiver receiver = OpenReceiver(signals.service(), {SIGTERM});
+  {
+    CancelScope scope({.deadline = absl::Now() + absl::Hours(1)});
+    ASSERT_TRUE(signals.Send(SIGTERM).ok());
+    EXPECT_TRUE(receiver.Receive().ok());
+  }
+  CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
+  EXPECT_EQ(receiver.ReceiveFor(absl::Hours(1)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST(FakeSignals, ATimeoutTakesWhatIsQueuedFirst) {
+  FakeSignals signals;
+  SignalReceiver receiver = OpenReceiver(signals.service(), {SIGTERM});
+  for (absl::Duration over :
+       {absl::ZeroDuration(), -absl::Seconds(1), -absl::InfiniteDuration()}) {
+    ASSERT_TRUE(signals.Send(SIGTERM).ok());
+    EXPECT_TRUE(receiver.ReceiveFor(over).ok());
+    EXPECT_TRUE(absl::IsDeadlineExceeded(receiver.ReceiveFor(over).status()));
+  }
 }
 
 TEST(FakeSignals, ATimeoutOfZeroIsOverWithoutMovingTheClock) {
@@ -146,6 +332,57 @@ TEST(FakeSignals, CarriesEveryCause) {
   EXPECT_EQ(Words(got), "SIGIO from the kernel for fd 4");
 }
 
+TEST(FakeSignals, CarriesAllThatBelongsToACause) {
+  FakeSignals signals;
+  SignalReceiver receiver =
+      OpenReceiver(signals.service(), {SIGCHLD, SIGRTMIN, SIGIO});
+  SignalEvent sent;
+  sent.signum = SIGRTMIN;
+  sent.sender = {12, 34};
+  sent.value = sigval{.sival_ptr = &signals};
+  for (Cause cause : {Cause::kQueue, Cause::kMessageQueue}) {
+    sent.cause = cause;
+    ASSERT_TRUE(signals.Send(sent).ok());
+    const SignalEvent got = Next(receiver);
+    EXPECT_EQ(got.cause, cause);
+    EXPECT_EQ(got.sender->pid, 12);
+    EXPECT_EQ(got.sender->uid, 34u);
+    EXPECT_EQ(got.value->sival_ptr, &signals);
+    EXPECT_FALSE(got.child || got.timer_overrun || got.fd);
+  }
+  sent = {};
+  sent.signum = SIGRTMIN;
+  sent.cause = Cause::kTimer;
+  sent.value = sigval{.sival_int = -1};
+  sent.timer_overrun = 2;
+  ASSERT_TRUE(signals.Send(sent).ok());
+  SignalEvent got = Next(receiver);
+  EXPECT_EQ(got.value->sival_int, -1);
+  EXPECT_EQ(got.timer_overrun, 2);
+  EXPECT_FALSE(got.sender || got.child || got.fd);
+
+  sent = {};
+  sent.signum = SIGCHLD;
+  sent.cause = Cause::kChild;
+  sent.sender = {12, 34};
+  sent.child = {.pid = 12, .change = ChildStatus::Change::kStopped, .code = 9};
+  ASSERT_TRUE(signals.Send(sent).ok());
+  got = Next(receiver);
+  EXPECT_EQ(got.sender->pid, 12);
+  EXPECT_EQ(got.sender->uid, 34u);
+  EXPECT_EQ(got.child->code, 9);
+  EXPECT_FALSE(got.value || got.timer_overrun || got.fd);
+
+  sent = {};
+  sent.signum = SIGIO;
+  sent.cause = Cause::kIo;
+  sent.fd = 4;
+  ASSERT_TRUE(signals.Send(sent).ok());
+  got = Next(receiver);
+  EXPECT_EQ(got.fd, 4);
+  EXPECT_FALSE(got.sender || got.child || got.value || got.timer_overrun);
+}
+
 TEST(FakeSignals, CarriesEveryChangeOfAChild) {
   using Change = ChildStatus::Change;
   FakeSignals signals;
@@ -204,6 +441,19 @@ TEST(FakeSignals, AReceiverMayOutliveIt) {
   signals.reset();
   EXPECT_EQ(Next(receiver).signum, SIGTERM);
   EXPECT_TRUE(absl::IsOutOfRange(receiver.Receive().status()));
+}
+
+TEST(FakeSignals, ItsEndWakesWhoeverReceives) {
+  std::optional<FakeSignals> signals(std::in_place);
+  SignalReceiver receiver = OpenReceiver(signals->service(), {SIGTERM});
+  SignalReceiver other = OpenReceiver(signals->service(), {SIGHUP});
+  std::vector<std::unique_ptr<ScopedThread>> readers;
+  for (SignalReceiver* read : {&receiver, &receiver, &other}) {
+    readers.push_back(std::make_unique<ScopedThread>(
+        [read] { EXPECT_TRUE(absl::IsOutOfRange(read->Receive().status())); }));
+    readers.back()->AwaitAsleep();
+  }
+  signals.reset();
 }
 
 }  // namespace

@@ -129,6 +129,19 @@ TEST(SignalReceiver, ReceiveForEndsWithTheTimeoutOrTheSignal) {
   EXPECT_EQ(receiver.ReceiveFor(absl::ZeroDuration())->signum, SIGUSR1);
 }
 
+// Whether its thread waits in a seat, as for a standard signal, or not.
+TEST(SignalReceiver, ATimeoutEndsAWaitForAnySignal) {
+  auto service = StartService();
+  for (int signum : {SIGUSR1, SIGRTMIN}) {
+    SignalReceiver receiver = OpenReceiver(*service, {signum});
+    EXPECT_EQ(receiver.ReceiveFor(absl::Milliseconds(1)).status(),
+              absl::DeadlineExceededError("the timeout of the call passed"));
+    CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
+    EXPECT_TRUE(
+        absl::IsDeadlineExceeded(receiver.ReceiveFor(absl::Hours(1)).status()));
+  }
+}
+
 TEST(SignalReceiver, AWaitEndsWithTheScopeAroundIt) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
