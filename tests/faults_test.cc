@@ -563,6 +563,9 @@ TEST(NoRoomForSignals, WhenTheSlotsAreFullTheNumberComesAlone) {
       }
     }
     EXPECT_EQ(alone, 1);
+    EXPECT_EQ(service->stats().siginfo_lost, 1u);
+    service.reset();
+    EXPECT_EQ(StartService()->stats().siginfo_lost, 0u);
   }));
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }

@@ -57,6 +57,17 @@ TEST(Shutdown, DrainsBeforeItStops) {
   EXPECT_FALSE(signals.death().has_value());
 }
 
+TEST(Shutdown, IsNotStartedByTheSignalsOfOthers) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group);
+  auto receiver = signals.service().Open({SIGHUP});
+  ASSERT_TRUE(receiver.ok()) << receiver.status();
+  ASSERT_TRUE(signals.Send(SIGHUP).ok());
+  EXPECT_EQ(shutdown.phase(), Phase::kRunning);
+  EXPECT_FALSE(shutdown.cause().has_value());
+}
+
 TEST(Shutdown, WithoutDrainingStopsAtOnce) {
   FakeSignals signals;
   TaskGroup group;

@@ -370,6 +370,38 @@ TEST(ScopedSignalBlock, SendsSignalsStraightToTheService) {
   EXPECT_EQ(StatusMask(TaskOfThisThread(), "SigBlk"), before);
 }
 
+TEST(ScopedSignalBlock, AddsToWhatIsBlockedAndTheDoorbell) {
+  const auto blocked = [] { return StatusMask(TaskOfThisThread(), "SigBlk"); };
+  const uint64_t before = blocked();
+  {
+    ScopedSignalBlock outer({SIGUSR1});
+    const uint64_t outside = blocked();
+    EXPECT_TRUE(Contains(outside, SIGUSR1));
+    EXPECT_TRUE(Contains(outside, SIGSTKFLT));
+    {
+      ScopedSignalBlock inner({SIGUSR1, SIGUSR2});
+      EXPECT_TRUE(Contains(blocked(), SIGUSR1));
+      EXPECT_TRUE(Contains(blocked(), SIGUSR2));
+      EXPECT_FALSE(Contains(blocked(), SIGTERM));
+    }
+    EXPECT_EQ(blocked(), outside);
+  }
+  EXPECT_EQ(blocked(), before);
+}
+
+TEST(ScopedSignalBlock, LetsWhatIsPendingTakeEffectAtItsEnd) {
+  static std::atomic<int> handled;
+  handled = 0;
+  SetDisposition(SIGUSR1, [](int) { ++handled; });
+  {
+    ScopedSignalBlock block({SIGUSR1});
+    ASSERT_EQ(pthread_kill(pthread_self(), SIGUSR1), 0);
+    EXPECT_EQ(handled, 0);
+  }
+  EXPECT_EQ(handled, 1);
+  SetDisposition(SIGUSR1, SIG_DFL);
+}
+
 // What no thread was interrupted by does not disturb its system calls either.
 TEST(ScopedSignalBlock, SparesTheProgramEintr) {
   ScopedSignalBlock block({SIGUSR1});
