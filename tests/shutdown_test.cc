@@ -1,10 +1,17 @@
 #include "tocsin/signals/shutdown.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <csignal>
+#include <functional>
 #include <latch>
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,11 +24,13 @@
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/signals/process.h"
 #include "tocsin/signals/testing/fake_signals.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ExitedWithCode;
 using ::testing::HasSubstr;
 using ::testing::KilledBySignal;
 using Phase = Shutdown::Phase;
@@ -177,6 +186,239 @@ TEST(Shutdown, TellsWhyItCannotListen) {
   EXPECT_TRUE(absl::IsInvalidArgument(shutdown.status()));
 }
 
+TEST(Shutdown, DoesNotDrainForLessThanNoTime) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group, {.drain = -absl::Seconds(1)});
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+}
+
+TEST(Shutdown, ItsCauseIsTheFirstSignal) {
+  for (absl::Duration drain : {absl::ZeroDuration(), absl::Hours(1)}) {
+    FakeSignals signals;
+    TaskGroup group;
+    Shutdown shutdown(signals.service(), group,
+                      {.drain = drain, .second = SecondSignal::kIgnore});
+    EXPECT_FALSE(shutdown.cause().has_value());
+    const absl::Time first = signals.now();
+    ASSERT_TRUE(signals.Send(SIGTERM).ok());
+    signals.Advance(absl::Seconds(1));
+    ASSERT_TRUE(signals.Send(SIGINT).ok());
+    ASSERT_TRUE(signals.Send(SIGTERM).ok());
+    EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
+    EXPECT_EQ(shutdown.cause()->received_at, first);
+  }
+}
+
+TEST(Shutdown, ARepetitionWhileDrainingIsNotItsCause) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  const absl::Time first = signals.now();
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  signals.Advance(absl::Seconds(1));
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_EQ(shutdown.cause()->received_at, first);
+  signals.Advance(absl::Seconds(4));
+  EXPECT_EQ(shutdown.phase(), Phase::kStopping) << "the drain was not renewed";
+}
+
+TEST(Shutdown, ARepetitionOfWhatItDrainsForForcesOnceItStops) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  signals.Advance(absl::Seconds(5));
+  EXPECT_FALSE(signals.death().has_value());
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_TRUE(signals.death().has_value());
+}
+
+TEST(Shutdown, IgnoresASecondInterruptWhileDrainingWhereAllSecondOnesAre) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(
+      signals.service(), group,
+      {.drain = absl::Seconds(5), .second = SecondSignal::kIgnore});
+  ASSERT_TRUE(signals.Send(SIGINT).ok());
+  ASSERT_TRUE(signals.Send(SIGINT).ok());
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_EQ(shutdown.phase(), Phase::kDraining);
+  EXPECT_FALSE(signals.death().has_value());
+}
+
+TEST(Shutdown, IsForcedOnce) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group, {.grace = absl::Seconds(1)});
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  ASSERT_TRUE(signals.Send(SIGINT).ok());
+  const std::string report = signals.death()->report;
+  EXPECT_THAT(report, HasSubstr("a second signal came, SIGINT from pid"));
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  signals.Advance(absl::Seconds(2));
+  EXPECT_EQ(signals.death()->report, report);
+}
+
+TEST(Shutdown, ReportsWhenItBeganAndThatOnlyMainIsLeft) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group);
+  const std::string began = absl::FormatTime(signals.now());
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  signals.Advance(absl::Seconds(1));
+  ASSERT_TRUE(signals.Send(SIGINT).ok());
+  EXPECT_THAT(
+      signals.death()->report,
+      AllOf(HasSubstr("stopping since SIGTERM from pid"),
+            HasSubstr(" at " + began + " and a second signal came, SIGINT"),
+            HasSubstr("no task is left, but main has not returned.\n")));
+}
+
+TEST(Shutdown, HearsTheSignalsOfItsPolicyAlone) {
+  FakeSignals signals;
+  SignalReceiver other = OpenReceiver(signals.service(), {SIGTERM});
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group, {.signals = {SIGUSR1}});
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_EQ(shutdown.phase(), Phase::kRunning);
+  ASSERT_TRUE(signals.Send(SIGUSR1).ok());
+  EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+}
+
+TEST(Shutdown, ThatWasRefusedLeavesTheFirstOneAtWork) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown first(signals.service(), group);
+  { Shutdown second(signals.service(), group); }
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_EQ(first.phase(), Phase::kStopping);
+}
+
+TEST(Shutdown, MakesRoomForAnotherOneWhenItEnds) {
+  FakeSignals signals;
+  TaskGroup group;
+  { Shutdown cannot_listen(signals.service(), group, {.signals = {SIGKILL}}); }
+  { Shutdown first(signals.service(), group); }
+  Shutdown shutdown(signals.service(), group);
+  EXPECT_TRUE(shutdown.status().ok()) << shutdown.status();
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+}
+
+TEST(Shutdown, RunsAllCallbacksOnAThreadOfItsOwnAndCanBeAskedThere) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  auto name = [] {
+    std::string own(16, '\0');
+    pthread_getname_np(pthread_self(), own.data(), own.size());
+    return std::string(own.c_str());
+  };
+  std::latch drains(1), stops(1);
+  std::stop_callback on_drain(shutdown.drain_token(), [&] {
+    EXPECT_EQ(name(), "tocsin-shutdown");
+    EXPECT_EQ(shutdown.phase(), Phase::kDraining);
+    EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
+    drains.count_down();
+  });
+  std::stop_callback on_stop(group.scope().stop_token(), [&] {
+    EXPECT_EQ(name(), "tocsin-shutdown");
+    EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+    EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
+    stops.count_down();
+  });
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  drains.wait();
+  signals.Advance(absl::Seconds(5));
+  stops.wait();
+}
+
+// A shutdown whose end has begun, and waits for a callback.
+class EndingShutdown {
+ public:
+  EndingShutdown(FakeSignals& signals, TaskGroup& group,
+                 const ShutdownPolicy& policy)
+      : shutdown_(std::in_place, signals.service(), group, policy),
+        callback_(shutdown_->drain_token(), [this] {
+          running_.count_down();
+          release_.wait();
+        }) {
+    EXPECT_TRUE(signals.Send(SIGTERM).ok());
+    running_.wait();
+    end_.emplace([this] {
+      shutdown_.reset();
+      over_ = true;
+    });
+    end_->AwaitAsleep();
+  }
+  ~EndingShutdown() { release_.count_down(); }
+
+  bool over() const { return over_; }
+
+ private:
+  std::optional<Shutdown> shutdown_;
+  std::latch running_{1};
+  std::latch release_{1};
+  std::stop_callback<std::function<void()>> callback_;
+  std::atomic<bool> over_{false};
+  std::optional<ScopedThread> end_;
+};
+
+TEST(Shutdown, WaitsInItsEndForACallbackThatRuns) {
+  FakeSignals signals;
+  TaskGroup group;
+  EndingShutdown shutdown(signals, group, {});
+  EXPECT_FALSE(shutdown.over());
+}
+
+TEST(Shutdown, ASecondSignalForcesNothingOnceItsEndHasBegun) {
+  FakeSignals signals;
+  TaskGroup group;
+  EndingShutdown shutdown(signals, group, {});
+  EXPECT_TRUE(signals.Send(SIGINT).ok());
+  EXPECT_FALSE(signals.death().has_value());
+}
+
+TEST(Shutdown, TheGraceForcesNothingOnceItsEndHasBegun) {
+  FakeSignals signals;
+  TaskGroup group;
+  EndingShutdown shutdown(signals, group, {.grace = absl::Seconds(1)});
+  signals.Advance(absl::Seconds(2));
+  EXPECT_FALSE(signals.death().has_value());
+}
+
+TEST(Shutdown, StopsNothingThatEndsWhileItDrains) {
+  FakeSignals signals;
+  TaskGroup group;
+  {
+    Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+    Event draining;
+    std::stop_callback on_drain(shutdown.drain_token(),
+                                [&] { draining.Set(); });
+    ASSERT_TRUE(signals.Send(SIGTERM).ok());
+    ASSERT_TRUE(draining.Wait().ok());
+  }
+  signals.Advance(absl::Seconds(5));
+  EXPECT_FALSE(group.scope().cancelled());
+}
+
+TEST(Shutdown, LeavesIgnoredSignalsAlone) {
+  SetDisposition(SIGINT, SIG_IGN);
+  {
+    auto service = StartService();
+    TaskGroup group;
+    Shutdown shutdown(*service, group);
+    SendSelf(SIGINT);
+    SendSelf(SIGTERM);
+    while (!shutdown.cause().has_value()) sched_yield();
+    EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
+  }
+  SetDisposition(SIGINT, SIG_DFL);
+}
+
 // The force path needs nobody: here main, the stop callback and all workers
 // hang.
 TEST(ShutdownDeathTest, ASecondSignalEndsAProcessInWhichEverythingHangs) {
@@ -219,6 +461,41 @@ TEST(ShutdownDeathTest, TheEndOfTheGraceEndsAProcessInWhichEverythingHangs) {
         Pipe().Take();
       },
       KilledBySignal(SIGINT), "grace.*is over");
+}
+
+TEST(ShutdownDeathTest, ASecondSignalEndsAProcessWhoseDrainCallbackHangs) {
+  EXPECT_EXIT(
+      {
+        auto service = StartService();
+        TaskGroup group;
+        Shutdown shutdown(*service, group, {.drain = absl::Hours(1)});
+        Pipe never;
+        std::latch hanging(1);
+        std::stop_callback callback(shutdown.drain_token(), [&] {
+          hanging.count_down();
+          never.Take();
+        });
+        Raise(SIGTERM);
+        hanging.wait();
+        Raise(SIGINT);
+        never.Take();
+      },
+      KilledBySignal(SIGTERM), "second signal.*SIGINT");
+}
+
+TEST(ShutdownDeathTest, DiscardsWhatCameWhenItEnds) {
+  EXPECT_EXIT(
+      {
+        auto service = StartService();
+        TaskGroup group;
+        {
+          Shutdown shutdown(*service, group);
+          Raise(SIGTERM);
+          while (!shutdown.cause().has_value()) sched_yield();
+        }
+        _exit(0);
+      },
+      ExitedWithCode(0), "");
 }
 
 }  // namespace

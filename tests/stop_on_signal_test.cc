@@ -1,21 +1,31 @@
 #include "tocsin/signals/stop_on_signal.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
 #include <csignal>
+#include <functional>
 #include <latch>
 #include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/signals/process.h"
 #include "tocsin/signals/testing/fake_signals.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
@@ -113,6 +123,173 @@ TEST(StopOnSignal, TellsWhyItCannotListen) {
   FakeSignals signals;
   StopOnSignal stop(signals.service(), {SIGKILL});
   EXPECT_TRUE(absl::IsInvalidArgument(stop.status()));
+}
+
+// The threads that were started after it was made.
+class NewThreads {
+ public:
+  // Returns once there are none any more: a StopOnSignal has done all it will.
+  void AwaitEnd() const {
+    auto is_old = [&](const std::string& task) {
+      return std::count(old_.begin(), old_.end(), task) > 0;
+    };
+    while (true) {
+      const std::vector<std::string> now = Threads();
+      if (std::all_of(now.begin(), now.end(), is_old)) return;
+      sched_yield();
+    }
+  }
+
+ private:
+  const std::vector<std::string> old_ = Threads();
+};
+
+TEST(StopOnSignal, CancelsAllThatIsTiedToItForTheSignal) {
+  FakeSignals signals;
+  CancelScope first, second;
+  NewThreads listener;
+  StopOnSignal stop(signals.service());
+  stop.Tie(first);
+  stop.Tie(second);
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  listener.AwaitEnd();
+  for (const CancelScope* scope : {&first, &second}) {
+    EXPECT_TRUE(absl::IsCancelled(scope->status()));
+    EXPECT_THAT(std::string(scope->status().message()),
+                HasSubstr("SIGTERM from pid"));
+  }
+  EXPECT_TRUE(stop.stop_token().stop_requested());
+  CancelScope late;
+  stop.Tie(late);
+  EXPECT_THAT(std::string(late.status().message()),
+              HasSubstr("SIGTERM from pid"));
+}
+
+TEST(StopOnSignal, CancelsNothingThatIsTiedToItBeforeItIsStopped) {
+  FakeSignals signals;
+  CancelScope scope;
+  {
+    StopOnSignal stop(signals.service());
+    stop.Tie(scope);
+    EXPECT_FALSE(stop.cause().has_value());
+  }
+  EXPECT_FALSE(scope.cancelled());
+}
+
+TEST(StopOnSignal, HearsItsSignalsAlone) {
+  FakeSignals signals;
+  SignalReceiver other = OpenReceiver(signals.service(), {SIGTERM});
+  NewThreads listener;
+  StopOnSignal stop(signals.service(), {SIGUSR1, SIGUSR2});
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  ASSERT_TRUE(signals.Send(SIGUSR2).ok());
+  listener.AwaitEnd();
+  EXPECT_EQ(stop.cause()->signum, SIGUSR2);
+}
+
+TEST(StopOnSignal, KeepsHowItWasStoppedFirst) {
+  FakeSignals signals;
+  {
+    CancelScope outer;
+    NewThreads listener;
+    StopOnSignal stop(signals.service());
+    CancelScope tied({.shield = true});
+    stop.Tie(tied);
+    outer.Cancel();
+    EXPECT_TRUE(tied.cancelled());
+    ASSERT_TRUE(signals.Send(SIGTERM).ok());
+    listener.AwaitEnd();
+    EXPECT_FALSE(stop.cause().has_value()) << "the scope was first";
+  }
+  {
+    CancelScope outer;
+    NewThreads listener;
+    StopOnSignal stop(signals.service());
+    ASSERT_TRUE(signals.Send(SIGTERM).ok());
+    listener.AwaitEnd();
+    outer.Cancel();
+    ASSERT_TRUE(stop.cause().has_value()) << "the signal was first";
+    EXPECT_EQ(stop.cause()->signum, SIGTERM);
+  }
+}
+
+TEST(StopOnSignal, ThatCannotListenIsStoppedWithItsScopeAllTheSame) {
+  FakeSignals signals;
+  CancelScope outer;
+  StopOnSignal stop(signals.service(), {SIGKILL});
+  CancelScope tied({.shield = true});
+  stop.Tie(tied);
+  EXPECT_FALSE(stop.stop_token().stop_requested());
+  outer.Cancel();
+  EXPECT_TRUE(stop.stop_token().stop_requested());
+  EXPECT_TRUE(tied.cancelled());
+}
+
+// Else they would hang.
+TEST(StopOnSignal, CanBeAskedAndTiedToByWhatTheStopRuns) {
+  FakeSignals signals;
+  CancelScope tied, tied_by_token, tied_by_scope;
+  StopOnSignal stop(signals.service());
+  stop.Tie(tied);
+  std::latch over(2);
+  auto use = [&](CancelScope& scope) {
+    EXPECT_EQ(stop.cause()->signum, SIGTERM);
+    stop.Tie(scope);
+    EXPECT_THAT(std::string(scope.status().message()),
+                HasSubstr("SIGTERM from pid"));
+    over.count_down();
+  };
+  std::stop_callback on_token(stop.stop_token(), [&] { use(tied_by_token); });
+  std::stop_callback on_scope(tied.stop_token(), [&] { use(tied_by_scope); });
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  over.wait();
+}
+
+TEST(StopOnSignal, GivesTheSignalsBackBeforeItsCallbacksRun) {
+  auto service = StartService();
+  CancelScope tied;
+  StopOnSignal stop(*service, {SIGTERM, SIGINT});
+  stop.Tie(tied);
+  EXPECT_NE(Disposition(SIGINT).sa_handler, SIG_DFL);
+  std::latch over(2);
+  auto look = [&] {
+    EXPECT_EQ(Disposition(SIGINT).sa_handler, SIG_DFL);
+    EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
+    over.count_down();
+  };
+  std::stop_callback on_token(stop.stop_token(), look);
+  std::stop_callback on_scope(tied.stop_token(), look);
+  SendSelf(SIGTERM);
+  over.wait();
+}
+
+TEST(StopOnSignal, WaitsInItsEndForACallbackThatRuns) {
+  FakeSignals signals;
+  for (const bool by_signal : {true, false}) {
+    SCOPED_TRACE(by_signal);
+    CancelScope outer;
+    std::optional<StopOnSignal> stop(std::in_place, signals.service());
+    std::latch running(1), release(1);
+    std::stop_callback hangs(stop->stop_token(), [&] {
+      running.count_down();
+      release.wait();
+    });
+    std::optional<ScopedThread> canceller;
+    if (by_signal) {
+      EXPECT_TRUE(signals.Send(SIGTERM).ok());
+    } else {
+      canceller.emplace([&] { outer.Cancel(); });
+    }
+    running.wait();
+    std::atomic<bool> over = false;
+    ScopedThread end([&] {
+      stop.reset();
+      over = true;
+    });
+    end.AwaitAsleep();
+    EXPECT_FALSE(over);
+    release.count_down();
+  }
 }
 
 // P5
