@@ -1,16 +1,24 @@
 #include "tocsin/signals/job_control.h"
 
+#include <poll.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
+#include <latch>
+#include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
 #include "tests/signal_testing.h"
+#include "tocsin/signals/process.h"
 #include "tocsin/signals/signal_service.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
@@ -100,6 +108,81 @@ TEST(JobControl, SaysThatThereIsNoThreadAndLeavesTheSignalAlone) {
   const int status = ExitStatus(child.Wait());
   if (status == 2) GTEST_SKIP() << "cannot give up being root here";
   EXPECT_EQ(status, 0);
+}
+
+TEST(JobControl, RunsTheSecondHookOnlyOnceTheProcessIsContinued) {
+  Pipe report;
+  Child child(Fork([&] {
+    setpgid(0, 0);
+    auto service = StartService();
+    JobControl job_control(*service, {.on_suspend = [&] { report.Put('s'); },
+                                      .on_resume = [&] { report.Put('r'); }});
+    report.Put('!');
+    while (true) pause();
+  }));
+  EXPECT_EQ(report.Take(), '!');
+  child.Send(SIGTSTP);
+  ASSERT_TRUE(WIFSTOPPED(child.Wait(WUNTRACED)));
+  EXPECT_EQ(report.Take(), 's');
+  pollfd more{.fd = report.reader(), .events = POLLIN, .revents = 0};
+  EXPECT_EQ(poll(&more, 1, 0), 0) << "nothing can write any more";
+  child.Send(SIGCONT);
+  EXPECT_EQ(report.Take(), 'r');
+}
+
+// In an orphaned process group, where nothing stops.
+TEST(JobControl, RunsItsHooksOnAThreadOfItsOwnWithNoLockHeld) {
+  Pipe report;
+  Child child(Fork([&] {
+    setsid();
+    auto service = StartService();
+    auto hook = [&] {
+      char name[16];
+      pthread_getname_np(pthread_self(), name, sizeof(name));
+      EXPECT_STREQ(name, "tocsin-jobs");
+      SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+      SendSelf(SIGUSR1);
+      EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+      StopSelf();
+      report.Put(testing::Test::HasFailure() ? '-' : '+');
+    };
+    JobControl job_control(*service, {.on_suspend = hook, .on_resume = hook});
+    SendSelf(SIGTSTP);
+    while (true) pause();
+  }));
+  report.CloseWriter();
+  EXPECT_EQ(report.Take(), '+');
+  EXPECT_EQ(report.Take(), '+');
+}
+
+TEST(JobControl, WaitsInItsEndForAHookThatRuns) {
+  Child child(Fork([] {
+    setsid();
+    auto service = StartService();
+    std::latch running(1), release(1);
+    std::atomic<bool> resumed = false;
+    std::optional<JobControl> job_control(
+        std::in_place, *service,
+        JobControlHooks{.on_suspend =
+                            [&] {
+                              running.count_down();
+                              release.wait();
+                            },
+                        .on_resume = [&] { resumed = true; }});
+    SendSelf(SIGTSTP);
+    running.wait();
+    std::atomic<bool> over = false;
+    ScopedThread end([&] {
+      job_control.reset();
+      over = true;
+    });
+    end.AwaitAsleep();
+    EXPECT_FALSE(over);
+    release.count_down();
+    end.Join();
+    EXPECT_TRUE(resumed);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
 }  // namespace

@@ -10,12 +10,15 @@
 #include <functional>
 #include <latch>
 #include <memory>
+#include <string>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
+#include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
@@ -226,6 +229,151 @@ TEST(RunDeathTest, AProgramThatHearsTheSignalsItselfDecidesItsStatus) {
                   },
                   {.stop_on = {}}),
               ExitedWithCode(0), "^Ctrl.C pressed!\n$");
+}
+
+TEST(RunDeathTest, StopsOnTheSignalsOfItsOptionsAlone) {
+  EXPECT_EXIT(RunAndExit(
+                  [](SignalService&, TaskGroup&) {
+                    Raise(SIGUSR1);
+                    absl::Status status = Event().Wait();
+                    std::fputs("cleaned up\n", stderr);
+                    return status;
+                  },
+                  {.stop_on = {SIGUSR1}}),
+              KilledBySignal(SIGUSR1), "^cleaned up\n$");
+  EXPECT_EXIT(RunAndExit(
+                  [](SignalService&, TaskGroup&) {
+                    Raise(SIGTERM);
+                    std::fputs("survived\n", stderr);
+                    return absl::OkStatus();
+                  },
+                  {.stop_on = {SIGUSR1}}),
+              KilledBySignal(SIGTERM), "^$");
+}
+
+TEST(RunDeathTest, ItsGraceIsThatOfItsOptions) {
+  EXPECT_EXIT(RunAndExit(
+                  [](SignalService&, TaskGroup&) {
+                    CancelScope shield({.shield = true});
+                    Raise(SIGTERM);
+                    return Event().Wait();
+                  },
+                  {.grace = absl::Milliseconds(1)}),
+              KilledBySignal(SIGTERM), "the grace of 1ms is over");
+}
+
+TEST(RunDeathTest, StopsWhenItHasDrained) {
+  EXPECT_EXIT(RunAndExit(
+                  [](SignalService&, TaskGroup&) {
+                    Raise(SIGTERM);
+                    return Event().Wait();
+                  },
+                  {.drain = absl::Milliseconds(1)}),
+              KilledBySignal(SIGTERM), "^$");
+}
+
+// The shutdown has seen a signal when the next one is received: neither has a
+// shorter way to its receiver, since both have two.
+TEST(RunDeathTest, ASecondSignalCanBeIgnored) {
+  EXPECT_EXIT(
+      RunAndExit(
+          [](SignalService& service, TaskGroup& group) {
+            SignalReceiver witness = OpenReceiver(service, {SIGINT, SIGUSR1});
+            Raise(SIGTERM);
+            while (!group.scope().cancelled()) sched_yield();
+            CancelScope shield({.shield = true});
+            Raise(SIGINT);
+            EXPECT_EQ(Next(witness).signum, SIGINT);
+            Raise(SIGUSR1);
+            EXPECT_EQ(Next(witness).signum, SIGUSR1);
+            std::fputs("cleaned up\n", stderr);
+            return absl::OkStatus();
+          },
+          {.stop_on = {SIGTERM, SIGINT, SIGUSR1},
+           .second = SecondSignal::kIgnore}),
+      KilledBySignal(SIGTERM), "^cleaned up\n$");
+}
+
+TEST(RunDeathTest, PrintsAnErrorAlsoWhereItDiesByASignal) {
+  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
+                Raise(SIGTERM);
+                Event().Wait().IgnoreError();
+                return absl::DataLossError("not flushed");
+              }),
+              KilledBySignal(SIGTERM), "^DATA_LOSS: not flushed\n$");
+}
+
+TEST(RunDeathTest, SaysThatItCannotHearASignalAndCallsNothing) {
+  EXPECT_EXIT(RunAndExit([](SignalService&,
+                            TaskGroup&) -> absl::Status { std::abort(); },
+                         {.stop_on = {SIGKILL}}),
+              ExitedWithCode(1), "^INVALID_ARGUMENT: [^\n]*SIGKILL[^\n]*\n$");
+}
+
+TEST(RunDeathTest, ReturnsOneForATaskThatFailsAfterTheFunctionReturned) {
+  EXPECT_EXIT(
+      {
+        std::latch returned(1);
+        RunAndExit([&](SignalService&, TaskGroup& group) {
+          group.Spawn([&] {
+            returned.wait();
+            return absl::DataLossError("late");
+          });
+          returned.count_down();
+          return absl::OkStatus();
+        });
+      },
+      ExitedWithCode(1), "^DATA_LOSS: .*late\n$");
+}
+
+// The thread of main() is then asleep in Run(), in the task perhaps.
+TEST(RunDeathTest, StopsTasksInOrderAlsoAfterTheFunctionReturned) {
+  EXPECT_EXIT(
+      {
+        const std::string main_thread = TaskOfThisThread();
+        std::latch returning(1);
+        std::thread killer([&] {
+          returning.wait();
+          AwaitState(main_thread, "S");
+          Raise(SIGTERM);
+        });
+        RunAndExit([&](SignalService&, TaskGroup& group) {
+          group.Spawn([] {
+            absl::Status status = Event().Wait();
+            std::fputs("task cleaned up\n", stderr);
+            return status;
+          });
+          returning.count_down();
+          return absl::OkStatus();
+        });
+      },
+      KilledBySignal(SIGTERM), "^task cleaned up\n$");
+}
+
+TEST(RunDeathTest, LeavesTheProcessAsItWasAndCanBeCalledAgain) {
+  EXPECT_EXIT(
+      {
+        for (int i = 0; i < 2; ++i) {
+          const int status = tocsin::Run(
+              [](SignalService&, TaskGroup&) {
+                Raise(SIGINT);
+                return Event().Wait();
+              },
+              {.after_signal = RunOptions::AfterSignal::kReturn128Plus});
+          if (status != 128 + SIGINT) _exit(1);
+          if (Disposition(SIGINT).sa_handler != SIG_DFL) _exit(2);
+        }
+        _exit(0);
+      },
+      ExitedWithCode(0), "^$");
+}
+
+TEST(RunDeathTest, ReturnsOneForAnErrorAlsoWhereASignalIsReturned) {
+  EXPECT_EXIT(
+      RunAndExit([](SignalService&,
+                    TaskGroup&) { return absl::NotFoundError("no config"); },
+                 {.after_signal = RunOptions::AfterSignal::kReturn128Plus}),
+      ExitedWithCode(1), "^NOT_FOUND: no config\n$");
 }
 
 }  // namespace

@@ -24,6 +24,7 @@
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/testing/fake_signals.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
@@ -212,6 +213,38 @@ TEST(ServiceManager, IsNotReachedWithoutADescriptor) {
   EXPECT_EXIT(notify(), ::testing::ExitedWithCode(0),
               "RESOURCE_EXHAUSTED: socket for NOTIFY_SOCKET: Too many open "
               "files; raise RLIMIT_NOFILE");
+}
+
+TEST(ServiceManager, MayHaveAPathOfTheFullLength) {
+  std::string name = Path() + "_";
+  name.resize(sizeof(sockaddr_un::sun_path) - 1, 'x');
+  ServiceManager manager(name);
+  EXPECT_EQ(NotifyReady(), absl::OkStatus());
+  EXPECT_EQ(manager.Take(), "READY=1");
+}
+
+TEST(ServiceManager, MayHaveAShortAbstractName) {
+  // There are few such names, so this one may be somebody else's.
+  setenv("NOTIFY_SOCKET", "@\x01", 1);
+  const absl::Status status = NotifyReady();
+  EXPECT_TRUE(status.ok() || absl::IsUnavailable(status)) << status;
+  unsetenv("NOTIFY_SOCKET");
+}
+
+TEST(ServiceManager, IsWaitedForWhileItsQueueIsFull) {
+  for (absl::Status (*notify)() :
+       {&NotifyReady, &NotifyReloading, &NotifyWatchdog}) {
+    ServiceManager manager(AbstractName());
+    while (NotifyStopping().ok()) {
+    }
+    absl::Status status = absl::UnknownError("not back");
+    ScopedThread notifier([&] { status = notify(); });
+    notifier.AwaitAsleep();
+    while (manager.Await() == "STOPPING=1") {
+    }
+    notifier.Join();
+    EXPECT_EQ(status, absl::OkStatus());
+  }
 }
 
 }  // namespace
