@@ -190,7 +190,8 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(std::vector<std::string> argv,
       child->ends[i] = ends[i == 0 ? 1 : 0];
     } else {
       return absl::InvalidArgumentError(
-          absl::StrCat("Stream::Fd(", fd, ") is no file descriptor"));
+          "Stream::Fd() was given a negative number, which is no file "
+          "descriptor");
     }
     launch.streams[i] = opened.fds[i];
   }

@@ -64,11 +64,11 @@ class ChildProcess {
     static Stream Pipe() { return Stream(kPipe); }
     // A descriptor of ours, which remains ours and need only be open in
     // Spawn().
-    static Stream Fd(int fd) { return Stream(fd); }
+    static Stream Fd(int fd) { return Stream(fd < 0 ? kNotOpen : fd); }
 
    private:
     friend class ChildProcess;
-    enum : int { kInherit = -1, kNull = -2, kPipe = -3 };
+    enum : int { kInherit = -1, kNull = -2, kPipe = -3, kNotOpen = -4 };
     explicit Stream(int fd) : fd_(fd) {}
     int fd_;
   };

@@ -250,7 +250,7 @@ TEST(ChildProcess, ReportsAFileThatIsNoProgram) {
 }
 
 TEST(ChildProcess, ReportsADescriptorThatIsNotOpen) {
-  for (const int fd : {-7, INT_MAX}) {
+  for (const int fd : {-1, -2, -3, -4, -7, INT_MAX}) {
     const auto child =
         ChildProcess::Spawn({"true"}, {.output = Stream::Fd(fd)});
     EXPECT_EQ(child.status().code(), absl::StatusCode::kInvalidArgument);
