@@ -28,8 +28,10 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tests/watchdog.h"
+#include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -131,6 +133,17 @@ std::string InWords(const ExitStatus& status) {
   std::ostringstream out;
   out << status;
   return out.str();
+}
+
+std::set<int> OpenDescriptors() {
+  std::set<int> open;
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/self/fd")) {
+    open.insert(std::stoi(entry.path().filename()));
+  }
+  // The one that was looked through is closed by now.
+  std::erase_if(open, [](int fd) { return fcntl(fd, F_GETFD) < 0; });
+  return open;
 }
 
 int Count(const char* variable, int standard) {
@@ -299,27 +312,18 @@ TEST(ChildProcess, ReportsThatNoProcessIsLeft) {
 }
 
 TEST(ChildProcess, KeepsItsDescriptorsToItselfAndClosesThem) {
-  auto open_now = [] {
-    std::set<int> fds;
-    for (const auto& entry :
-         std::filesystem::directory_iterator("/proc/self/fd")) {
-      fds.insert(std::stoi(entry.path().filename()));
-    }
-    return fds;
-  };
-  const std::set<int> before = open_now();
+  const std::set<int> before = OpenDescriptors();
   {
     ChildProcess child = SpawnCat({.error = Stream::Null()});
     int ours = 0;
-    for (int fd : open_now()) {
-      const int flags = fcntl(fd, F_GETFD);
-      if (before.contains(fd) || flags < 0) continue;
-      EXPECT_TRUE(flags & FD_CLOEXEC) << fd;
+    for (int fd : OpenDescriptors()) {
+      if (before.contains(fd)) continue;
+      EXPECT_TRUE(fcntl(fd, F_GETFD) & FD_CLOEXEC) << fd;
       ++ours;
     }
     EXPECT_EQ(ours, 3) << "two pipes and the pidfd";
   }
-  EXPECT_EQ(open_now(), before);
+  EXPECT_EQ(OpenDescriptors(), before);
 }
 
 // G28.
@@ -666,6 +670,454 @@ TEST(ChildProcess, RemainsTheParentsAfterFork) {
     _exit(Echoes(child) ? 0 : 2);
   };
   EXPECT_EXIT(wait_in_fork(), ExitedWithCode(0), "");
+}
+
+TEST(ExitStatus, IsASuccessForTheCodeZeroAlone) {
+  EXPECT_TRUE(kSuccess.success());
+  EXPECT_FALSE(ExitStatus{.code = 3}.success());
+  EXPECT_FALSE(kTerminated.success());
+  EXPECT_FALSE(ExitStatus().success());
+}
+
+TEST(ChildProcess, HasOurEnvironmentUnlessItIsGivenOne) {
+  setenv("TOCSIN_WORD", "ours", 1);
+  ChildProcess with_ours =
+      Spawn({"sh", "-c", "echo $TOCSIN_WORD"}, {.output = Stream::Pipe()});
+  EXPECT_EQ(ReadAll(with_ours.output()), "ours\n");
+  ChildProcess with_none = Spawn(
+      {"env"},
+      {.output = Stream::Pipe(), .environment = std::vector<std::string>()});
+  EXPECT_EQ(ReadAll(with_none.output()), "");
+  unsetenv("TOCSIN_WORD");
+}
+
+TEST(ChildProcess, CanReadNothingFromNullAndWriteAnythingToIt) {
+  ChildProcess child = Spawn({"sh", "-c", "cat && echo out && echo err >&2"},
+                             {.input = Stream::Null(),
+                              .output = Stream::Null(),
+                              .error = Stream::Null()});
+  EXPECT_EQ(WaitFor(child), kSuccess);
+}
+
+TEST(ChildProcess, LeavesUsTheDescriptorsThatItIsGiven) {
+  Pipe output;
+  fcntl(output.writer(), F_SETFD, FD_CLOEXEC);
+  ChildProcess child =
+      Spawn({"echo", "out"}, {.output = Stream::Fd(output.writer())});
+  EXPECT_EQ(WaitFor(child), kSuccess);
+  EXPECT_EQ(fcntl(output.writer(), F_GETFD), FD_CLOEXEC);
+  output.CloseWriter();
+  EXPECT_EQ(ReadAll(output.reader()), "out\n");
+}
+
+TEST(ChildProcess, InheritsDescriptorsThatAreNotCloseOnExec) {
+  Pipe inherited, ours;
+  fcntl(ours.writer(), F_SETFD, FD_CLOEXEC);
+  for (const Pipe* pipe : {&inherited, &ours}) {
+    ChildProcess child = Spawn({"sh", "-c", "test -e /proc/self/fd/$0",
+                                std::to_string(pipe->writer())});
+    EXPECT_EQ(WaitFor(child).success(), pipe == &inherited);
+  }
+}
+
+// Close-on-exec, so that it has to be seen to although nothing moves.
+TEST(ChildProcess, CanBeGivenTheStandardDescriptorsInTheirOwnPlaces) {
+  auto pass_on = [] {
+    Pipe input, output, error;
+    input.Put('i');
+    input.CloseWriter();
+    dup3(input.reader(), 0, O_CLOEXEC);
+    dup3(output.writer(), 1, O_CLOEXEC);
+    dup3(error.writer(), 2, O_CLOEXEC);
+    ChildProcess child =
+        Spawn({"sh", "-c", "cat; echo err >&2"}, {.input = Stream::Fd(0),
+                                                  .output = Stream::Fd(1),
+                                                  .error = Stream::Fd(2)});
+    const bool succeeded = WaitFor(child) == kSuccess;
+    _exit(succeeded && output.Take() == 'i' && error.Take() == 'e' ? 0 : 1);
+  };
+  EXPECT_EXIT(pass_on(), ExitedWithCode(0), "");
+}
+
+// What is moved out of the way does not go to the place that is free.
+TEST(ChildProcess, CanExchangeDescriptorsWhereAStandardOneIsClosed) {
+  auto exchange = [] {
+    Pipe input, first, second;
+    input.CloseWriter();
+    dup2(first.writer(), 1);
+    dup2(second.writer(), 2);
+    close(0);
+    ChildProcess child = Spawn({"sh", "-c", "cat; echo out; echo err >&2"},
+                               {.input = Stream::Fd(input.reader()),
+                                .output = Stream::Fd(2),
+                                .error = Stream::Fd(1)});
+    const bool succeeded = WaitFor(child) == kSuccess;
+    _exit(succeeded && first.Take() == 'e' && second.Take() == 'o' ? 0 : 1);
+  };
+  EXPECT_EXIT(exchange(), ExitedWithCode(0), "");
+}
+
+TEST(ChildProcess, LeadsAGroupOfItsOwnWhereThatIsAskedFor) {
+  ChildProcess apart = SpawnCat({.own_group = true});
+  EXPECT_EQ(getpgid(apart.pid()), apart.pid());
+  ChildProcess together = SpawnCat();
+  EXPECT_EQ(getpgid(together.pid()), getpgrp());
+}
+
+TEST(ChildProcess, RunsItsProgramWhenSpawnReturns) {
+  ChildProcess child = SpawnCat();
+  EXPECT_NE(std::filesystem::read_symlink("/proc/" +
+                                          std::to_string(child.pid()) + "/exe"),
+            std::filesystem::read_symlink("/proc/self/exe"));
+}
+
+TEST(ChildProcess, CanBeMoved) {
+  ChildProcess first = SpawnCat();
+  const pid_t pid = first.pid();
+  ChildProcess child = std::move(first);
+  EXPECT_EQ(child.pid(), pid);
+  EXPECT_TRUE(Echoes(child));
+  child.CloseInput();
+  child.CloseInput();
+  EXPECT_EQ(WaitFor(child), kSuccess);
+  EXPECT_EQ(child.pid(), pid);
+}
+
+// A folder of programs.
+class Programs {
+ public:
+  explicit Programs(const std::string& name)
+      : path_(::testing::TempDir() + "/" + name) {
+    std::filesystem::create_directories(path_);
+  }
+
+  const std::string& path() const { return path_; }
+
+  void Add(const std::string& name, const std::string& text, mode_t mode) {
+    const std::string file = path_ + "/" + name;
+    // Not written by us: a child of another thread's might hold it open.
+    EXPECT_EQ(system(("printf '" + text + "' >" + file).c_str()), 0);
+    EXPECT_EQ(chmod(file.c_str(), mode), 0);
+  }
+
+ private:
+  const std::string path_;
+};
+
+class ScopedPath {
+ public:
+  explicit ScopedPath(const char* path) : before_(std::getenv("PATH")) {
+    path != nullptr ? setenv("PATH", path, 1) : unsetenv("PATH");
+  }
+  ~ScopedPath() { setenv("PATH", before_.c_str(), 1); }
+
+ private:
+  const std::string before_;
+};
+
+TEST(ChildProcess, IsSearchedInOurPathInOrder) {
+  Programs seven("seven"), eight("eight"), barred("barred"), broken("broken");
+  seven.Add("tool", "#!/bin/sh\\nexit 7\\n", 0755);
+  eight.Add("tool", "#!/bin/sh\\nexit 8\\n", 0755);
+  barred.Add("tool", "#!/bin/sh\\nexit 9\\n", 0644);
+  broken.Add("tool", "?", 0755);
+  auto run = [](const std::string& path, Options options = {}) {
+    ScopedPath scoped(path.c_str());
+    options.environment = {"PATH=/nowhere"};
+    auto child = ChildProcess::Spawn({"tool"}, options);
+    return child.ok() ? child->Wait() : child.status();
+  };
+  const ExitStatus is_seven{.code = 7};
+  const ExitStatus is_eight{.code = 8};
+  EXPECT_EQ(*run(seven.path() + ":" + eight.path()), is_seven);
+  EXPECT_EQ(*run(eight.path() + ":" + seven.path()), is_eight);
+  EXPECT_EQ(*run("/nowhere:/etc/passwd:" + seven.path()), is_seven);
+  // What may not be run is passed over, and remembered.
+  EXPECT_EQ(*run(barred.path() + ":" + seven.path()), is_seven);
+  for (const std::string& path :
+       {barred.path() + ":/nowhere", "/nowhere:" + barred.path()}) {
+    EXPECT_EQ(run(path).status().code(), absl::StatusCode::kPermissionDenied);
+  }
+  EXPECT_EQ(run("/nowhere:/etc/passwd").status().code(),
+            absl::StatusCode::kNotFound);
+  // What cannot be run is the end of the search.
+  EXPECT_EQ(run(broken.path() + ":" + seven.path()).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  // An empty name is the working directory.
+  for (const char* path : {":/nowhere", "/nowhere:", "/nowhere::/nowhere"}) {
+    EXPECT_EQ(*run(path, {.working_directory = seven.path()}), is_seven);
+  }
+}
+
+TEST(ChildProcess, IsSearchedInTheUsualPlacesWithoutAPath) {
+  ScopedPath none(nullptr);
+  ChildProcess child = Spawn({"true"});
+  EXPECT_EQ(WaitFor(child), kSuccess);
+}
+
+TEST(ChildProcess, WithASlashIsRelativeToItsWorkingDirectory) {
+  Programs seven("seven");
+  seven.Add("tool", "#!/bin/sh\\nexit 7\\n", 0755);
+  ScopedPath path(seven.path().c_str());
+  ChildProcess child = Spawn({"./tool"}, {.working_directory = seven.path()});
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 7});
+  EXPECT_EQ(ChildProcess::Spawn({"./tool"}).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+TEST(ChildProcess, ReportsEachWayInWhichAPathIsNone) {
+  const std::string loop = ::testing::TempDir() + "/loop";
+  ASSERT_TRUE(symlink(loop.c_str(), loop.c_str()) == 0 || errno == EEXIST);
+  const std::string too_long(300, 'x');
+  const struct {
+    std::vector<std::string> argv;
+    std::string directory;
+    absl::StatusCode code;
+  } cases[] = {
+      {{"/etc/passwd/x"}, "", absl::StatusCode::kNotFound},
+      {{"true"}, "/etc/passwd", absl::StatusCode::kNotFound},
+      {{loop}, "", absl::StatusCode::kInvalidArgument},
+      {{"/" + too_long}, "", absl::StatusCode::kInvalidArgument},
+      {{too_long}, "", absl::StatusCode::kInvalidArgument},
+      // More than one argument may have.
+      {{"true", std::string(size_t{1} << 18, 'x')},
+       "",
+       absl::StatusCode::kInvalidArgument},
+  };
+  for (const auto& c : cases) {
+    const absl::Status status =
+        ChildProcess::Spawn(c.argv, {.working_directory = c.directory})
+            .status();
+    EXPECT_EQ(status.code(), c.code) << status;
+  }
+  EXPECT_FALSE(HasChildren());
+}
+
+TEST(ChildProcess, ThatCannotBeRunLeavesNothing) {
+  ScopedSignalBlock block({SIGUSR1});
+  const uint64_t mask = StatusMask(TaskOfThisThread(), "SigBlk");
+  const std::set<int> before = OpenDescriptors();
+  const Options pipes{.input = Stream::Pipe(),
+                      .output = Stream::Null(),
+                      .error = Stream::Pipe(),
+                      .own_group = true};
+  Options nowhere = pipes;
+  nowhere.working_directory = "/nowhere";
+  Options not_open = pipes;
+  not_open.error = Stream::Fd(INT_MAX);
+  Options negative = pipes;
+  negative.error = Stream::Fd(-7);
+  EXPECT_FALSE(ChildProcess::Spawn({"/nowhere"}, pipes).ok());
+  EXPECT_FALSE(ChildProcess::Spawn({"true"}, nowhere).ok());
+  EXPECT_FALSE(ChildProcess::Spawn({"true"}, not_open).ok());
+  EXPECT_FALSE(ChildProcess::Spawn({"true"}, negative).ok());
+  EXPECT_EQ(OpenDescriptors(), before);
+  EXPECT_EQ(StatusMask(TaskOfThisThread(), "SigBlk"), mask);
+  EXPECT_FALSE(HasChildren());
+}
+
+TEST(ChildProcess, LeavesTheMaskOfThisThreadAsItWas) {
+  ScopedSignalBlock block({SIGUSR1});
+  const uint64_t mask = StatusMask(TaskOfThisThread(), "SigBlk");
+  ChildProcess child = SpawnCat();
+  EXPECT_EQ(StatusMask(TaskOfThisThread(), "SigBlk"), mask);
+}
+
+TEST(ChildProcess, TakesNothingWhereOneDescriptorIsMissing) {
+  auto spawn = [] {
+    const std::set<int> before = OpenDescriptors();
+    const Options options{.input = Stream::Pipe(),
+                          .output = Stream::Null(),
+                          .error = Stream::Pipe()};
+    for (rlim_t limit = 3;; ++limit) {
+      const rlimit few{.rlim_cur = limit, .rlim_max = 1024};
+      setrlimit(RLIMIT_NOFILE, &few);
+      auto child = ChildProcess::Spawn({"true"}, options);
+      const rlimit enough{.rlim_cur = 1024, .rlim_max = 1024};
+      setrlimit(RLIMIT_NOFILE, &enough);
+      if (child.ok()) _exit(WaitFor(*child) == kSuccess ? 0 : 1);
+      if (!absl::IsResourceExhausted(child.status())) _exit(2);
+      if (OpenDescriptors() != before) _exit(3);
+      if (HasChildren()) _exit(4);
+    }
+  };
+  EXPECT_EXIT(spawn(), ExitedWithCode(0), "");
+}
+
+TEST(ChildProcess, StartsWithEverySignalAsItIsByDefault) {
+  auto spawn = [] {
+    for (int signum = 1; signum <= SIGRTMAX; ++signum) {
+      if (signum != SIGCHLD) signal(signum, SIG_IGN);
+    }
+    _exit(Mask(StatusOfAChild(), "SigIgn") == 0 ? 0 : 1);
+  };
+  EXPECT_EXIT(spawn(), ExitedWithCode(0), "");
+}
+
+TEST(ChildProcess, SaysThatTheStatusIsUnknownWhereOtherCodeHasIt) {
+  for (const bool own_group : {false, true}) {
+    ChildProcess child = SpawnCat({.own_group = own_group});
+    child.CloseInput();
+    EXPECT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
+    EXPECT_EQ(child.Send(0).code(), absl::StatusCode::kNotFound);
+    EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(child.Wait().status().code(), absl::StatusCode::kUnknown);
+    }
+  }
+}
+
+TEST(ChildProcess, SendsToTheLeaderOfAGroupAlone) {
+  ChildProcess child = SpawnGroupWithDeafMember();
+  EXPECT_TRUE(child.Send(SIGKILL).ok());
+  EXPECT_EQ(WaitFor(child), kKilled);
+  EXPECT_TRUE(Echoes(child)) << "the member is there";
+}
+
+TEST(ChildProcess, ThatMayNotBeSignalledIsLeftToEndByItself) {
+  auto spawn = [] {
+    for (const bool own_group : {false, true}) {
+      ChildProcess child = SpawnCat({.own_group = own_group});
+      if (setresuid(65534, 65534, 0) != 0) _exit(77);
+      for (const absl::Status& status :
+           {child.Send(SIGTERM), child.Terminate(absl::ZeroDuration())}) {
+        if (!absl::IsPermissionDenied(status)) _exit(1);
+      }
+      CancelScope scope({.deadline = absl::InfinitePast()});
+      const absl::Status status = child.Wait().status();
+      if (!absl::IsDeadlineExceeded(status)) _exit(2);
+      if (!Echoes(child)) _exit(3);
+      // The destructor waits for that.
+      const pid_t pid = child.pid();
+      child.CloseInput();
+      { ChildProcess destroyed = std::move(child); }
+      if (waitpid(pid, nullptr, WNOHANG) != -1) _exit(4);
+      if (setresuid(0, 0, 0) != 0) _exit(5);
+    }
+    _exit(0);
+  };
+  if (getuid() != 0) GTEST_SKIP() << "only root has children of others";
+  const pid_t pid = fork();
+  if (pid == 0) spawn();
+  int status;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "cannot give up being root";
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Terminate, ReturnsAtOnceForAChildThatHasEnded) {
+  ChildProcess child = Spawn({"sh", "-c", "exit 3"});
+  siginfo_t info;
+  ASSERT_EQ(
+      waitid(P_PID, static_cast<id_t>(child.pid()), &info, WEXITED | WNOWAIT),
+      0);
+  EXPECT_TRUE(child.Terminate(absl::ZeroDuration()).ok());
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 3});
+}
+
+// Its leader has ended, and nobody has waited for it.
+ChildProcess SpawnGroupWithoutLeader() {
+  ChildProcess child = SpawnScript(
+      "exec 3<&0; (trap '' TERM; echo ready; exec cat <&3) & exit 3",
+      {.own_group = true});
+  siginfo_t info;
+  EXPECT_EQ(
+      waitid(P_PID, static_cast<id_t>(child.pid()), &info, WEXITED | WNOWAIT),
+      0);
+  return child;
+}
+
+TEST(Terminate, KillsWhatIsLeftOfAGroup) {
+  ChildProcess child = SpawnGroupWithoutLeader();
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  SetDisposition(SIGPIPE, SIG_IGN);
+  EXPECT_FALSE(Echoes(child));
+  SetDisposition(SIGPIPE, SIG_DFL);
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 3});
+}
+
+TEST(Destructor, KillsWhatIsLeftOfAGroup) {
+  Pipe held;
+  fcntl(held.reader(), F_SETFD, FD_CLOEXEC);
+  { ChildProcess child = SpawnGroupWithoutLeader(); }
+  held.CloseWriter();
+  EXPECT_EQ(held.Take(), '\0') << "nobody holds the pipe any more";
+}
+
+TEST(Wait, LeavesWhatIsLeftOfAGroup) {
+  ChildProcess child = SpawnGroupWithoutLeader();
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 3});
+  EXPECT_TRUE(Echoes(child)) << "the child was not terminated";
+}
+
+// Made by setsid(1), not by us.
+TEST(Terminate, LeavesAGroupThatTheChildMadeForItself) {
+  Options options{.input = Stream::Pipe(), .output = Stream::Pipe()};
+  ChildProcess child =
+      Spawn({"setsid", "sh", "-c",
+             "exec 3<&0; (trap '' TERM; echo; exec cat <&3) & wait"},
+            options);
+  char line;
+  ASSERT_EQ(read(child.output(), &line, 1), 1);
+  ASSERT_EQ(getpgid(child.pid()), child.pid());
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  EXPECT_TRUE(Echoes(child));
+}
+
+// A worker of a pool lets another run meanwhile.
+class CountingSlot final : public internal::WorkerSlot {
+ public:
+  CountingSlot() { internal::worker_slot = this; }
+  ~CountingSlot() { internal::worker_slot = nullptr; }
+
+  void Leave() override { ++left; }
+  void Return() override { ++returned; }
+
+  int left = 0;
+  int returned = 0;
+};
+
+TEST(Terminate, GivesUpTheSlotOfAWorker) {
+  ChildProcess child = SpawnCat();
+  CountingSlot slot;
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  EXPECT_GT(slot.left, 0);
+  EXPECT_EQ(slot.left, slot.returned);
+}
+
+TEST(Destructor, GivesUpTheSlotOfAWorker) {
+  CountingSlot slot;
+  { ChildProcess child = SpawnCat(); }
+  EXPECT_GT(slot.left, 0);
+  EXPECT_EQ(slot.left, slot.returned);
+}
+
+TEST(Wait, TellsHowAChildHadEndedWhenItsScopeIsCancelled) {
+  ChildProcess child = Spawn({"sh", "-c", "exit 3"});
+  siginfo_t info;
+  ASSERT_EQ(
+      waitid(P_PID, static_cast<id_t>(child.pid()), &info, WEXITED | WNOWAIT),
+      0);
+  {
+    CancelScope scope;
+    scope.Cancel(absl::CancelledError("enough"));
+    const absl::Status status = child.Wait().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("enough; sh (pid " + std::to_string(child.pid()) +
+                          ") exited with status 3"));
+  }
+  EXPECT_EQ(WaitFor(child), ExitStatus{.code = 3});
+}
+
+TEST(Wait, TellsItsReasonAlsoWhereTheStatusIsUnknown) {
+  ChildProcess child = SpawnCat();
+  child.CloseInput();
+  EXPECT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
+  CancelScope scope({.deadline = absl::InfinitePast()});
+  const absl::Status status = child.Wait().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("status is unknown"));
 }
 
 }  // namespace
