@@ -26,6 +26,7 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/internal/launch.h"
 #include "tocsin/signals/signal_set.h"
@@ -295,6 +296,7 @@ absl::Status ChildProcess::Child::Terminate(absl::Duration patience) {
     Signal(SIGCONT);
     being_ended = true;
   }
+  TOCSIN_STEP("ChildProcess: was signalled");
   if (!AwaitEnd(patience)) Kill();
   Reap().IgnoreError();
   return absl::OkStatus();
@@ -340,6 +342,7 @@ absl::StatusOr<ExitStatus> ChildProcess::Child::Reap() {
   if (end.has_value()) return *end;
   if (being_ended && HoldsGroup()) kill(-pid, SIGKILL);
 
+  TOCSIN_STEP("ChildProcess: about to reap");
   siginfo_t info{};
   int result;
   do {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/forwarder.h"
 
 namespace tocsin {
@@ -36,6 +37,7 @@ void DieBySignal(int signum) {
 void StopSelf() {
   internal::MutexLock lock(internal::disposition_mutex);
   internal::ScopedDefaultDisposition default_disposition(SIGTSTP);
+  TOCSIN_STEP("StopSelf: about to stop");
   RaiseAndDeliver(SIGTSTP);
 }
 

@@ -12,6 +12,7 @@
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/service_manager.h"
 
 namespace tocsin {
@@ -143,6 +144,7 @@ bool Shutdown::AwaitEndOf(Phase phase) {
       if (over_) return false;
       if (phase_ > phase) return true;
     }
+    TOCSIN_STEP("Shutdown: about to sleep");
     internal::FutexWait(moves_, moves);
   }
 }

@@ -8,6 +8,7 @@
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin {
 
@@ -56,6 +57,7 @@ void StopOnSignal::Tie(CancelScope& scope) {
   {
     MutexLock lock(mutex_);
     if (!stopped_) {
+      TOCSIN_STEP("StopOnSignal: about to tie");
       tied_.push_back(&scope);
       return;
     }

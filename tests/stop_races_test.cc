@@ -1,0 +1,212 @@
+// The windows in what ends a program or a child, each held open at its step.
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <latch>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "tests/process_status.h"
+#include "tests/signal_testing.h"
+#include "tests/steps.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/signals/child_process.h"
+#include "tocsin/signals/process.h"
+#include "tocsin/signals/shutdown.h"
+#include "tocsin/signals/stop_on_signal.h"
+#include "tocsin/signals/testing/fake_signals.h"
+#include "tocsin/tests/scoped_thread.h"
+
+namespace tocsin {
+namespace {
+
+TEST(ShutdownRaces, ASignalAtTheMomentOfTheSleepIsHeard) {
+  FakeSignals signals;
+  TaskGroup group;
+  HeldAt asleep("Shutdown: about to sleep");
+  Shutdown shutdown(signals.service(), group);
+  std::latch stopped(1);
+  std::stop_callback count(group.scope().stop_token(),
+                           [&] { stopped.count_down(); });
+  asleep.AwaitThread();
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  asleep.Release();
+  stopped.wait();
+}
+
+TEST(ShutdownRaces, TheEndOfTheDrainAtTheMomentOfTheSleepIsHeard) {
+  FakeSignals signals;
+  TaskGroup group;
+  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  std::latch draining(1), stopped(1), seen(1);
+  std::stop_callback on_drain(shutdown.drain_token(), [&] {
+    draining.count_down();
+    seen.wait();
+  });
+  std::stop_callback on_stop(group.scope().stop_token(),
+                             [&] { stopped.count_down(); });
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  draining.wait();
+  HeldAt asleep("Shutdown: about to sleep");
+  seen.count_down();
+  asleep.AwaitThread();
+  signals.Advance(absl::Seconds(5));
+  asleep.Release();
+  stopped.wait();
+}
+
+TEST(ShutdownRaces, ItsEndAtTheMomentOfTheSleepIsHeard) {
+  FakeSignals signals;
+  TaskGroup group;
+  HeldAt asleep("Shutdown: about to sleep");
+  std::optional<Shutdown> shutdown(std::in_place, signals.service(), group);
+  asleep.AwaitThread();
+  ScopedThread end([&] { shutdown.reset(); });
+  end.AwaitAsleep();
+  asleep.Release();
+  end.Join();
+  EXPECT_FALSE(group.scope().cancelled());
+}
+
+// The state of the thread that listens, "" once there is none.
+std::string StateOfListener() {
+  for (const std::string& task : Threads()) {
+    if (StatusField(task, "Name") == "tocsin-stop") {
+      return StatusField(task, "State");
+    }
+  }
+  return "";
+}
+
+TEST(StopOnSignalRaces, AScopeThatIsTiedAtTheMomentOfTheStopIsCancelled) {
+  FakeSignals signals;
+  StopOnSignal stop(signals.service());
+  while (StateOfListener() != "S") sched_yield();
+  HeldAt tying("StopOnSignal: about to tie");
+  ScopedThread tier([&] { stop.Tie(tier.scope()); });
+  tying.AwaitThread();
+  // It closes its receiver before it stops, which it either has done then or
+  // waits for the lock to do.
+  while (signals.Send(SIGTERM).ok()) sched_yield();
+  for (std::string state; (state = StateOfListener()) != "S" && state != "";) {
+    sched_yield();
+  }
+  tying.Release();
+  while (!stop.stop_token().stop_requested()) sched_yield();
+  tier.AwaitAsleep();
+  EXPECT_TRUE(tier.scope().cancelled());
+}
+
+// In an orphaned process group, where nothing stops. Each puts back what it
+// found, and must not find what the other one left for a moment.
+TEST(StopSelfRaces, AreOneAfterTheOther) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    setsid();
+    HeldAt held("StopSelf: about to stop");
+    ScopedThread first([] { StopSelf(); });
+    held.AwaitThread();
+    std::atomic<bool> over = false;
+    ScopedThread second([&] {
+      StopSelf();
+      over = true;
+    });
+    second.AwaitAsleep();
+    EXPECT_FALSE(over);
+    held.Release();
+    first.Join();
+    second.Join();
+    _exit(HasFailure() ? 1 : 0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(pid, &status, WUNTRACED), pid);
+  EXPECT_EQ(status, 0);
+}
+
+using Stream = ChildProcess::Stream;
+
+ChildProcess Spawn(std::vector<std::string> argv,
+                   const ChildProcess::Options& options) {
+  auto child = ChildProcess::Spawn(std::move(argv), options);
+  if (!child.ok()) ADD_FAILURE() << child.status();
+  return *std::move(child);
+}
+
+TEST(ChildProcessRaces, TwoThatWaitAreToldTheSame) {
+  ChildProcess child =
+      Spawn({"sh", "-c", "read go; exit 3"}, {.input = Stream::Pipe()});
+  HeldAt reaping("ChildProcess: about to reap");
+  absl::StatusOr<ExitStatus> ends[2];
+  ScopedThread first([&] { ends[0] = child.Wait(); });
+  first.AwaitAsleep();
+  child.CloseInput();
+  reaping.AwaitThread();
+  ScopedThread second([&] { ends[1] = child.Wait(); });
+  second.AwaitAsleep();
+  reaping.Release();
+  first.Join();
+  second.Join();
+  for (const auto& end : ends) {
+    ASSERT_TRUE(end.ok()) << end.status();
+    EXPECT_EQ(*end, (ExitStatus{.code = 3}));
+  }
+}
+
+// Nobody may take the leader's end before that is done: the group would lose
+// its number.
+TEST(ChildProcessRaces, AWaitThatComesFirstKillsWhatIsLeftOfAGroup) {
+  ChildProcess child = Spawn(
+      {"sh", "-c", "exec 3<&0; (trap '' TERM; echo; exec cat <&3) & wait"},
+      {.input = Stream::Pipe(), .output = Stream::Pipe(), .own_group = true});
+  char byte;
+  ASSERT_EQ(read(child.output(), &byte, 1), 1);  // the member is deaf now
+  HeldAt signalled("ChildProcess: was signalled");
+  ScopedThread terminator(
+      [&] { EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok()); });
+  signalled.AwaitThread();
+  const absl::StatusOr<ExitStatus> end = child.Wait();
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_EQ(*end, (ExitStatus{.signum = SIGTERM}));
+  SetDisposition(SIGPIPE, SIG_IGN);
+  EXPECT_FALSE(write(child.input(), "x", 1) == 1 &&
+               read(child.output(), &byte, 1) == 1)
+      << "the member is there";
+  SetDisposition(SIGPIPE, SIG_DFL);
+  signalled.Release();
+}
+
+// What has ended meanwhile needs no signal, and gets none.
+TEST(ChildProcessRaces, AnEndThatIsTakenDuringTheGraceIsAnEnd) {
+  ChildProcess child = Spawn(
+      {"sh", "-c", "trap '' TERM; echo; exec cat"},
+      {.input = Stream::Pipe(), .output = Stream::Pipe(), .own_group = true});
+  char byte;
+  ASSERT_EQ(read(child.output(), &byte, 1), 1);
+  HeldAt signalled("ChildProcess: was signalled");
+  absl::Status status = absl::UnknownError("not back");
+  ScopedThread terminator(
+      [&] { status = child.Terminate(absl::ZeroDuration()); });
+  signalled.AwaitThread();
+  child.CloseInput();
+  const absl::StatusOr<ExitStatus> end = child.Wait();
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_EQ(*end, (ExitStatus{.code = 0}));
+  signalled.Release();
+  terminator.Join();
+  EXPECT_EQ(status, absl::OkStatus());
+  EXPECT_EQ(*child.Wait(), *end);
+}
+
+}  // namespace
+}  // namespace tocsin
