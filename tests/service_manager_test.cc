@@ -240,7 +240,7 @@ TEST(ServiceManager, IsWaitedForWhileItsQueueIsFull) {
     absl::Status status = absl::UnknownError("not back");
     ScopedThread notifier([&] { status = notify(); });
     notifier.AwaitAsleep();
-    while (manager.Await() == "STOPPING=1") {
+    while (manager.Take() == "STOPPING=1") {
     }
     notifier.Join();
     EXPECT_EQ(status, absl::OkStatus());
