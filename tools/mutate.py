@@ -349,23 +349,24 @@ class Tree:
         environment |= {"TEST_TMPDIR": str(self.scratch), "GTEST_FAIL_FAST": "1"}
         if case:
             environment["GTEST_FILTER"] = case
-        process = subprocess.Popen(
-            [program],
-            cwd=f"{program}.runfiles/tocsin",
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=LONGEST_TEST)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            return f"{last_started(output)} (hangs)"
+        # To a file: a pipe would stay open as long as something that it left behind.
+        output = self.scratch / "output"
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                [program],
+                cwd=f"{program}.runfiles/tocsin",
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                process.wait(timeout=LONGEST_TEST)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output = output.read_text(errors="replace")
         if case and "[==========] Running 0 tests" in output:
             raise ListError(f"{test} has no case {case}")
         return None if process.returncode == 0 else what_failed(output)
