@@ -9,6 +9,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/raw_syscall.h"
 
@@ -177,6 +178,7 @@ TOCSIN_UNINSTRUMENTED bool Spill(long process, const uint64_t* info) {
                                      __ATOMIC_RELAXED)) {
       continue;
     }
+    TOCSIN_STEP("Forwarder: about to fill a slot");
     CopyRaw(slot.info.words, info);
     __atomic_store_n(&slot.state, uint32_t{kReady}, __ATOMIC_SEQ_CST);
     Ring(process);
@@ -193,6 +195,7 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
   for (int tries = 0;; ++tries) {
     fields[1] = code;
     fields[2] = __atomic_load_n(&shared.mark, __ATOMIC_SEQ_CST);
+    TOCSIN_STEP("Forwarder: about to forward");
     const long result =
         Syscall(SYS_rt_tgsigqueueinfo, process,
                 __atomic_load_n(&shared.service_thread, __ATOMIC_SEQ_CST),
@@ -229,6 +232,7 @@ TOCSIN_UNINSTRUMENTED bool LeaveInSeat(int signum, const uint64_t* info) {
     return room;
   }
   if (!MoveSeat(seat, kTaken, kFilling)) return false;
+  TOCSIN_STEP("Forwarder: about to fill a seat");
   CopyRaw(seat.info.words, info);
   seat.count = 1;
   // Its thread may be gone once the seat is filled; then only the address
@@ -236,6 +240,7 @@ TOCSIN_UNINSTRUMENTED bool LeaveInSeat(int signum, const uint64_t* info) {
   uint32_t* const word = seat.word;
   const bool asleep = __atomic_exchange_n(word, uint32_t{Sleeper::kWoken},
                                           __ATOMIC_SEQ_CST) == Sleeper::kAsleep;
+  TOCSIN_STEP("Forwarder: has marked the sleeper");
   __atomic_store_n(&seat.state, uint32_t{kFilled}, __ATOMIC_SEQ_CST);
   if (asleep) {
     Syscall(SYS_futex, Address(word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
@@ -277,11 +282,13 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
     TakeDefaultAction(signum, info);
     return;
   }
+  TOCSIN_STEP("Forwarder: handler begins");
   // Counted before the look at `forwarded`: StopForwarding() clears that and
   // then waits for the count to be zero. Both orders are sequentially
   // consistent, so either we see that it is cleared, or it sees that we are
   // here.
   __atomic_fetch_add(&shared.handlers_running[signum], 1, __ATOMIC_SEQ_CST);
+  TOCSIN_STEP("Forwarder: handler is counted");
   if (__atomic_load_n(&shared.forwarded[signum], __ATOMIC_SEQ_CST)) {
     if (!LeaveInSeat(signum, info)) SendToService(process, signum, info);
   } else if (signum != kDoorbell && called_by_kernel) {
@@ -341,6 +348,7 @@ void Forward(int signum) {
   __atomic_store_n(&shared.ignored_before[signum],
                    uint8_t{IgnoredBy(previous[signum])}, __ATOMIC_SEQ_CST);
   __atomic_store_n(&shared.forwarded[signum], uint8_t{1}, __ATOMIC_SEQ_CST);
+  TOCSIN_STEP("Forwarder: about to install the handler");
   SetAction(signum, action);
 }
 
@@ -357,6 +365,7 @@ void StopForwarding(int signum) {
 void AwaitHandlers(int signum) {
   while (__atomic_load_n(&shared.handlers_running[signum], __ATOMIC_SEQ_CST) !=
          0) {
+    TOCSIN_STEP("Forwarder: waits for a handler");
     sched_yield();
   }
 }
@@ -397,6 +406,7 @@ bool TakeSpilled(RawSiginfo& info) {
   for (SpillSlot& slot : shared.spilled) {
     if (__atomic_load_n(&slot.state, __ATOMIC_SEQ_CST) != kReady) continue;
     CopyRaw(info.words, slot.info.words);
+    TOCSIN_STEP("Forwarder: about to free a slot");
     __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_RELEASE);
     return true;
   }
@@ -418,6 +428,7 @@ void RingForEach(bool ring) {
 TOCSIN_UNINSTRUMENTED void TakeSeat(int signum, Sleeper& sleeper) {
   Seat& seat = shared.seats[signum];
   seat.word = sleeper.word();
+  TOCSIN_STEP("Forwarder: about to take a seat");
   __atomic_store_n(&seat.state, uint32_t{kTaken}, __ATOMIC_SEQ_CST);
 }
 
@@ -426,6 +437,7 @@ TOCSIN_UNINSTRUMENTED int ClearSeat(int signum, RawSiginfo& info) {
   if (MoveSeat(seat, kTaken, kEmpty)) return 0;
   for (int tries = 0; !MoveSeat(seat, kFilled, kFilling); ++tries) {
     if (__atomic_load_n(&seat.state, __ATOMIC_SEQ_CST) == kEmpty) return 0;
+    TOCSIN_STEP("Forwarder: waits for a seat to be filled");
     Pause(tries);
   }
   CopyRaw(info.words, seat.info.words);

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/process.h"
 
@@ -211,6 +212,7 @@ std::vector<RawSiginfo> KernelSignals::LeaveLocked(Subscription& subscription) {
   for (int signum : last) {
     if (!RestoreDisposition(signum)) ++conflicts;
   }
+  TOCSIN_STEP("KernelSignals: dispositions are restored");
   // Place 1: handlers that have not run yet will send theirs to the process
   // again.
   for (int signum : last) StopForwarding(signum);
@@ -383,6 +385,7 @@ void KernelSignals::Synchronize() {
   RingDoorbell();
   // Nobody else moves it on: the caller holds the disposition mutex.
   for (uint32_t seen; (seen = taken_over_.load()) != change;) {
+    TOCSIN_STEP("KernelSignals: waits for the service's thread");
     FutexWait(taken_over_, seen);
   }
 }
@@ -440,6 +443,7 @@ void KernelSignals::Run() {
     }
     const absl::Duration timeout =
         had_their_turn != 0 ? absl::ZeroDuration() : Alarm() - internal::Now();
+    TOCSIN_STEP("KernelSignals: about to wait");
     const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
     if (signum == -EAGAIN) {
       had_their_turn = 0;
@@ -455,6 +459,7 @@ void KernelSignals::Run() {
       rung_by_timer |= info.Full().si_code == SI_TIMER;
       continue;
     }
+    TOCSIN_STEP("KernelSignals: has taken a signal");
     const bool redirected = Unwrap(info);
     Dispatch(info, redirected);
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::internal {
@@ -46,6 +47,7 @@ void StandIn::Block(const Sleeper&, absl::Time until) {
       until == absl::InfiniteFuture()
           ? absl::InfiniteDuration()
           : std::max(until - internal::Now(), absl::ZeroDuration()));
+  TOCSIN_STEP("StandIn: wait is over");
   if (signum > 0 && signum != kDoorbell) taken_ = info;
 }
 
