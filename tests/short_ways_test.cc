@@ -3,6 +3,7 @@
 // thread. To many: one wake-up for all.
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,14 +20,17 @@
 #include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
 #include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/stand_in.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/signal_event.h"
@@ -80,6 +84,9 @@ class Listener {
   // from its sleep, until Release().
   void Hold() {
     AwaitSeat();
+    HoldAsItIs();
+  }
+  void HoldAsItIs() {
     SetDisposition(SIGUSR2, [](int) {
       held_ = true;
       while (held_) sched_yield();
@@ -237,6 +244,11 @@ TEST(Seat, OfTheParentIsNoneOfTheChild) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   Listener listener(receiver, SIGUSR1);
+  listener.AwaitSeat();
+  {
+    Child child(Fork([] { EXPECT_FALSE(internal::IsWaitedFor(SIGUSR1)); }));
+    EXPECT_EQ(ExitStatus(child.Wait()), 0);
+  }
   listener.Hold();
   QueueSelf(SIGUSR1, 1);
   Child child(Fork([] {
@@ -329,15 +341,17 @@ TEST(StandIn, ThatStaysAwayIsReplaced) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   const std::string task = TaskOfThisThread();
-  std::thread sender([&] {
-    AwaitStandIn(task, SIGUSR1);
+  for (uint64_t received : {2u, 4u}) {
+    std::thread sender([&] {
+      AwaitStandIn(task, SIGUSR1);
+      SendSelf(SIGUSR1);
+    });
+    Next(receiver);
+    sender.join();
     SendSelf(SIGUSR1);
-  });
-  Next(receiver);
-  sender.join();
-  SendSelf(SIGUSR1);
-  while (service->stats().received != 2) sched_yield();
-  EXPECT_TRUE(receiver.TryReceive().has_value());
+    while (service->stats().received != received) sched_yield();
+    EXPECT_TRUE(receiver.TryReceive().has_value());
+  }
 }
 
 TEST(StandIn, IsWokenForWhatComesAnotherWay) {
@@ -528,6 +542,7 @@ TEST(StandIn, OfTheParentIsNoneOfTheChild) {
   Child child(Fork([&] {
     QueueSelf(SIGUSR1, 2);
     EXPECT_FALSE(receiver.TryReceive().has_value());
+    ASSERT_TRUE(Contains(StatusMask("self", "ShdPnd"), SIGUSR1));
     auto own = StartService();
     SignalReceiver mine = OpenReceiver(*own, {SIGUSR1});
     EXPECT_EQ(Next(mine).value->sival_int, 2);
@@ -538,6 +553,146 @@ TEST(StandIn, OfTheParentIsNoneOfTheChild) {
   EXPECT_EQ(listener.Next().value->sival_int, 1);
 }
 #endif
+
+bool HasBell() {
+  return Contains(StatusMask(TaskOfThisThread(), "SigPnd"), SIGSTKFLT);
+}
+
+TEST(StandIn, TakesTheBellThatNobodyElseTakes) {
+  const ScopedSignalBlock block({SIGUSR1});
+  {
+    internal::StandIn stand_in({SIGUSR1});
+    stand_in.Interrupt();
+    EXPECT_TRUE(HasBell());
+  }
+  EXPECT_FALSE(HasBell());
+}
+
+TEST(StandIn, WaitsForABellAndForWhatItIsTold) {
+  const ScopedSignalBlock block({SIGUSR1, SIGHUP});
+  const internal::Sleeper sleeper;
+  internal::StandIn stand_in({SIGUSR1, SIGHUP});
+  SendSelf(SIGUSR1);
+  SendSelf(SIGHUP);
+  stand_in.Interrupt();
+  stand_in.Block(sleeper, absl::InfinitePast());
+  EXPECT_FALSE(stand_in.Taken().has_value());
+  EXPECT_FALSE(HasBell());
+  stand_in.WaitFor({SIGUSR1});
+  stand_in.Block(sleeper, absl::InfinitePast());
+  EXPECT_EQ(stand_in.Taken().value().signum(), SIGUSR1);
+  EXPECT_FALSE(stand_in.Taken().has_value());
+  // Nothing it waits for is left.
+  stand_in.Block(sleeper, absl::InfinitePast());
+  EXPECT_FALSE(stand_in.Taken().has_value());
+  stand_in.WaitFor({SIGHUP});
+  stand_in.Block(sleeper, absl::InfinitePast());
+  EXPECT_EQ(stand_in.Taken().value().signum(), SIGHUP);
+}
+
+TEST(StandIn, IsAbleWhereAllItsSignalsAndTheBellAreBlocked) {
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, SIGUSR1);
+  sigset_t before;
+  pthread_sigmask(SIG_BLOCK, &only, &before);
+  EXPECT_FALSE(internal::StandIn({SIGUSR1}).able());  // not the bell
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  const ScopedSignalBlock block({SIGUSR1});
+  EXPECT_TRUE(internal::StandIn({SIGUSR1}).able());
+  EXPECT_FALSE(internal::StandIn({SIGUSR1, SIGHUP}).able());
+  EXPECT_FALSE(internal::StandIn().able());
+}
+
+// Whether `listener` sits for SIGUSR1, or else stands in, as soon as it does
+// one of the two.
+bool Sits(const Listener& listener) {
+  while (Contains(StatusMask(listener.task(), "SigBlk"), SIGUSR1)) {
+    if (internal::IsWaitedFor(SIGUSR1)) return true;
+    sched_yield();
+  }
+  return false;
+}
+
+TEST(StandIn, IsNoneThatDoesNotBlockTheBell) {
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, SIGUSR1);
+  sigset_t before;
+  pthread_sigmask(SIG_BLOCK, &only, &before);
+  {
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    Listener listener(receiver, SIGUSR1);
+    EXPECT_TRUE(Sits(listener));
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+TEST(StandIn, IsNoneOfAReceiverThatGaveOutItsDescriptor) {
+  const ScopedSignalBlock block({SIGUSR1});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  EXPECT_GE(receiver.fd(), 0);
+  Listener listener(receiver, SIGUSR1);
+  EXPECT_TRUE(Sits(listener));
+}
+
+TEST(StandIn, IsNoneWhereThereIsNoRoomForItsTimer) {
+  Child child(Fork([] {
+    const rlimit none = {};
+    ASSERT_EQ(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+    const ScopedSignalBlock block({SIGUSR1});
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+    Listener listener(receiver, SIGUSR1);
+    EXPECT_TRUE(Sits(listener));
+    SendSelf(SIGUSR1);
+    EXPECT_EQ(listener.Next().signum, SIGUSR1);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+}
+
+TEST(StandIn, IsOneAtATime) {
+  const ScopedSignalBlock block({SIGUSR1, SIGUSR2});
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
+  SignalReceiver second = OpenReceiver(*service, {SIGUSR2});
+  Listener one(first, SIGUSR1);
+  AwaitStandIn(one.task(), SIGUSR1);
+  Listener other(second, SIGUSR2);
+  AwaitState(other.task(), "S");
+  SendSelf(SIGUSR2);
+  EXPECT_EQ(other.Next().signum, SIGUSR2);
+  // The first one still does, and the service's thread leaves that to it.
+  EXPECT_FALSE(Contains(StatusMask(one.task(), "SigBlk"), SIGUSR1));
+  AwaitState(ServiceThread(), "S");
+  EXPECT_TRUE(Contains(StatusMask(ServiceThread(), "SigBlk"), SIGUSR1));
+}
+
+// A stand-in that has not run since the close does not take it either, nor does
+// the service's thread in its place.
+TEST(StandIn, LeavesASignalAloneAfterTheClose) {
+  const ScopedSignalBlock block({SIGUSR1, SIGTERM});
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
+  std::optional<Listener> listener;
+  listener.emplace(receiver, SIGUSR1);
+  AwaitStandIn(listener->task(), SIGUSR1);
+  listener->HoldAsItIs();
+  receiver.Close();
+  SendSelf(SIGUSR1);
+  internal::RingDoorbell();
+  SendSelf(SIGTERM);
+  EXPECT_EQ(Next(witness).signum, SIGTERM);
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGUSR1);
+  const timespec now = {};
+  EXPECT_EQ(sigtimedwait(&mask, nullptr, &now), SIGUSR1);
+  listener.reset();
+}
 
 // More threads than there are bits: some share theirs.
 constexpr int kMany = 40;
