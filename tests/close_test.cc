@@ -1,13 +1,22 @@
 // What closing a receiver leaves behind. Whatever may end the process runs in a
 // child of the test.
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/signal_testing.h"
 #include "tocsin/signals/process.h"
+#include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
 
@@ -83,6 +92,58 @@ TEST(Close, GivesTheSignalBackToTheHandlerThatWasThere) {
   raise(SIGTERM);
   EXPECT_EQ(handled, 1);
   SetDisposition(SIGTERM, SIG_DFL);
+}
+
+siginfo_t sent_again = {};
+void KeepSiginfo(int, siginfo_t* info, void*) { sent_again = *info; }
+
+// It came through our handler, which marks it.
+TEST(Close, SendsASignalAgainAsItWas) {
+  struct sigaction mine {};
+  mine.sa_sigaction = KeepSiginfo;
+  mine.sa_flags = SA_SIGINFO;
+  ASSERT_EQ(sigaction(SIGTERM, &mine, nullptr), 0);
+  auto service = StartService();
+  {
+    SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+    ASSERT_EQ(pthread_kill(pthread_self(), SIGTERM), 0);
+    while (service->stats().delivered != 1) sched_yield();
+  }
+  EXPECT_EQ(service->stats().redirected, 1u);
+  EXPECT_EQ(sent_again.si_signo, SIGTERM);
+  EXPECT_EQ(sent_again.si_code, SI_TKILL);
+  EXPECT_EQ(sent_again.si_errno, 0);
+  EXPECT_EQ(sent_again.si_pid, getpid());
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// Code that waits for it by itself gets it then.
+TEST(Close, LeavesASignalThatIsBlockedPending) {
+  const ScopedSignalBlock block({SIGHUP, SIGTERM});
+  auto service = StartService();
+  SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
+  OpenReceiver(*service, {SIGHUP}).Close();
+  SendSelf(SIGHUP);
+  SendSelf(SIGTERM);  // the kernel hands out the lower number first
+  EXPECT_EQ(Next(witness).signum, SIGTERM);
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGHUP);
+  const timespec now = {};
+  EXPECT_EQ(sigtimedwait(&mask, nullptr, &now), SIGHUP);
+}
+
+TEST(Verify, NamesTheSignalsThatOthersGet) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGHUP, SIGUSR1, SIGTERM});
+  EXPECT_TRUE(service->Verify().ok());
+  for (int signum : {SIGHUP, SIGTERM}) SetDisposition(signum, SIG_IGN);
+  EXPECT_THAT(std::string(service->Verify().message()),
+              testing::HasSubstr(" now gets: SIGHUP, SIGTERM; "));
+  receiver.Close();
+  EXPECT_TRUE(service->Verify().ok());
+  EXPECT_EQ(service->stats().conflicts, 2u);
+  for (int signum : {SIGHUP, SIGTERM}) SetDisposition(signum, SIG_DFL);
 }
 
 // G12, X9
