@@ -283,7 +283,9 @@ TEST(ForkedChild, ItsParentsReceiverAndServiceSayThatTheyAreForked) {
     EXPECT_FALSE(receiver.TryReceive().has_value());
     EXPECT_TRUE(absl::IsFailedPrecondition(receiver.Receive().status()));
     EXPECT_TRUE(absl::IsFailedPrecondition(service->Open({SIGHUP}).status()));
-    EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
+    for (int signum : {SIGTERM, SIGSTKFLT}) {
+      EXPECT_EQ(Disposition(signum).sa_handler, SIG_DFL);
+    }
     receiver.Close();
     service.reset();
   }));

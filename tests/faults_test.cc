@@ -145,6 +145,27 @@ TEST(NoThread, AServiceDoesNotStartAndLeavesNothingBehind) {
   EXPECT_EQ(Next(receiver).signum, SIGUSR1);
 }
 
+// Its thread is born with the mask of the one that asks for it.
+TEST(SignalService, IsStartedWithSignalsBlocked) {
+  sigset_t meanwhile;
+  const sigset_t before = Mask();
+  {
+    ScopedJudge looks([&] {
+      meanwhile = Mask();
+      return 0;
+    });
+    StartService();
+  }
+  for (int signum : {SIGHUP, SIGTERM, SIGPROF, SIGSTKFLT, SIGRTMAX}) {
+    EXPECT_EQ(sigismember(&meanwhile, signum), 1) << signum;
+  }
+  for (int fault :
+       {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) {
+    EXPECT_EQ(sigismember(&meanwhile, fault), 0) << fault;
+  }
+  EXPECT_TRUE(SameMask(Mask(), before));
+}
+
 TEST(NoThread, AStopOnSignalSaysSoAndLeavesTheSignalsAlone) {
   auto service = StartService();
   {
@@ -530,6 +551,32 @@ TEST(NoRoomForSignals, WhatTheHandlerCannotForwardKeepsItsSiginfo) {
     }
     EXPECT_EQ(service->stats().siginfo_lost, 0u);
     EXPECT_EQ(service->stats().received, 1u + kSpillSlots);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+}
+
+// Nor does its own service, which has the same slots, find them there.
+TEST(NoRoomForSignals, AForkedChildHasNoneOfItsParents) {
+  SKIP_UNDER_TSAN;
+  Child child(Fork([] {
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
+    const auto alarms = MakeAlarms(kSpillSlots);
+    SetLimit(RLIMIT_SIGPENDING, 0);
+    StalledService stalled(receiver);
+    RingAll(alarms);
+    Child grandchild(Fork([] {
+      auto own = StartService();
+      SignalReceiver mine = OpenReceiver(*own, {SIGUSR1});
+      SendSelf(SIGUSR1);
+      EXPECT_EQ(Next(mine).signum, SIGUSR1);
+      EXPECT_EQ(own->stats().received, 1u);
+    }));
+    EXPECT_EQ(ExitStatus(grandchild.Wait()), 0);
+    stalled.GoOn();
+    for (int i = 0; i < kSpillSlots; ++i) {
+      EXPECT_EQ(Next(receiver).cause, SignalEvent::Cause::kTimer);
+    }
   }));
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }

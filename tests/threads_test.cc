@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstdint>
 #include <ctime>
+#include <fstream>
 #include <functional>
 #include <latch>
 #include <map>
@@ -179,9 +180,20 @@ int CountOpenFiles() {
   return count;
 }
 
+// Those of timer_create(2).
+int CountTimers() {
+  std::ifstream file("/proc/self/timers");
+  int count = 0;
+  for (std::string line; std::getline(file, line);) {
+    count += line.rfind("ID: ", 0) == 0;
+  }
+  return count;
+}
+
 // What a process has of all that the service uses.
 struct Footprint {
   int open_files = CountOpenFiles();
+  int timers = CountTimers();
   std::map<std::string, uint64_t> blocked_by_thread = BlockedByThread();
   uint64_t caught = StatusMask("self", "SigCgt");
   uint64_t ignored = StatusMask("self", "SigIgn");
