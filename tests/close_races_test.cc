@@ -943,6 +943,23 @@ TEST_F(ForkRaces, AHandlerThatRunsInTheParentIsNotWaitedForInTheChild) {
   forwards.Release();
   EXPECT_EQ(Next(receiver).value->sival_int, 7);
 }
+
+// Also one that had not begun when the service ended.
+TEST_F(ForkRaces, NorOneThatTheServiceOfTheParentHasLeftBehind) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  HeldAt begins("Forwarder: handler begins");
+  Sender sender(SIGUSR1, 7);
+  begins.AwaitThread();
+  service.reset();
+  HeldAt counted("Forwarder: handler is counted");
+  begins.Release();
+  counted.AwaitThread();
+  EXPECT_EQ(OpenAndCloseInAChild(), 0);
+  counted.Release();
+  sender.Join();
+  EXPECT_THAT(Effects(), ElementsAre(Queued(7)));
+}
 #endif
 
 TEST_F(ForkRaces, AForkWaitsForWhoChangesDispositions) {

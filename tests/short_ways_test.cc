@@ -694,6 +694,22 @@ TEST(StandIn, LeavesASignalAloneAfterTheClose) {
   listener.reset();
 }
 
+TEST(StandIn, OfAForkedChildIsRungOnItsOwnThread) {
+  const ScopedSignalBlock block({SIGUSR1});
+  const auto rings = [] {
+    internal::StandIn stand_in({SIGUSR1});
+    stand_in.Interrupt();
+    EXPECT_TRUE(HasBell());
+  };
+  rings();
+  // Also where no service is alive, as it may start one.
+  for (bool alive : {true, false}) {
+    auto service = alive ? StartService() : nullptr;
+    Child child(Fork(rings));
+    EXPECT_EQ(ExitStatus(child.Wait()), 0) << alive;
+  }
+}
+
 // More threads than there are bits: some share theirs.
 constexpr int kMany = 40;
 

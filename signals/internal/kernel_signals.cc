@@ -482,8 +482,6 @@ struct KernelSignals::Fork {
       mine->wanted_.insert(kDoorbell);
       for (int signum : mine->wanted_) RestoreDisposition(signum);
       for (int signum : mine->wanted_) StopForwarding(signum);
-      ForgetHandlersAfterFork();
-      StandIn::ForgetAfterFork();
       mine->lent_ = {};
       mine->borrower_ = nullptr;
       for (Subscription* subscription : mine->registered_) {
@@ -493,6 +491,9 @@ struct KernelSignals::Fork {
       mine->seated_.fill(nullptr);
       mine->mutex_.Unlock();
     }
+    // Also where no service is alive any more.
+    ForgetHandlersAfterFork();
+    StandIn::ForgetAfterFork();
     disposition_mutex.Unlock();
   }
 
