@@ -256,6 +256,20 @@ TEST(Children, LeaveTheirParentItsSignals) {
   }
 }
 
+// One that is not for them: the doorbell's handler is still there where no
+// function of pthread_atfork() has run. It is the lower number.
+TEST(Children, OfOtherKindsDoNotMindABell) {
+  auto service = StartService();
+  for (Way way : AllWays()) {
+    if (way == Way::kFork) continue;
+    SCOPED_TRACE(Name(way));
+    WaitingChild child(way);
+    child.Send(SIGSTKFLT);
+    child.Send(SIGVTALRM);
+    EXPECT_EQ(KillingSignal(child.Wait()), SIGVTALRM);
+  }
+}
+
 // SIGHUP is the lower number: it would take effect before SIGTERM.
 TEST(Children, IgnoreWhatWasIgnoredBeforeItWasReceived) {
   SetDisposition(SIGHUP, SIG_IGN);

@@ -1,5 +1,6 @@
 // The windows of the forwarding handler, of the close protocol, of the seats,
 // slots and stand-ins and of the service's thread, each held open at its step.
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <climits>
 #include <csignal>
 #include <cstdint>
 #include <ctime>
@@ -30,6 +32,7 @@
 #include "tests/signal_testing.h"
 #include "tests/steps.h"
 #include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/kernel_signals.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_receiver.h"
@@ -820,6 +823,29 @@ TEST_F(OpenRaces, TheServiceThreadBlocksSigprofBeforeItsHandlerIsThere) {
   receiver.reset();
   // And profilers see it again.
   EXPECT_FALSE(Contains(StatusMask(ServiceThread(), "SigBlk"), SIGPROF));
+}
+
+// The end. -------------------------------------------------------------------
+
+// Whoever reads stderr may hang.
+TEST(Die, WritesWhatStderrHasRoomForAndEndsTheProcess) {
+  for (int room : {0, PIPE_BUF}) {
+    Pipe output;
+    const int size = fcntl(output.writer(), F_GETPIPE_SZ);
+    const std::string filling(static_cast<size_t>(size - room), 'x');
+    EXPECT_EQ(write(output.writer(), filling.data(), filling.size()),
+              size - room);
+    Child child(Fork([&] {
+      dup2(output.writer(), STDERR_FILENO);
+      (*internal::KernelSignals::Start())
+          ->Die(SIGTERM, std::string(2 * PIPE_BUF, 'y'));
+    }));
+    EXPECT_EQ(KillingSignal(child.Wait()), SIGTERM);
+    output.CloseWriter();
+    int written = 0;
+    for (char c; (c = output.Take()) != '\0';) written += c == 'y';
+    EXPECT_EQ(written, room);
+  }
 }
 
 // The handler. ---------------------------------------------------------------
