@@ -179,7 +179,8 @@ TEST(Seat, ThatIsFullLeavesTheRestToTheServiceThread) {
 }
 
 TEST(Seat, GivesWhatIsLeftInItToTheOldDispositionAtTheClose) {
-  static std::atomic<int> handled = 0;
+  static std::atomic<int> handled;
+  handled = 0;
   SetDisposition(SIGUSR1, [](int) { ++handled; });
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
