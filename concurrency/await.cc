@@ -16,6 +16,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/wait.h"
 
 namespace tocsin {
@@ -143,16 +144,19 @@ void MutexVisitor::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
       MutexLock lock(scope_tree_mutex);
       mutex = TakeRequest();
     }
+    if (mutex == nullptr) TOCSIN_STEP("MutexVisitor: found no request");
     if (mutex == nullptr) {
       internal::FutexWait(bell_, bell);
       continue;
     }
+    TOCSIN_STEP("MutexVisitor: about to visit");
     const bool must_block = !mutex->TryLock();
     if (must_block) {
       {
         MutexLock lock(scope_tree_mutex);
         if (--free_ == 0 && !requests_.empty()) StartThread();
       }
+      TOCSIN_STEP("MutexVisitor: about to block");
       mutex->Lock();
     }
     {

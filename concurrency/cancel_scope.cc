@@ -13,6 +13,7 @@
 #include "tocsin/concurrency/internal/deadline_timer.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {
@@ -102,6 +103,7 @@ void CancelScope::Cancel(absl::Status reason) {
   reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
   State live = State::kLive;
   if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
+  TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   CollectNews(news);
 }
@@ -146,6 +148,7 @@ void CancelScope::set_deadline(absl::Time deadline) {
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
   deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
+  TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   CollectNews(news);
 }
@@ -154,6 +157,7 @@ void CancelScope::set_shield(bool shield) {
   News news;
   MutexLock lock(scope_tree_mutex);
   shield_.store(shield, std::memory_order_release);
+  TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   CollectNews(news);
 }
@@ -189,6 +193,7 @@ const CancelScope* CancelScope::CancelledBy() const {
     if (s->Latched()) return s;
     timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
   }
+  TOCSIN_STEP("CancelScope: found clear");
   if (!timed) clear_at_.store(now, std::memory_order_release);
   return nullptr;
 }
@@ -358,6 +363,7 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   absl::Time until = timeout_;
   if (scope_ != nullptr) {
     if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
+    TOCSIN_STEP("Sleeper: found its scope clear");
     until = std::min(until, scope_->deadline());
   }
   if (timeout_ != absl::InfiniteFuture() && timeout_ <= internal::Now()) {
@@ -370,6 +376,7 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   }
   uint32_t awake = kAwake;
   if (word_.compare_exchange_strong(awake, how, std::memory_order_acq_rel)) {
+    TOCSIN_STEP("Sleeper: about to sleep");
     BlockingRegion region;
     if (how == kAsleep) {
       FutexWait(word_, kAsleep, until);
@@ -435,6 +442,7 @@ void DeadlineTimer::Run() {
         }
       }
     }
+    TOCSIN_STEP("DeadlineTimer: has looked at its alarms");
     if (due.stop_possible()) {
       due.request_stop();
     } else {
