@@ -1,30 +1,48 @@
 #include "tocsin/concurrency/cancel_scope.h"
 
 #include <malloc.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
 #include <latch>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/base/config.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "tests/child.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/concurrency/wait.h"
 #include "tocsin/tests/scoped_thread.h"
+
+// By how much the clock on the wall was set back.
+static std::atomic<time_t> set_back{0};
+
+// Stands before that of the C library.
+extern "C" int clock_gettime(clockid_t clock, timespec* now) noexcept {
+  const long result = syscall(SYS_clock_gettime, clock, now);
+  if (result == 0 && clock == CLOCK_REALTIME) now->tv_sec -= set_back;
+  return static_cast<int>(result);
+}
 
 namespace tocsin {
 namespace {
 
+using internal::ScopeEntry;
 using internal::Sleeper;
 
 absl::Status SleepUntilCancelled() {
@@ -71,6 +89,27 @@ TEST(CancelScope, AReasonThatLooksLikeADeadlineIsStillACancellation) {
   EXPECT_EQ(CheckCancelled(),
             absl::CancelledError("DEADLINE_EXCEEDED: the peer was slow"));
   EXPECT_TRUE(absl::IsCancelled(SleepUntilCancelled()));
+}
+
+TEST(CancelScope, ACancelWithoutAReasonIsACancel) {
+  CancelScope scope;
+  scope.Cancel(absl::OkStatus());
+  EXPECT_TRUE(absl::IsCancelled(scope.status()));
+  EXPECT_TRUE(absl::IsCancelled(CheckCancelled()));
+}
+
+TEST(CancelScope, AScopeThatIsMadeInACancelledOneIsCancelled) {
+  CancelScope outer;
+  outer.Cancel();
+  {
+    CancelScope inner;
+    EXPECT_TRUE(inner.cancelled());
+    CancelScope innermost({.deadline = absl::FromUnixSeconds(4'000'000'000)});
+    EXPECT_TRUE(innermost.cancelled());
+  }
+  CancelScope expired({.deadline = absl::UnixEpoch(), .shield = true});
+  CancelScope inner;
+  EXPECT_TRUE(absl::IsDeadlineExceeded(inner.status()));
 }
 
 // A026, A024
@@ -210,12 +249,45 @@ TEST(CancelScope, APassedDeadlineIsNotUndoneByMovingIt) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(scope.status()));
 }
 
+TEST(CancelScope, OnceItIsCancelledItsDeadlineStays) {
+  CancelScope cancelled;
+  cancelled.Cancel();
+  cancelled.set_deadline(absl::UnixEpoch());
+  EXPECT_EQ(cancelled.deadline(), absl::InfiniteFuture());
+  CancelScope expired({.deadline = absl::UnixEpoch()});
+  const absl::Status before = expired.status();
+  expired.set_deadline(absl::UnixEpoch() + absl::Hours(1));
+  EXPECT_EQ(expired.status(), before);
+}
+
+TEST(CancelScope, ADeadlineIsSeenThoughTheScopeWasFoundClearBefore) {
+  CancelScope outer;
+  CancelScope inner;
+  EXPECT_FALSE(inner.cancelled());
+  outer.set_deadline(absl::UnixEpoch());
+  EXPECT_TRUE(inner.cancelled());
+}
+
+TEST(CancelScope, AClockThatIsSetBackDoesNotUncancel) {
+  CancelScope scope({.deadline = internal::Now() - absl::Seconds(1)});
+  CancelScope unseen({.deadline = internal::Now() - absl::Seconds(1)});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(scope.status()));
+  set_back = 3600;
+  EXPECT_TRUE(scope.cancelled());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(scope.status()));
+  set_back = 0;
+}
+
 // A043, A044, A046, A047
 TEST(CancelScope, ADeadlineIsAPointInTimeOrNone) {
   {
     CancelScope never({.deadline = absl::InfiniteFuture()});
     EXPECT_TRUE(CheckCancelled().ok());
     EXPECT_EQ(never.deadline(), absl::InfiniteFuture());
+  }
+  {
+    CancelScope always({.deadline = absl::InfinitePast()});
+    EXPECT_EQ(always.deadline(), absl::InfinitePast());
   }
   CancelScope passed({.deadline = absl::UnixEpoch()});
   EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
@@ -228,6 +300,25 @@ TEST(CancelScope, ALoopThatOnlyChecksNoticesTheDeadline) {
   while (CheckCancelled().ok()) {
   }
   EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
+}
+
+// What is remembered of a look must not hide a deadline, wherever it stands.
+TEST(CancelScope, ALoopThatOnlyChecksNoticesADeadlineAroundItAndWithin) {
+  {
+    CancelScope outer({.deadline = absl::Now() + absl::Milliseconds(1)});
+    CancelScope inner;
+    while (CheckCancelled().ok()) {
+    }
+    EXPECT_TRUE(outer.cancelled());
+  }
+  CancelScope outer;
+  CancelScope inner({.deadline = absl::Now() + absl::Milliseconds(1)});
+  CancelScope innermost;
+  CancelScope({.shield = true}).Cancel();  // makes the next look a real one
+  while (CheckCancelled().ok()) {
+  }
+  EXPECT_TRUE(inner.cancelled());
+  EXPECT_FALSE(outer.cancelled());
 }
 
 // A061, A066
@@ -340,6 +431,101 @@ TEST(CancelScope, WaitingBehindAShieldInACancelledScopeDoesNotSpin) {
   }
   EXPECT_EQ(sleeper.TimesAsleep(), before);
   shield.load()->Cancel();
+}
+
+// Woken for nothing, it falls asleep again.
+TEST(CancelScope, ADeadlineThatIsMovedAwayLetsTheSleepersSleepOn) {
+  std::atomic<int> returns{0};
+  ScopedThread sleeper([&] {
+    Sleeper own;
+    while (own.Sleep().ok() && ++returns < 100) {
+    }
+  });
+  sleeper.AwaitAsleep();
+  sleeper.scope().set_deadline(absl::Now() + absl::Hours(1));
+  while (returns == 0) std::this_thread::yield();
+  sleeper.AwaitAsleep();  // or out of patience
+  sleeper.scope().Cancel();
+  sleeper.Join();
+  EXPECT_LT(returns, 100);
+}
+
+TEST(Sleeper, ATimeoutEndsTheSleepAndIsNoNewsOfTheScope) {
+  CancelScope scope({.deadline = absl::FromUnixSeconds(4'000'000'000)});
+  Sleeper sleeper(internal::Now() + absl::Milliseconds(1));
+  absl::Status status;
+  while (status.ok()) status = sleeper.Sleep();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status));
+  EXPECT_FALSE(scope.cancelled());
+}
+
+TEST(Sleeper, AWaitThatIsOverIsNotSavedByAWakeUp) {
+  Sleeper late(internal::Now());
+  late.Wake();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late.Sleep()));
+  CancelScope scope;
+  scope.Cancel();
+  Sleeper cancelled;
+  cancelled.Wake();
+  EXPECT_TRUE(absl::IsCancelled(cancelled.Sleep()));
+}
+
+TEST(Sleeper, OneWakeUpIsGoodForOneSleep) {
+  CancelScope scope({.deadline = internal::Now() + absl::Milliseconds(1)});
+  CancelScope shield({.shield = true});
+  Sleeper sleeper(internal::Now() + absl::Milliseconds(1));
+  EXPECT_FALSE(sleeper.woken());
+  sleeper.Wake();
+  EXPECT_TRUE(sleeper.woken());
+  sleeper.Sleep().IgnoreError();
+  EXPECT_FALSE(sleeper.woken());
+}
+
+// Each place in the list of those who sleep in a scope can be left.
+TEST(CancelScope, WhoeverSleepsInItIsWokenAndNobodyElse) {
+  for (int gone = 0; gone < 3; ++gone) {
+    CancelScope scope;
+    std::optional<Sleeper> sleepers[3];
+    for (std::optional<Sleeper>& sleeper : sleepers) {
+      sleeper.emplace();
+      sleeper->Wake();
+      EXPECT_TRUE(sleeper->Sleep().ok());
+      EXPECT_FALSE(sleeper->woken());
+    }
+    sleepers[gone].reset();
+    const int next = (gone + 1) % 3;
+    const int last = (gone + 2) % 3;
+    scope.set_deadline(absl::FromUnixSeconds(4'000'000'000));
+    EXPECT_TRUE(sleepers[next]->woken());
+    EXPECT_TRUE(sleepers[last]->woken());
+    sleepers[next].reset();
+    EXPECT_TRUE(sleepers[last]->Sleep().ok());
+    scope.Cancel();
+    EXPECT_TRUE(sleepers[last]->woken());
+  }
+}
+
+// More than the wake-ups that one cancel can keep for later, and all of those
+// who share a word.
+TEST(CancelScope, ACancelWakesAllHoweverMany) {
+  CancelScope shared;
+  CancelScope* const outer = internal::current_scope;
+  std::vector<std::unique_ptr<ScopedThread>> threads;
+  std::atomic<int> cancelled{0};
+  for (int i = 0; i < 140; ++i) {
+    threads.push_back(std::make_unique<ScopedThread>([&, i] {
+      ScopeEntry entry(*outer);
+      std::optional<CancelScope> own;
+      if (i % 4 >= 2) own.emplace();
+      cancelled += absl::IsCancelled(
+          i % 2 == 0 ? SleepUntilCancelled()
+                     : tocsin::SleepFor(absl::InfiniteDuration()));
+    }));
+  }
+  for (const auto& thread : threads) thread->AwaitAsleep();
+  outer->Cancel();
+  threads.clear();
+  EXPECT_EQ(cancelled, 140);
 }
 
 // A083: nothing of a scope stays behind on a thread that goes on to other work.
@@ -493,6 +679,154 @@ TEST(CancelScope,
   EXPECT_TRUE(absl::IsDeadlineExceeded(inner.status()));
 }
 
+TEST(CancelScope, EveryTokenOfAScopeIsRequested) {
+  CancelScope scope;
+  std::stop_token first = scope.stop_token();
+  std::stop_token second = scope.stop_token();
+  EXPECT_EQ(first, second);
+  scope.Cancel();
+  EXPECT_TRUE(first.stop_requested());
+  EXPECT_TRUE(second.stop_requested());
+}
+
+TEST(CancelScope, ATokenOfACancelledScopeIsRequestedAlready) {
+  CancelScope outer;
+  outer.Cancel();
+  CancelScope inner;
+  EXPECT_TRUE(inner.stop_token().stop_requested());
+  CancelScope expired({.deadline = absl::UnixEpoch(), .shield = true});
+  EXPECT_TRUE(expired.stop_token().stop_requested());
+}
+
+// Callbacks run with no lock held: they may use this scope and others.
+TEST(CancelScope, ACallbackOfItsTokenMayUseScopes) {
+  CancelScope scope;
+  auto ends_by = [&](absl::FunctionRef<void(CancelScope&)> change) {
+    CancelScope inner({.shield = true});
+    std::thread::id ran_on;
+    std::stop_callback callback(inner.stop_token(), [&] {
+      ran_on = std::this_thread::get_id();
+      inner.Cancel();
+      inner.set_shield(true);
+      EXPECT_TRUE(inner.stop_token().stop_requested());
+    });
+    change(inner);
+    EXPECT_EQ(ran_on, std::this_thread::get_id());
+  };
+  ends_by([](CancelScope& inner) { inner.Cancel(); });
+  ends_by([](CancelScope& inner) { inner.set_deadline(absl::UnixEpoch()); });
+  scope.Cancel();
+  ends_by([](CancelScope& inner) { inner.set_shield(false); });
+}
+
+TEST(CancelScope, ACallbackThatADeadlineRunsMayUseScopes) {
+  CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
+  CancelScope other;
+  std::thread::id ran_on;
+  std::latch requested(1);
+  std::stop_callback callback(scope.stop_token(), [&] {
+    ran_on = std::this_thread::get_id();
+    EXPECT_TRUE(scope.stop_token().stop_requested());
+    other.Cancel();
+    requested.count_down();
+  });
+  requested.wait();
+  EXPECT_TRUE(other.cancelled());
+  EXPECT_NE(ran_on, std::this_thread::get_id());
+}
+
+// A tree of scopes, as threads make it that enter one and the same:
+//
+//   root - first - inside first
+//        - shielded - inside shielded
+//        - last - inside last
+class ScopeTree : public ::testing::TestWithParam<std::vector<int>> {
+ protected:
+  enum { kFirst, kShielded, kLast, kBranches };
+
+  struct Branch {
+    explicit Branch(CancelScope& root, bool shielded)
+        : entry(root), branch({.shield = shielded}) {}
+    ScopeEntry entry;
+    CancelScope branch;
+    CancelScope inside;
+  };
+
+  ScopeTree() {
+    for (int i = 0; i < kBranches; ++i) {
+      branches_[i].emplace(root_, i == kShielded);
+    }
+    // They join the tree in one order or another.
+    for (int i : GetParam()) tokens_[i] = branches_[i]->inside.stop_token();
+  }
+  // In the reverse order of their making.
+  ~ScopeTree() override {
+    for (int i = kBranches; i-- > 0;) branches_[i].reset();
+  }
+
+  CancelScope root_;
+  std::optional<Branch> branches_[kBranches];
+  std::stop_token tokens_[kBranches];
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Joined, ScopeTree,
+    ::testing::Values(std::vector{0, 1, 2}, std::vector{0, 2, 1},
+                      std::vector{1, 0, 2}, std::vector{1, 2, 0},
+                      std::vector{2, 0, 1}, std::vector{2, 1, 0}));
+
+TEST_P(ScopeTree, ACancelReachesAllThatAreNotShielded) {
+  root_.Cancel();
+  EXPECT_TRUE(tokens_[kFirst].stop_requested());
+  EXPECT_FALSE(tokens_[kShielded].stop_requested());
+  EXPECT_TRUE(tokens_[kLast].stop_requested());
+  branches_[kShielded]->branch.set_shield(false);
+  EXPECT_TRUE(tokens_[kShielded].stop_requested());
+}
+
+TEST_P(ScopeTree, ACancelDoesNotReachTheBranchesBesideIt) {
+  branches_[kFirst]->branch.Cancel();
+  EXPECT_TRUE(tokens_[kFirst].stop_requested());
+  EXPECT_FALSE(tokens_[kShielded].stop_requested());
+  EXPECT_FALSE(tokens_[kLast].stop_requested());
+}
+
+TEST_P(ScopeTree, ADeadlineReachesAllThatAreNotShielded) {
+  std::latch requested(2);
+  std::stop_callback first(tokens_[kFirst], [&] { requested.count_down(); });
+  std::stop_callback last(tokens_[kLast], [&] { requested.count_down(); });
+  root_.set_deadline(absl::Now());
+  requested.wait();
+  EXPECT_FALSE(tokens_[kShielded].stop_requested());
+}
+
+TEST_P(ScopeTree, WhatIsLeftOfItIsReached) {
+  branches_[kLast].reset();
+  root_.Cancel();
+  EXPECT_FALSE(tokens_[kLast].stop_requested());
+  EXPECT_TRUE(tokens_[kFirst].stop_requested());
+  branches_[kShielded].reset();
+  EXPECT_FALSE(tokens_[kShielded].stop_requested());
+}
+
+// The alarm goes with the scope, though the deadline comes.
+TEST(CancelScope, TheDeadlineOfAScopeThatWasLeftRequestsNothing) {
+  std::stop_token token;
+  absl::Time deadline;
+  absl::Duration ahead = absl::Milliseconds(1);
+  do {
+    deadline = internal::Now() + (ahead *= 2);
+    CancelScope scope({.deadline = deadline});
+    token = scope.stop_token();
+  } while (internal::Now() >= deadline);  // until it was left in time
+  CancelScope later({.deadline = deadline + absl::Nanoseconds(1)});
+  std::latch requested(1);
+  std::stop_callback callback(later.stop_token(),
+                              [&] { requested.count_down(); });
+  requested.wait();
+  EXPECT_FALSE(token.stop_requested());
+}
+
 TEST(CancelScope, AnExportedTokenOutlivesItsScope) {
   std::stop_token token;
   {
@@ -616,6 +950,33 @@ TEST(FailAfter, TimesOutBehindAShieldInACancelledScope) {
   EXPECT_EQ(CheckCancelled(), absl::CancelledError("outer"));
 }
 
+TEST(FailAfter, AFailureOfTheBodyIsNotReplacedByTheTimeOut) {
+  EXPECT_EQ(FailAfter(absl::ZeroDuration(),
+                      [] { return absl::DataLossError("disk full"); }),
+            absl::DataLossError("disk full"));
+}
+
+// What a wait in the body made of the time-out is the time-out's all the same.
+TEST(FailAfter, ABodyThatWasInterruptedHasTimedOut) {
+  EXPECT_EQ(FailAfter(absl::ZeroDuration(),
+                      [] { return absl::CancelledError("a task"); }),
+            absl::DeadlineExceededError("not done within 0"));
+}
+
+TEST(FailAfter, InTimeTheStatusOfTheBodyIsKept) {
+  EXPECT_EQ(
+      FailAfter(absl::Hours(1), [] { return absl::CancelledError("a task"); }),
+      absl::CancelledError("a task"));
+  EXPECT_EQ(FailAfter(absl::Hours(1),
+                      [] { return absl::DeadlineExceededError("a peer"); }),
+            absl::DeadlineExceededError("a peer"));
+}
+
+TEST(MoveOnAfter, ACancelOfItsOwnBodyIsNoTimeOut) {
+  CancelScope outer;
+  EXPECT_FALSE(MoveOnAfter(absl::Hours(1), [&] { outer.Cancel(); }));
+}
+
 // A034, T010
 TEST(MoveOnAfter, LeavesLaterWaitsAlone) {
   EXPECT_TRUE(MoveOnAfter(absl::ZeroDuration(), [] {
@@ -646,6 +1007,118 @@ TEST(CancelScopeDeathTest, AScopeMustBeLeftOnItsOwnThread) {
         std::thread([&] { scope.reset(); }).join();
       },
       "another thread");
+}
+
+TEST(CancelScopeDeathTest, AScopeMustNotBeLeftBeforeThoseThatSleepInIt) {
+  EXPECT_DEATH(
+      {
+        std::optional<CancelScope> scope(std::in_place);
+        ScopedThread sleeper([&] {
+          ScopeEntry entry(*scope);
+          SleepUntilCancelled().IgnoreError();
+        });
+        sleeper.AwaitAsleep();
+        scope.reset();
+      },
+      "something inside it still waits");
+}
+
+TEST(CancelScopeDeathTest, AScopeMustNotBeLeftBeforeThoseInsideIt) {
+  EXPECT_DEATH(
+      {
+        std::optional<CancelScope> scope(std::in_place);
+        ScopedThread user([&] {
+          ScopeEntry entry(*scope);
+          CancelScope inner;
+          SleepUntilCancelled().IgnoreError();
+        });
+        user.AwaitAsleep();
+        scope.reset();
+      },
+      "something inside it still waits");
+}
+
+TEST(CancelScopeDeathTest, WhatEnteredAScopeMustLeaveItInTurn) {
+  EXPECT_DEATH(
+      {
+        CancelScope scope;
+        std::optional<ScopeEntry> entry(std::in_place, scope);
+        auto inner = std::make_unique<CancelScope>();
+        entry.reset();
+      },
+      "after the scope around it was left");
+}
+
+// The exit status of a forked child that runs `body`.
+int StatusOfFork(absl::FunctionRef<void()> body) {
+  Child child(Fork([body] {
+    alarm(10);  // not to stay if it hangs
+    body();
+  }));
+  return ExitStatus(child.Wait());
+}
+
+// What other threads left in the scopes of the one that forks, sleepers and
+// inner scopes before and after its own, is not there in the child.
+TEST(CancelScopeInAForkedChild, WhatOthersLeftInTheScopesIsGone) {
+  std::optional<CancelScope> outer(std::in_place);
+  auto sleep_in_it = [&] {
+    ScopeEntry entry(*outer);
+    SleepUntilCancelled().IgnoreError();
+  };
+  auto sleep_inside = [&] {
+    ScopeEntry entry(*outer);
+    CancelScope own;
+    SleepUntilCancelled().IgnoreError();
+  };
+  ScopedThread first(sleep_in_it);
+  first.AwaitAsleep();
+  ScopedThread second(sleep_inside);
+  second.AwaitAsleep();
+  std::optional<CancelScope> inner(std::in_place);
+  std::stop_token token = inner->stop_token();
+  ScopedThread third(sleep_inside);
+  third.AwaitAsleep();
+  EXPECT_EQ(StatusOfFork([&] {
+              outer->Cancel();
+              EXPECT_TRUE(token.stop_requested());
+              inner.reset();
+              outer.reset();
+            }),
+            0);
+  EXPECT_EQ(StatusOfFork([&] {
+              inner.reset();
+              outer->set_deadline(absl::UnixEpoch());
+              EXPECT_TRUE(absl::IsDeadlineExceeded(SleepUntilCancelled()));
+              outer.reset();
+            }),
+            0);
+  EXPECT_FALSE(token.stop_requested());
+  inner.reset();
+  outer->Cancel();
+}
+
+TEST(CancelScopeInAForkedChild, ItsOwnScopesCanBeLeftThoughOnlyOthersSlept) {
+  std::optional<CancelScope> outer(std::in_place);
+  ScopedThread sleeper([&] {
+    ScopeEntry entry(*outer);
+    CancelScope own;
+    SleepUntilCancelled().IgnoreError();
+  });
+  sleeper.AwaitAsleep();
+  EXPECT_EQ(StatusOfFork([&] { outer.reset(); }), 0);
+  {
+    CancelScope inner;
+    EXPECT_EQ(StatusOfFork([&] {
+                CancelScope innermost;
+                std::stop_token token = innermost.stop_token();
+                outer->Cancel();
+                EXPECT_TRUE(token.stop_requested());
+              }),
+              0);
+  }
+  outer->Cancel();
+  sleeper.Join();
 }
 
 // A forked child has none of the threads that slept in the scopes around it,
@@ -688,6 +1161,44 @@ TEST(CancelScopeDeathTest, ScopesWorkInAForkedChild) {
   over = true;
   user.join();
   sleeper.scope().Cancel();
+}
+
+// The parent's alarm for it is not the child's.
+TEST(CancelScopeInAForkedChild, ADeadlineThatWasSetBeforeItRequestsTheToken) {
+  CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(100)});
+  std::stop_token token = scope.stop_token();
+  EXPECT_EQ(StatusOfFork([&] {
+              CancelScope other({.deadline = internal::Now() + absl::Hours(1)});
+              other.stop_token();  // starts the timer
+              std::latch requested(1);
+              std::stop_callback callback(scope.stop_token(),
+                                          [&] { requested.count_down(); });
+              requested.wait();
+            }),
+            0);
+}
+
+TEST(CancelScopeInAForkedChild, TheDeadlinesOfOtherThreadsRequestNothing) {
+  static std::atomic<bool> requested;
+  const absl::Time soon = absl::Now() + absl::Milliseconds(50);
+  std::optional<std::stop_callback<void (*)()>> callback;
+  ScopedThread other([&] {
+    CancelScope scope({.deadline = soon});
+    callback.emplace(scope.stop_token(), [] { requested = true; });
+    SleepUntilCancelled().IgnoreError();
+    callback.reset();
+  });
+  other.AwaitAsleep();
+  EXPECT_EQ(StatusOfFork([&] {
+              const bool before = requested;
+              CancelScope later({.deadline = soon + absl::Milliseconds(1)});
+              std::latch later_requested(1);
+              std::stop_callback count(later.stop_token(),
+                                       [&] { later_requested.count_down(); });
+              later_requested.wait();
+              EXPECT_EQ(requested, before);
+            }),
+            0);
 }
 #endif
 
