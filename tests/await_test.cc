@@ -1,15 +1,24 @@
-#include <sys/resource.h>
+#include <malloc.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <memory>
+#include <new>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/config.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "tests/child.h"
+#include "tests/process_status.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/wait.h"
@@ -130,6 +139,158 @@ TEST_F(AwaitTest, ALiftedShieldEndsIt) {
   waiter.Join();
   EXPECT_TRUE(absl::IsCancelled(status));
 }
+
+// Woken for nothing, it lets the mutex go again.
+TEST_F(AwaitTest, ADeadlineThatIsMovedAwayLetsItWaitOn) {
+  absl::Status status;
+  ScopedThread waiter([&] { status = AwaitReady(); });
+  waiter.AwaitAsleep();
+  const int64_t before = waiter.TimesAsleep();
+  waiter.scope().set_deadline(absl::Now() + absl::Hours(1));
+  while (waiter.TimesAsleep() == before) std::this_thread::yield();
+  SetReady();
+  waiter.Join();
+  EXPECT_TRUE(status.ok());
+}
+
+// The number of threads that the library has for Await().
+ptrdiff_t Visitors() {
+  const std::vector<std::string> threads = Threads();
+  return std::count_if(threads.begin(), threads.end(), [](const auto& thread) {
+    return StatusField(thread, "Name") == "tocsin-await";
+  });
+}
+
+// A condition that is true from the second look on.
+class AtSecondLook {
+ public:
+  absl::Condition condition() {
+    return absl::Condition(
+        +[](int* looks) { return ++*looks >= 2; }, &looks_);
+  }
+
+ private:
+  int looks_ = 0;
+};
+
+// One that was blocked in a mutex goes when another took its place.
+TEST(Await, OneThreadStaysHoweverManyMutexesWereHeld) {
+  std::vector<std::unique_ptr<absl::Mutex>> mutexes;
+  std::vector<std::unique_ptr<ScopedThread>> waiters;
+  bool never = false;
+  for (int i = 0; i < 10; ++i) {
+    mutexes.push_back(std::make_unique<absl::Mutex>());
+    waiters.push_back(std::make_unique<ScopedThread>([&, i] {
+      MutexLock lock(*mutexes[i]);
+      EXPECT_TRUE(
+          absl::IsCancelled(Await(*mutexes[i], absl::Condition(&never))));
+    }));
+    waiters.back()->AwaitAsleep();
+  }
+  for (const auto& mutex : mutexes) mutex->Lock();
+  for (const auto& waiter : waiters) waiter->scope().Cancel();
+  for (const auto& mutex : mutexes) mutex->Unlock();
+  waiters.clear();
+  while (Visitors() != 1) std::this_thread::yield();
+}
+
+// Each time the thread finds the mutex held, and is to be used again.
+TEST(Await, OneThreadStaysHoweverOftenItWasBlocked) {
+  absl::Mutex mutex;
+  bool never = false;
+  for (int i = 0; i < 10; ++i) {
+    ScopedThread waiter([&] {
+      MutexLock lock(mutex);
+      EXPECT_TRUE(absl::IsCancelled(Await(mutex, absl::Condition(&never))));
+    });
+    waiter.AwaitAsleep();
+    MutexLock lock(mutex);
+    waiter.scope().Cancel();
+  }
+  while (Visitors() != 1) std::this_thread::yield();
+}
+
+TEST(Await, NothingIsLeftOfTheMutexesThatWereAwaited) {
+  constexpr int kMutexes = 10'000;
+  const auto mutexes = std::make_unique<absl::Mutex[]>(kMutexes);
+  CancelScope scope;
+  size_t before = 0;
+  for (int i = 0; i < kMutexes; ++i) {
+    if (i == 1) before = mallinfo2().uordblks;
+    AtSecondLook second;
+    MutexLock lock(mutexes[i]);
+    EXPECT_TRUE(Await(mutexes[i], second.condition()).ok());
+  }
+  EXPECT_LT(mallinfo2().uordblks, before + 64 * 1024);
+}
+
+// The exit status of a forked child that runs `body`.
+int StatusOfFork(absl::FunctionRef<void()> body) {
+  Child child(Fork([body] {
+    alarm(10);  // not to stay if it hangs
+    body();
+  }));
+  return ExitStatus(child.Wait());
+}
+
+// Where nobody can cancel it, and where it does not block. Looked at in a
+// child, because the thread that a parent has does not come along.
+TEST_F(AwaitTest, NeedsNoThreadUnlessItBlocksInAScope) {
+  EXPECT_EQ(StatusOfFork([&] {
+              AtSecondLook second;
+              {
+                MutexLock lock(mutex_);
+                EXPECT_TRUE(Await(mutex_, second.condition()).ok());
+              }
+              CancelScope scope;
+              SetReady();
+              EXPECT_TRUE(AwaitReady().ok());
+              EXPECT_EQ(Visitors(), 0);
+            }),
+            0);
+}
+
+// ThreadSanitizer allows no thread in a forked child.
+#ifndef ABSL_HAVE_THREAD_SANITIZER
+TEST_F(AwaitTest, CancelEndsItInAForkedChildToo) {
+  auto cancelled_wait_ends = [&] {
+    absl::Status status;
+    ScopedThread waiter([&] { status = AwaitReady(); });
+    waiter.AwaitAsleep();
+    waiter.scope().Cancel();
+    waiter.Join();
+    EXPECT_TRUE(absl::IsCancelled(status));
+  };
+  cancelled_wait_ends();
+  EXPECT_EQ(StatusOfFork(cancelled_wait_ends), 0);
+}
+
+// A visit that was due in the parent is none of the child's, which has another
+// mutex there.
+TEST(Await, AVisitOfTheParentIsForgottenInAForkedChild) {
+  bool never = false;
+  alignas(absl::Mutex) std::byte memory[sizeof(absl::Mutex)];
+  auto* mutex = ::new (memory) absl::Mutex;
+  auto await_cancelled = [&] {
+    MutexLock lock(*mutex);
+    EXPECT_TRUE(absl::IsCancelled(Await(*mutex, absl::Condition(&never))));
+  };
+  ScopedThread waiter(await_cancelled);
+  waiter.AwaitAsleep();
+  mutex->Lock();
+  waiter.scope().Cancel();
+  EXPECT_EQ(StatusOfFork([&] {
+              mutex = ::new (memory) absl::Mutex;
+              ScopedThread own(await_cancelled);
+              own.AwaitAsleep();
+              own.scope().Cancel();
+            }),
+            0);
+  mutex->Unlock();
+  waiter.Join();
+  mutex->~Mutex();
+}
+#endif
 
 // The holder of one mutex waits for a thread that awaits another: the thread
 // that wakes them must not be stuck in the first.

@@ -1,14 +1,18 @@
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
+#include <functional>
 #include <iterator>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -21,6 +25,20 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/tests/scoped_thread.h"
+
+// Asked before each call of the library's, if there is one.
+static std::function<void()> before_poll;
+
+// Stands before that of the C library.
+extern "C" int ppoll(pollfd* fds, nfds_t count, const timespec* timeout,
+                     const sigset_t* mask) {
+  if (before_poll != nullptr) before_poll();
+  timespec left{};  // the kernel writes to it
+  if (timeout != nullptr) left = *timeout;
+  return static_cast<int>(syscall(SYS_ppoll, fds, count,
+                                  timeout != nullptr ? &left : nullptr, mask,
+                                  _NSIG / 8));
+}
 
 namespace tocsin {
 namespace {
@@ -103,6 +121,47 @@ TEST_F(PollFdTest, ADeadlineMovedNearerEndsIt) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(events.status()));
 }
 
+// Woken for nothing, it falls asleep again.
+TEST_F(PollFdTest, ADeadlineThatIsMovedAwayLetsItWaitOn) {
+  std::atomic<int> calls{0};
+  before_poll = [&] {
+    if (++calls == 100) WriteToPeer();  // out of patience
+  };
+  absl::StatusOr<short> events;
+  ScopedThread poller([&] { events = PollFd(fd(), POLLIN); });
+  poller.AwaitAsleep();
+  const int before = calls;
+  poller.scope().set_deadline(absl::Now() + absl::Hours(1));
+  while (calls == before) std::this_thread::yield();
+  poller.AwaitAsleep();
+  poller.scope().Cancel();
+  poller.Join();
+  before_poll = nullptr;
+  EXPECT_LT(calls, 100);
+  EXPECT_TRUE(absl::IsCancelled(events.status()));
+}
+
+TEST_F(PollFdTest, WhatItOpensIsNotLeftToAProgramThatIsRun) {
+  CancelScope scope;
+  int calls = 0;
+  int opened = 0;
+  before_poll = [&] {
+    if (++calls != 2) return;
+    for (const auto& entry :
+         std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;  // the one that this looks through
+      if (read_symlink(entry, gone) != "anon_inode:[eventfd]") continue;
+      ++opened;
+      const int descriptor = std::stoi(entry.path().filename().string());
+      EXPECT_NE(fcntl(descriptor, F_GETFD) & FD_CLOEXEC, 0);
+    }
+    WriteToPeer();
+  };
+  EXPECT_TRUE(PollFd(fd(), POLLIN).ok());
+  before_poll = nullptr;
+  EXPECT_EQ(opened, 1);
+}
+
 TEST_F(PollFdTest, ASignalHandlerDoesNotEndIt) {
   static std::atomic<int> handled;
   handled = 0;
@@ -153,6 +212,23 @@ TEST_F(PollFdTest, SaysSoIfThereIsNoDescriptorToBeWokenBy) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status.message(),
               AllOf(HasSubstr("eventfd"), HasSubstr("RLIMIT_NOFILE")));
+}
+
+// Where nobody can cancel it, it needs none.
+TEST_F(PollFdTest, NeedsNoDescriptorOutsideOfAnyScope) {
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit none = before;
+  none.rlim_cur = 2;  // those are open, and poll(2) takes no more than that
+  std::atomic<int> calls{0};
+  before_poll = [&] {
+    if (++calls == 2) WriteToPeer();  // it has looked, and will block
+  };
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  absl::StatusOr<short> events = PollFd(fd(), POLLIN);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  before_poll = nullptr;
+  EXPECT_EQ(events.value_or(0), POLLIN);
 }
 
 TEST_F(PollFdTest, CancelRacesWithReadinessAndNoDescriptorIsLeftOpen) {

@@ -1,11 +1,29 @@
 #include "tocsin/concurrency/wait.h"
 
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <functional>
+#include <latch>
+#include <ostream>
+#include <string>
+#include <thread>
+#include <vector>
+
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "tests/process_status.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/thread_pool.h"
 #include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
@@ -67,6 +85,98 @@ TEST(SleepUntil, ADeadlineMovedAwayLetsItSleepOn) {
   sleeper.scope().set_deadline(absl::Now());
   sleeper.Join();
   EXPECT_TRUE(absl::IsDeadlineExceeded(status));
+}
+
+// Woken for nothing, it falls asleep again.
+TEST(SleepUntil, WokenByADeadlineThatIsMovedAwayItDoesNotSpin) {
+  ScopedThread sleeper([] {
+    EXPECT_TRUE(absl::IsCancelled(tocsin::SleepFor(absl::InfiniteDuration())));
+  });
+  sleeper.AwaitAsleep();
+  const int64_t before = sleeper.TimesAsleep();
+  sleeper.scope().set_deadline(absl::Now() + absl::Hours(1));
+  while (sleeper.TimesAsleep() == before) std::this_thread::yield();
+  sleeper.AwaitAsleep();
+  sleeper.scope().Cancel();
+}
+
+// The time comes while the scope has news all the time.
+TEST(SleepUntil, NewsOfTheScopeDoNotEndItEarly) {
+  const absl::Time time = internal::Now() + absl::Milliseconds(5);
+  ScopedThread sleeper([&] {
+    EXPECT_TRUE(SleepUntil(time).ok());
+    EXPECT_GE(internal::Now(), time);
+  });
+  while (internal::Now() < time) {
+    sleeper.scope().set_deadline(internal::Now() + absl::Hours(1));
+    std::this_thread::yield();
+  }
+}
+
+// One of each way to sleep, in a pool of one. That it gave its slot away is
+// seen by the fact that the next task starts without a monitor, which the pool
+// makes as soon as a task finds no slot.
+struct Sleep {
+  const char* name;
+  std::function<void()> sleep;
+  long call;  // what it sleeps in
+};
+
+void PrintTo(const Sleep& sleep, std::ostream* out) { *out << sleep.name; }
+
+class SleepInAPool : public ::testing::TestWithParam<Sleep> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    Ways, SleepInAPool,
+    ::testing::Values(
+        Sleep{"Event", [] { Event().Wait().IgnoreError(); }, SYS_futex},
+        Sleep{"SleepFor",
+              [] { tocsin::SleepFor(absl::InfiniteDuration()).IgnoreError(); },
+              SYS_futex},
+        Sleep{"PollFd",
+              [] {
+                int ends[2];
+                ASSERT_EQ(pipe(ends), 0);
+                PollFd(ends[0], POLLIN).IgnoreError();
+                close(ends[0]);
+                close(ends[1]);
+              },
+              SYS_ppoll},
+        Sleep{"Await",
+              [] {
+                absl::Mutex mutex;
+                bool never = false;
+                internal::MutexLock lock(mutex);
+                Await(mutex, absl::Condition(&never)).IgnoreError();
+              },
+              SYS_futex}),
+    [](const auto& way) { return std::string(way.param.name); });
+
+TEST_P(SleepInAPool, GivesItsSlotToAnotherTask) {
+  auto pool = *ThreadPool::Create({.name = "sleepers", .threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::string task;
+  std::latch started(1);
+  group.Spawn([&] {
+    task = TaskOfThisThread();
+    started.count_down();
+    GetParam().sleep();
+  });
+  started.wait();
+  for (std::string call; call != std::to_string(GetParam().call);) {
+    std::this_thread::yield();
+    std::ifstream("/proc/" + task + "/syscall") >> call;
+  }
+  std::latch ran(1);
+  group.Spawn([&] { ran.count_down(); });
+  ran.wait();
+  const std::vector<std::string> threads = Threads();
+  EXPECT_TRUE(std::none_of(
+      threads.begin(), threads.end(), [](const std::string& thread) {
+        return StatusField(thread, "Name").find("monitor") != std::string::npos;
+      }));
+  group.Cancel();
+  EXPECT_TRUE(group.Wait().ok());
 }
 
 }  // namespace
