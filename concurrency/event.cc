@@ -3,6 +3,7 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin {
 
@@ -21,6 +22,7 @@ void Event::Set() {
   internal::PendingWakes wakes;
   MutexLock lock(mutex_);
   set_.store(true, std::memory_order_release);
+  TOCSIN_STEP("Event: is set");
   while (Waiter* waiter = waiters_.first()) {
     waiters_.Remove(*waiter);
     wakes.Add(waiter->sleeper);
@@ -30,14 +32,17 @@ void Event::Set() {
 absl::Status Event::Wait() {
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
   if (is_set()) return absl::OkStatus();
+  TOCSIN_STEP("Event: about to wait");
   Waiter self;
   {
     MutexLock lock(mutex_);
     if (is_set()) return absl::OkStatus();
     waiters_.Append(self);
+    TOCSIN_STEP("Event: in the list");
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
+    if (!status.ok()) TOCSIN_STEP("Event: wait is over");
     MutexLock lock(mutex_);
     if (is_set()) return absl::OkStatus();
     if (!status.ok()) {

@@ -8,9 +8,9 @@
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "gtest/gtest.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/tests/scoped_thread.h"
+#include "gtest/gtest.h"
 
 namespace tocsin {
 namespace {
@@ -37,7 +37,8 @@ TEST(Event, WakesAllWhoWait) {
       EXPECT_EQ(written, 1);
     }));
   }
-  for (auto& thread : threads) thread->AwaitAsleep();
+  for (auto &thread : threads)
+    thread->AwaitAsleep();
   written = 1;
   event.Set();
 }
@@ -58,6 +59,30 @@ TEST(Event, ACancelledWaitLeavesTheOthersWaiting) {
   event.Set();
   second.Join();
   EXPECT_TRUE(other.ok());
+}
+
+// An address on a stack that has been left is written to by nobody.
+TEST(Event, AWaitThatWasCancelledLeavesNoTrace) {
+  Event event;
+  absl::Status status;
+  int written = -1;
+  ScopedThread waiter([&] {
+    status = event.Wait();
+    // Where the frame of the wait was.
+    [&]() __attribute__((noinline)) {
+      volatile char stack[4096] = {};
+      event.Set();
+      written = 0;
+      for (const volatile char &byte : stack)
+        written += byte != 0 ? 1 : 0;
+    }
+    ();
+  });
+  waiter.AwaitAsleep();
+  waiter.scope().Cancel();
+  waiter.Join();
+  EXPECT_TRUE(absl::IsCancelled(status));
+  EXPECT_EQ(written, 0);
 }
 
 TEST(Event, AWaitInACancelledScopeFailsThoughTheEventIsSet) {
@@ -81,7 +106,8 @@ TEST(Event, MayBeDestroyedBySomebodyItWoke) {
     if (i % 2 == 0) {
       EXPECT_TRUE(event->Wait().ok());
     } else {
-      while (!event->is_set()) std::this_thread::yield();
+      while (!event->is_set())
+        std::this_thread::yield();
     }
     event.reset();
     setter.join();
@@ -101,5 +127,5 @@ TEST(Event, SettingRacesWithCancelling) {
   }
 }
 
-}  // namespace
-}  // namespace tocsin
+} // namespace
+} // namespace tocsin
