@@ -43,6 +43,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
 
 namespace tocsin {
@@ -263,6 +264,7 @@ absl::Status BlockingQueue<T>::Push(T&& item) {
 
 template <typename T>
 absl::Status BlockingQueue<T>::PushWaiting(T& item) {
+  TOCSIN_STEP("BlockingQueue: about to wait for room");
   Pusher self(item);
   {
     internal::PendingWake wake;
@@ -273,6 +275,7 @@ absl::Status BlockingQueue<T>::PushWaiting(T& item) {
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
+    if (!status.ok()) TOCSIN_STEP("BlockingQueue: wait is over");
     BothEnds lock(*this);
     if (self.taken) return absl::OkStatus();
     if (self.refused) return Closed();
@@ -310,6 +313,7 @@ absl::StatusOr<T> BlockingQueue<T>::Pop() {
 
 template <typename T>
 absl::StatusOr<T> BlockingQueue<T>::PopWaiting() {
+  TOCSIN_STEP("BlockingQueue: about to wait for an item");
   Popper self;
   {
     internal::PendingWake wake;
@@ -320,6 +324,7 @@ absl::StatusOr<T> BlockingQueue<T>::PopWaiting() {
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
+    if (!status.ok()) TOCSIN_STEP("BlockingQueue: wait is over");
     BothEnds lock(*this);
     if (self.item.has_value()) return *std::move(self.item);
     if (self.refused) return Drained();

@@ -1,8 +1,10 @@
 #include "tocsin/concurrency/blocking_queue.h"
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <latch>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,6 +69,22 @@ TEST(BlockingQueue, PushWaitsForRoom) {
   EXPECT_EQ(queue.TryPop(), "first");
   EXPECT_EQ(queue.TryPop(), "second");  // moved in by the pop before
   pusher.Join();
+}
+
+TEST(BlockingQueue, AWaitingPushGoesOnWhenOnePopMakesRoom) {
+  for (bool wait : {false, true}) {
+    BlockingQueue<int> queue(1);
+    ASSERT_TRUE(queue.Push(1).ok());
+    absl::Status pushed = absl::UnknownError("not back");
+    ScopedThread pusher([&] { pushed = queue.Push(2); });
+    pusher.AwaitAsleep();
+    EXPECT_EQ(wait ? queue.Pop().value() : queue.TryPop().value(), 1);
+    EXPECT_EQ(queue.size(), 1u);
+    queue.Close();
+    pusher.Join();
+    EXPECT_EQ(pushed, absl::OkStatus());
+    EXPECT_EQ(queue.TryPop(), 2);
+  }
 }
 
 TEST(BlockingQueue, WithoutCapacityAPushWaitsForItsPop) {
@@ -165,6 +183,31 @@ TEST(BlockingQueue, CloseEndsThoseWhoWait) {
   EXPECT_TRUE(absl::IsOutOfRange(full.Pop().status()));
 }
 
+TEST(BlockingQueue, CloseEndsAllWhoWaitForRoom) {
+  for (size_t capacity : {0, 1}) {
+    BlockingQueue<std::unique_ptr<int>> queue(capacity);
+    if (capacity > 0) {
+      ASSERT_TRUE(queue.Push(std::make_unique<int>(0)).ok());
+    }
+    std::vector<absl::Status> pushed(3);
+    std::vector<std::unique_ptr<ScopedThread>> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.push_back(std::make_unique<ScopedThread>([&, i] {
+        auto item = std::make_unique<int>(i);
+        pushed[i] = queue.Push(std::move(item));
+        EXPECT_NE(item, nullptr);
+      }));
+      threads.back()->AwaitAsleep();
+    }
+    queue.Close();
+    threads.clear();
+    for (const absl::Status& status : pushed) {
+      EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+    }
+    EXPECT_EQ(queue.size(), capacity);
+  }
+}
+
 // AnyIO channel: iterate
 TEST(BlockingQueue, IteratesUntilClosed) {
   BlockingQueue<std::unique_ptr<int>> queue(1);
@@ -246,6 +289,48 @@ TEST(BlockingQueue, CancelEndsThoseWhoWaitAndLeavesNoTrace) {
   EXPECT_EQ(queue.size(), 0u);
 }
 
+// Whoever waits in vain, the first, the last or one between, and somebody comes
+// after that.
+TEST(BlockingQueue, WhoGivesUpLeavesTheOthersInTheirOrder) {
+  for (int leaver = 0; leaver < 3; ++leaver) {
+    BlockingQueue<int> empty;
+    BlockingQueue<int> full(0);
+    std::vector<int> popped(4, -1);
+    std::vector<std::unique_ptr<ScopedThread>> poppers;
+    std::vector<std::unique_ptr<ScopedThread>> pushers;
+    auto come = [&](int i) {
+      poppers.push_back(std::make_unique<ScopedThread>([&, i] {
+        absl::StatusOr<int> item = empty.Pop();
+        if (item.ok()) popped[i] = *item;
+      }));
+      pushers.push_back(std::make_unique<ScopedThread>(
+          [&, i] { full.Push(i).IgnoreError(); }));
+      poppers.back()->AwaitAsleep();
+      pushers.back()->AwaitAsleep();
+    };
+    for (int i = 0; i < 3; ++i) come(i);
+    for (auto* threads : {&poppers, &pushers}) {
+      ScopedThread& thread = *threads->at(leaver);
+      thread.scope().Cancel();
+      thread.Join();
+    }
+    come(3);
+    std::vector<int> order = {0, 1, 2, 3};
+    order.erase(order.begin() + leaver);
+    for (int i : order) {
+      EXPECT_TRUE(empty.TryPush(i));
+      EXPECT_EQ(full.TryPop(), i);
+    }
+    EXPECT_EQ(full.TryPop(), std::nullopt);
+    empty.Close();  // for one that was forgotten
+    full.Close();
+    poppers.clear();
+    pushers.clear();
+    for (int i : order) EXPECT_EQ(popped[i], i);
+    EXPECT_EQ(popped[leaver], -1);
+  }
+}
+
 TEST(BlockingQueue, ADeadlineGivesPopATimeout) {
   BlockingQueue<int> queue;
   CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
@@ -296,6 +381,113 @@ TEST(BlockingQueue, AnItemHandedOverIsReturnedThoughTheScopeIsCancelled) {
   EXPECT_TRUE(popped.ok()) << popped;
   EXPECT_TRUE(absl::IsCancelled(after));
   EXPECT_FALSE(queue.TryPop().has_value());
+}
+
+// Where an item stops in the midst of a move.
+struct Gate {
+  std::latch reached{1};
+  std::latch open{1};
+};
+
+class StopsWhenMoved {
+ public:
+  explicit StopsWhenMoved(int number) : number_(number) {}
+  // In the move after so many others.
+  StopsWhenMoved(int number, Gate& gate, int moves_before)
+      : number_(number), gate_(&gate), moves_before_(moves_before) {}
+  StopsWhenMoved(StopsWhenMoved&& other) noexcept
+      : number_(other.number_),
+        gate_(std::exchange(other.gate_, nullptr)),
+        moves_before_(other.moves_before_ - 1) {
+    if (gate_ == nullptr || moves_before_ >= 0) return;
+    Gate& gate = *std::exchange(gate_, nullptr);
+    gate.reached.count_down();
+    gate.open.wait();
+  }
+
+  int number() const { return number_; }
+
+ private:
+  const int number_;
+  Gate* gate_ = nullptr;
+  int moves_before_ = 0;
+};
+
+int NumberOf(const std::optional<StopsWhenMoved>& item) {
+  return item.has_value() ? item->number() : -1;
+}
+
+TEST(BlockingQueue, APushInTheMidstOfItsItemKeepsOthersAway) {
+  BlockingQueue<StopsWhenMoved> queue;
+  Gate gate;
+  ScopedThread first(
+      [&] { EXPECT_TRUE(queue.TryPush(StopsWhenMoved(1, gate, 0))); });
+  gate.reached.wait();
+  ScopedThread second([&] { EXPECT_TRUE(queue.Push(StopsWhenMoved(2)).ok()); });
+  second.AwaitAsleep();
+  gate.open.count_down();
+  first.Join();
+  second.Join();
+  EXPECT_EQ(NumberOf(queue.TryPop()), 1);
+  EXPECT_EQ(NumberOf(queue.TryPop()), 2);
+}
+
+TEST(BlockingQueue, APopInTheMidstOfItsItemKeepsOthersAway) {
+  for (bool wait : {false, true}) {
+    BlockingQueue<StopsWhenMoved> queue;
+    Gate gate;
+    ASSERT_TRUE(queue.TryPush(StopsWhenMoved(1, gate, 1)));
+    int got = -1;
+    ScopedThread first([&] { got = NumberOf(queue.TryPop()); });
+    gate.reached.wait();
+    bool got_more = true;
+    ScopedThread second([&] {
+      got_more = wait ? queue.Pop().ok() : queue.TryPop().has_value();
+    });
+    second.AwaitAsleep();
+    size_t size = 9;
+    ScopedThread third([&] { size = queue.size(); });
+    third.AwaitAsleep();
+    gate.open.count_down();
+    first.Join();
+    queue.Close();
+    second.Join();
+    third.Join();
+    EXPECT_EQ(got, 1);
+    EXPECT_FALSE(got_more);
+    EXPECT_EQ(size, 0u);  // it was as good as gone
+  }
+}
+
+// Nobody begins to wait while the other end is at work, unseen by it.
+TEST(BlockingQueue, APopThatComesInTheMidstOfAPushGetsItsItem) {
+  BlockingQueue<StopsWhenMoved> queue;
+  Gate gate;
+  ScopedThread pusher(
+      [&] { EXPECT_TRUE(queue.TryPush(StopsWhenMoved(1, gate, 0))); });
+  gate.reached.wait();
+  absl::Status popped = absl::UnknownError("not back");
+  ScopedThread popper([&] { popped = queue.Pop().status(); });
+  popper.AwaitAsleep();
+  gate.open.count_down();
+  pusher.Join();
+  queue.Close();  // else one that has missed its item would wait for ever
+  popper.Join();
+  EXPECT_EQ(popped, absl::OkStatus());
+}
+
+TEST(BlockingQueue, APushThatComesInTheMidstOfAPopGetsItsRoom) {
+  BlockingQueue<StopsWhenMoved> queue(1);
+  Gate gate;
+  ASSERT_TRUE(queue.TryPush(StopsWhenMoved(1, gate, 1)));
+  ScopedThread popper([&] { EXPECT_EQ(NumberOf(queue.TryPop()), 1); });
+  gate.reached.wait();
+  ScopedThread pusher([&] { EXPECT_TRUE(queue.Push(StopsWhenMoved(2)).ok()); });
+  pusher.AwaitAsleep();
+  gate.open.count_down();
+  popper.Join();
+  pusher.Join();
+  EXPECT_EQ(NumberOf(queue.TryPop()), 2);
 }
 
 TEST(BlockingQueue, APushThatRacesWithCancelIsDoneOrNot) {

@@ -54,6 +54,25 @@ TEST(Fifo, TakesItemsOfAnySizeAndAlignment) {
   }
 }
 
+TEST(Fifo, AnItemIsThereOnceItIsWhole) {
+  struct LooksWhenMoved {
+    LooksWhenMoved(Fifo<LooksWhenMoved>& f, bool& s) : fifo(&f), there(&s) {}
+    LooksWhenMoved(LooksWhenMoved&& other) noexcept
+        : fifo(other.fifo), there(other.there) {
+      *there = fifo->HasItem() || fifo->size() > 0;
+    }
+    Fifo<LooksWhenMoved>* fifo;
+    bool* there;
+  };
+  Fifo<LooksWhenMoved> fifo;
+  bool there = true;
+  fifo.Push(LooksWhenMoved(fifo, there));
+  EXPECT_FALSE(there);
+  ASSERT_TRUE(fifo.HasItem());
+  fifo.Pop();
+  EXPECT_EQ(fifo.size(), 0u);
+}
+
 TEST(Fifo, DestroysWhatIsLeft) {
   auto item = std::make_shared<int>(1);
   {

@@ -1,11 +1,13 @@
-// The windows in events, each held open at its step.
+// The windows in events and queues, each held open at its step.
 #include <atomic>
 #include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "gtest/gtest.h"
 #include "tests/steps.h"
+#include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/event.h"
 #include "tocsin/tests/scoped_thread.h"
 
@@ -68,6 +70,91 @@ TEST(EventRaces, ItsDestructorLetsTheSetGetOut) {
   destroyer.AwaitAsleep();
   EXPECT_FALSE(destroyed);
   setting.Release();
+}
+
+TEST(BlockingQueueRaces, AnItemThatComesBeforeAPopFallsAsleepIsTaken) {
+  BlockingQueue<int> queue;
+  AtStep push("BlockingQueue: about to wait for an item",
+              [&] { EXPECT_TRUE(queue.TryPush(1)); });
+  EXPECT_EQ(*queue.Pop(), 1);
+  EXPECT_TRUE(push.passed());
+}
+
+TEST(BlockingQueueRaces, RoomThatComesBeforeAPushFallsAsleepIsUsed) {
+  BlockingQueue<int> queue(1);
+  ASSERT_TRUE(queue.TryPush(1));
+  AtStep pop("BlockingQueue: about to wait for room",
+             [&] { EXPECT_EQ(queue.TryPop(), 1); });
+  EXPECT_EQ(queue.Push(2), absl::OkStatus());
+  EXPECT_TRUE(pop.passed());
+  EXPECT_EQ(queue.TryPop(), 2);
+}
+
+TEST(BlockingQueueRaces, ACloseBeforeAPopFallsAsleepEndsIt) {
+  BlockingQueue<int> queue;
+  AtStep close("BlockingQueue: about to wait for an item",
+               [&] { queue.Close(); });
+  EXPECT_TRUE(absl::IsOutOfRange(queue.Pop().status()));
+  EXPECT_TRUE(close.passed());
+}
+
+TEST(BlockingQueueRaces, ACloseBeforeAPushFallsAsleepEndsIt) {
+  BlockingQueue<int> queue(1);
+  ASSERT_TRUE(queue.TryPush(1));
+  AtStep close("BlockingQueue: about to wait for room", [&] { queue.Close(); });
+  EXPECT_TRUE(absl::IsFailedPrecondition(queue.Push(2)));
+  EXPECT_TRUE(close.passed());
+  EXPECT_EQ(queue.TryPop(), 1);
+  EXPECT_EQ(queue.TryPop(), std::nullopt);
+}
+
+TEST(BlockingQueueRaces, AnItemGivenAtTheMomentOfACancelIsReturned) {
+  BlockingQueue<int> queue;
+  HeldAt cancelled("BlockingQueue: wait is over");
+  absl::StatusOr<int> item = NotBack();
+  ScopedThread popper([&] { item = queue.Pop(); });
+  popper.AwaitAsleep();
+  popper.scope().Cancel();
+  cancelled.AwaitThread();
+  ASSERT_TRUE(queue.TryPush(1));
+  cancelled.Release();
+  popper.Join();
+  EXPECT_EQ(item.status(), absl::OkStatus());
+  EXPECT_EQ(queue.TryPop(), std::nullopt);
+}
+
+TEST(BlockingQueueRaces, AnItemTakenAtTheMomentOfACancelWasPushed) {
+  for (size_t capacity : {0, 1}) {
+    BlockingQueue<int> queue(capacity);
+    if (capacity > 0) {
+      ASSERT_TRUE(queue.TryPush(1));
+    }
+    HeldAt cancelled("BlockingQueue: wait is over");
+    absl::Status status = NotBack();
+    ScopedThread pusher([&] { status = queue.Push(2); });
+    pusher.AwaitAsleep();
+    pusher.scope().Cancel();
+    cancelled.AwaitThread();
+    EXPECT_TRUE(queue.TryPop().has_value());
+    cancelled.Release();
+    pusher.Join();
+    EXPECT_EQ(status, absl::OkStatus());
+  }
+}
+
+// One that was refused is in no list that it could leave.
+TEST(BlockingQueueRaces, ACloseAtTheMomentOfACancelSaysThatItIsClosed) {
+  BlockingQueue<int> queue(1);
+  HeldAt cancelled("BlockingQueue: wait is over");
+  absl::Status status = NotBack();
+  ScopedThread popper([&] { status = queue.Pop().status(); });
+  popper.AwaitAsleep();
+  popper.scope().Cancel();
+  cancelled.AwaitThread();
+  queue.Close();
+  cancelled.Release();
+  popper.Join();
+  EXPECT_TRUE(absl::IsOutOfRange(status)) << status;
 }
 
 }  // namespace

@@ -373,6 +373,7 @@ struct Large {
 
 TEST(OutOfMemory, AnItemIsPushedOrNotAndPoppedOrNot) {
   auto item = [](int value) { return Large{.value = value, .padding = {}}; };
+  const std::ptrdiff_t before = allocated;
   ForEachAllocation([&](int n) {
     BlockingQueue<Large> queue(2);
     EXPECT_TRUE(queue.TryPush(item(1)));
@@ -399,6 +400,7 @@ TEST(OutOfMemory, AnItemIsPushedOrNotAndPoppedOrNot) {
     EXPECT_EQ(popped, (std::vector<int>{1, 2, 3}));
     return refused;
   });
+  EXPECT_EQ(allocated, before);
 }
 
 // More than a list of those to wake has room for without an allocation.
