@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -55,8 +57,52 @@ TEST(Semaphore, RefusesTheReturnOfWhatWasNeverTaken) {
   EXPECT_TRUE(semaphore.Release().ok());
 }
 
+TEST(Semaphore, APermitMayTakeThePlaceOfAnotherSemaphoresPermit) {
+  Semaphore a(2);
+  Semaphore b(3);
+  std::optional<Semaphore::Permit> first = a.TryBorrow(2);
+  std::optional<Semaphore::Permit> second = b.TryBorrow(3);
+  ASSERT_TRUE(first.has_value() && second.has_value());
+  *first = *std::move(second);
+  EXPECT_EQ(a.in_use(), 0);
+  EXPECT_EQ(b.in_use(), 3);
+  second.reset();  // it holds nothing any more
+  EXPECT_EQ(b.in_use(), 3);
+  first.reset();
+  EXPECT_EQ(b.in_use(), 0);
+}
+
+TEST(Semaphore, CountsUpToTheLargestNumber) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  Semaphore semaphore(kMost);
+  EXPECT_TRUE(semaphore.TryAcquire(kMost - 1));
+  EXPECT_FALSE(semaphore.TryAcquire(kMost));
+  EXPECT_TRUE(semaphore.TryAcquire());
+  EXPECT_FALSE(semaphore.TryAcquire());
+  EXPECT_EQ(semaphore.in_use(), kMost);
+  ScopedThread waiter([&] { EXPECT_TRUE(semaphore.Acquire(kMost).ok()); });
+  waiter.AwaitAsleep();
+  EXPECT_TRUE(semaphore.Release(kMost - 1).ok());
+  EXPECT_EQ(semaphore.in_use(), 1);
+  EXPECT_TRUE(semaphore.Release().ok());
+  waiter.Join();
+  EXPECT_EQ(semaphore.in_use(), kMost);
+}
+
+TEST(Semaphore, ALimitBelowZeroCountsAsZero) {
+  Semaphore semaphore(-1);
+  EXPECT_EQ(semaphore.limit(), 0);
+  EXPECT_FALSE(semaphore.TryAcquire());
+  semaphore.set_limit(1);
+  EXPECT_TRUE(semaphore.TryAcquire());
+}
+
 TEST(Semaphore, RefusesCountsBelowOne) {
   Semaphore semaphore(2);
+  EXPECT_FALSE(semaphore.TryAcquire(0));
+  EXPECT_FALSE(semaphore.TryBorrow(0).has_value());
+  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Borrow(0).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Release(-1)));
   EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Acquire(0)));
   EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Acquire(-1)));
   EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Release(0)));
@@ -134,6 +180,23 @@ TEST(Semaphore, SmallOnesDoNotOvertakeALargeOne) {
   large.Join();
   EXPECT_EQ(semaphore.in_use(), 3);
   EXPECT_FALSE(small_admitted);
+  EXPECT_TRUE(semaphore.Release(3).ok());
+  small.Join();
+  EXPECT_EQ(semaphore.in_use(), 1);
+}
+
+TEST(Semaphore, WhatIsGivenBackDoesNotLetASmallOneOvertakeEither) {
+  Semaphore semaphore(3);
+  ASSERT_TRUE(semaphore.Acquire(3).ok());
+  ScopedThread large([&] { EXPECT_TRUE(semaphore.Acquire(3).ok()); });
+  large.AwaitAsleep();
+  ScopedThread small([&] { EXPECT_TRUE(semaphore.Acquire().ok()); });
+  small.AwaitAsleep();
+  EXPECT_TRUE(semaphore.Release().ok());
+  EXPECT_EQ(semaphore.in_use(), 2);  // neither was let in
+  EXPECT_TRUE(semaphore.Release(2).ok());
+  EXPECT_EQ(semaphore.in_use(), 3);
+  large.Join();
   EXPECT_TRUE(semaphore.Release(3).ok());
   small.Join();
   EXPECT_EQ(semaphore.in_use(), 1);
