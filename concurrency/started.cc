@@ -3,6 +3,7 @@
 #include "absl/base/config.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/exception.h"
+#include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::internal {
 
@@ -85,7 +86,9 @@ absl::Status Starting::Await() {
       if (phase_ == Phase::kAbandoned) break;
     }
     cancelled = sleeper.Sleep();
+    if (!cancelled.ok()) TOCSIN_STEP("Start: wait is over");
   }
+  TOCSIN_STEP("Start: gives up");
   stop_.request_stop();
   // The task sees to its end, and this thread to it that Start() is the last to
   // know: what the task fails with then is returned here.

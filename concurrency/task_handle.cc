@@ -6,6 +6,7 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task_queue.h"
 #include "tocsin/concurrency/task_group.h"
 
@@ -99,6 +100,7 @@ absl::Status HandledTask::Wait() {
       waiting_.push_back(&sleeper);
     }
     given_up = sleeper.Sleep();
+    if (!given_up.ok()) TOCSIN_STEP("TaskHandle: wait is over");
   }
 }
 

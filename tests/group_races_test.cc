@@ -1,5 +1,10 @@
-// The windows in events and queues, each held open at its step.
+// The windows in events, queues, starts and handles, each held open at its
+// step.
+#include <sched.h>
+
 #include <atomic>
+#include <latch>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -8,7 +13,10 @@
 #include "gtest/gtest.h"
 #include "tests/steps.h"
 #include "tocsin/concurrency/blocking_queue.h"
+#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/thread_pool.h"
 #include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
@@ -155,6 +163,118 @@ TEST(BlockingQueueRaces, ACloseAtTheMomentOfACancelSaysThatItIsClosed) {
   cancelled.Release();
   popper.Join();
   EXPECT_TRUE(absl::IsOutOfRange(status)) << status;
+}
+
+class StartRaces : public testing::Test {
+ protected:
+  // Returns once no task of the group is left.
+  void AwaitNoTask() const {
+    while (!group_.running().empty()) sched_yield();
+  }
+
+  const std::unique_ptr<ThreadPool> pool_ =
+      *ThreadPool::Create({.threads = 1, .max_threads = 3});
+  TaskGroup group_{{.pool = pool_.get()}};
+};
+
+TEST_F(StartRaces, ATaskThatAnnouncedItselfAtTheMomentOfACancelHasStarted) {
+  HeldAt cancelled("Start: wait is over");
+  std::latch go(1);
+  std::latch announced(1);
+  std::latch returned(1);
+  absl::Status seen = NotBack();
+  absl::StatusOr<int> value = NotBack();
+  ScopedThread starter([&] {
+    value = group_.Start<int>([&](const Started<int>& started) {
+      go.wait();
+      EXPECT_EQ(started(7), absl::OkStatus());
+      announced.count_down();
+      returned.wait();
+      seen = CheckCancelled();
+    });
+  });
+  starter.AwaitAsleep();
+  starter.scope().Cancel();
+  cancelled.AwaitThread();
+  go.count_down();
+  announced.wait();
+  cancelled.Release();
+  starter.Join();
+  returned.count_down();
+  EXPECT_TRUE(group_.Wait().ok());
+  ASSERT_TRUE(value.ok()) << value.status();
+  EXPECT_EQ(*value, 7);
+  EXPECT_EQ(seen, absl::OkStatus());  // it is the group's alone
+}
+
+TEST_F(StartRaces, ATaskThatFailsAtTheMomentOfACancelSaysWhy) {
+  HeldAt cancelled("Start: wait is over");
+  std::latch go(1);
+  absl::Status status = NotBack();
+  ScopedThread starter([&] {
+    status = group_.Start<void>([&](const Started<void>&) {
+      go.wait();
+      return absl::NotFoundError("no such port");
+    });
+  });
+  starter.AwaitAsleep();
+  starter.scope().Cancel();
+  cancelled.AwaitThread();
+  go.count_down();
+  AwaitNoTask();
+  cancelled.Release();
+  starter.Join();
+  EXPECT_EQ(status, absl::NotFoundError("no such port"));
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+TEST_F(StartRaces, ATaskMayEndWhileItsStartGivesUp) {
+  HeldAt gives_up("Start: gives up");
+  std::latch go(1);
+  absl::Status announced = NotBack();
+  absl::Status status = NotBack();
+  ScopedThread starter([&] {
+    status = group_.Start<void>([&](const Started<void>& started) {
+      go.wait();
+      announced = started();
+    });
+  });
+  starter.AwaitAsleep();
+  starter.scope().Cancel(absl::CancelledError("give up"));
+  gives_up.AwaitThread();
+  go.count_down();
+  AwaitNoTask();
+  gives_up.Release();
+  starter.Join();
+  EXPECT_TRUE(absl::IsCancelled(announced)) << announced;
+  EXPECT_EQ(status, absl::CancelledError("give up"));
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+using TaskHandleRaces = StartRaces;
+
+TEST_F(TaskHandleRaces, AResultThatComesAtTheMomentOfACancelIsReturned) {
+  HeldAt cancelled("TaskHandle: wait is over");
+  std::latch started(1);
+  std::latch go(1);
+  TaskHandle<int> handle = group_.SpawnWithResult([&] {
+    started.count_down();
+    go.wait();
+    return 4;
+  });
+  started.wait();
+  absl::StatusOr<int> result = NotBack();
+  ScopedThread waiter([&] { result = handle.Wait(); });
+  waiter.AwaitAsleep();
+  waiter.scope().Cancel();
+  cancelled.AwaitThread();
+  go.count_down();
+  AwaitNoTask();
+  cancelled.Release();
+  waiter.Join();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(*result, 4);
+  EXPECT_TRUE(group_.Wait().ok());
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Tasks whose caller wants something back: SpawnWithResult() and Start().
 #include <atomic>
+#include <functional>
 #include <latch>
 #include <memory>
 #include <optional>
@@ -16,12 +17,13 @@
 #include "absl/strings/cord.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/tests/scoped_thread.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
 
 namespace tocsin {
 namespace {
@@ -34,12 +36,13 @@ constexpr absl::StatusCode kFailedPrecondition =
 absl::Status SleepUntilCancelled() {
   internal::Sleeper sleeper;
   while (true) {
-    if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
+    if (absl::Status status = sleeper.Sleep(); !status.ok())
+      return status;
   }
 }
 
 class WithPool : public testing::TestWithParam<int> {
- protected:
+protected:
   TaskGroup::Options InPool() { return {.pool = pool_.get()}; }
 
   const std::unique_ptr<ThreadPool> pool_ =
@@ -60,7 +63,8 @@ TEST_P(TaskHandleTest, ReturnsWhatTheTaskReturned) {
   for (int i = 0; i < 100; ++i) {
     handles.push_back(group.SpawnWithResult([i] { return i * i; }));
   }
-  for (int i = 0; i < 100; ++i) EXPECT_EQ(*handles[i].Wait(), i * i);
+  for (int i = 0; i < 100; ++i)
+    EXPECT_EQ(*handles[i].Wait(), i * i);
   EXPECT_EQ(*handles[7].Wait(), 49);
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(*handles[8].Wait(), 64);
@@ -154,6 +158,8 @@ TEST_P(TaskHandleTest, OfAClosedGroupSaysSo) {
   EXPECT_TRUE(group.Wait().ok());
   TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
   EXPECT_EQ(handle.Wait().status().code(), kFailedPrecondition);
+  EXPECT_EQ(group.Wait().code(), kFailedPrecondition);
+  EXPECT_EQ(group.failure_count(), 1);
 }
 
 TEST_P(TaskHandleTest, OutlivesItsGroup) {
@@ -202,6 +208,21 @@ TEST_P(TaskHandleTest, ATaskThatWaitsForItselfIsRefused) {
   EXPECT_TRUE(group.Wait().ok());
 }
 
+TEST(TaskHandle, ATaskWithinATaskThatWaitsForThatOneIsRefused) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  std::optional<TaskHandle<void>> handle;
+  absl::Status status;
+  handle = group.SpawnWithResult([&] {
+    TaskGroup inner({.pool = pool.get()});
+    inner.Spawn([&] { status = handle->Wait(); });
+    return inner.Wait(); // runs it, for there is nobody else
+  });
+  EXPECT_TRUE(handle->Wait().ok());
+  EXPECT_EQ(status.code(), kFailedPrecondition);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
 // At the cap, waits still run their own group's tasks.
 TEST(TaskHandle, WithoutAnyThreadsWaitRunsTheTask) {
   auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
@@ -211,9 +232,239 @@ TEST(TaskHandle, WithoutAnyThreadsWaitRunsTheTask) {
   TaskHandle<std::string> handle = group.SpawnWithResult(
       [&] { return group.running().front(); }, {.name = "mine"});
   EXPECT_EQ(*handle.Wait(), "mine");
-  EXPECT_FALSE(other);  // it runs no task but its own
+  EXPECT_FALSE(other); // it runs no task but its own
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_TRUE(other);
+}
+
+TEST(TaskHandle, ATaskThatAWaitRanDoesNotRunAgain) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  int ran = 0;
+  TaskHandle<int> handle = group.SpawnWithResult([&] { return ++ran; });
+  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, 1);
+}
+
+// A wait that ran the task would have to see it through.
+TEST(TaskHandle, AWaitWhoseScopeEndsBeforeTheGroupsRunsNoTask) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  bool ran = false;
+  TaskHandle<int> handle = group.SpawnWithResult([&] {
+    ran = true;
+    return 1;
+  });
+  {
+    CancelScope scope;
+    scope.Cancel(absl::CancelledError("enough"));
+    EXPECT_EQ(handle.Wait().status(), absl::CancelledError("enough"));
+  }
+  EXPECT_FALSE(ran);
+  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(TaskHandle, AWaitRunsTheTaskOfAGroupFurtherIn) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  CancelScope outer;
+  TaskGroup group({.pool = pool.get()});
+  TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
+  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_P(TaskHandleTest, AWaitKeepsToTheLimitOfRunningTasks) {
+  CancelScope outer;
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::latch started(1);
+  std::latch release(1);
+  std::thread runs([&] {
+    EXPECT_TRUE(group
+                    .SpawnWithResult([&] {
+                      started.count_down();
+                      release.wait();
+                    })
+                    .Wait()
+                    .ok());
+  });
+  started.wait();
+  std::atomic<bool> ran{false};
+  TaskHandle<void> handle = group.SpawnWithResult(
+      [&] { ran = true; }, {.start_even_if_cancelled = true});
+  outer.Cancel(); // so that this does not wait for its turn
+  EXPECT_TRUE(absl::IsCancelled(handle.Wait()));
+  EXPECT_FALSE(ran);
+  release.count_down();
+  runs.join();
+  EXPECT_TRUE(absl::IsCancelled(group.Wait()));
+  EXPECT_TRUE(ran);
+}
+
+TEST_P(TaskHandleTest, AResultIsReturnedThoughTheScopeIsCancelled) {
+  TaskGroup group(InPool());
+  TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
+  EXPECT_TRUE(group.Wait().ok());
+  CancelScope scope;
+  scope.Cancel();
+  EXPECT_EQ(*handle.Wait(), 1);
+}
+
+// What a handle keeps of its task is the result.
+TEST_P(TaskHandleTest, TheClosureIsGoneWhenTheWaitReturns) {
+  TaskGroup group({.pool = pool_.get(), .cancel_on_error = false});
+  auto token = std::make_shared<int>();
+  TaskHandle<void> good = group.SpawnWithResult([token] {});
+  TaskHandle<void> bad =
+      group.SpawnWithResult([token] { return absl::AbortedError("x"); });
+  EXPECT_TRUE(good.Wait().ok());
+  EXPECT_FALSE(bad.Wait().ok());
+  EXPECT_EQ(token.use_count(), 1);
+#ifdef ABSL_HAVE_EXCEPTIONS
+  TaskHandle<void> thrown =
+      group.SpawnWithResult([token] { throw std::runtime_error("x"); });
+  EXPECT_FALSE(thrown.Wait().ok());
+  EXPECT_EQ(token.use_count(), 1);
+#endif
+  EXPECT_FALSE(group.Wait().ok());
+  TaskHandle<void> refused = group.SpawnWithResult([token] {});
+  EXPECT_EQ(token.use_count(), 1);
+  EXPECT_FALSE(refused.Wait().ok());
+}
+
+// Calls what it is given when it dies.
+class AtDeath {
+public:
+  explicit AtDeath(std::function<void()> call) : call_(std::move(call)) {}
+  AtDeath(AtDeath &&other) noexcept
+      : call_(std::exchange(other.call_, nullptr)) {}
+  ~AtDeath() {
+    if (call_)
+      call_();
+  }
+
+private:
+  std::function<void()> call_;
+};
+
+TEST(TaskHandle, NobodyIsToldOfTheEndBeforeTheClosureIsGone) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch dying(1);
+  std::latch die(1);
+  std::atomic<bool> returned{false};
+  TaskHandle<void> handle = group.SpawnWithResult([at_death = AtDeath([&] {
+                                                     dying.count_down();
+                                                     die.wait();
+                                                   })] {});
+  dying.wait();
+  ScopedThread waiter([&] {
+    EXPECT_TRUE(handle.Wait().ok());
+    returned = true;
+  });
+  waiter.AwaitAsleep();
+  EXPECT_FALSE(returned);
+  die.count_down();
+  waiter.Join();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// An address on a stack that has been left is written to by nobody.
+TEST(TaskHandle, AWaitThatWasGivenUpLeavesNoTrace) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch started(1);
+  std::latch release(1);
+  TaskHandle<int> handle = group.SpawnWithResult([&] {
+    started.count_down();
+    release.wait();
+    return 4;
+  });
+  started.wait();
+  absl::Status status;
+  int written = -1;
+  ScopedThread waiter([&] {
+    status = handle.Wait().status();
+    // Where the frame of the wait was.
+    [&]() __attribute__((noinline)) {
+      volatile char stack[4096] = {};
+      release.count_down();
+      EXPECT_TRUE(group.Wait().ok());
+      written = 0;
+      for (const volatile char &byte : stack)
+        written += byte != 0 ? 1 : 0;
+    }
+    ();
+  });
+  waiter.AwaitAsleep();
+  waiter.scope().Cancel();
+  waiter.Join();
+  EXPECT_TRUE(absl::IsCancelled(status));
+  EXPECT_EQ(written, 0);
+  EXPECT_EQ(*handle.Wait(), 4);
+}
+
+TEST_P(TaskHandleTest, AnotherErrorOfACancelledTaskIsOneOfTheGroup) {
+  for (const absl::Status &error :
+       {absl::InternalError("clean-up failed"),
+        absl::DeadlineExceededError("10 s without answer")}) {
+    TaskGroup group(InPool());
+    std::latch asleep(1);
+    TaskHandle<void> handle = group.SpawnWithResult([&] {
+      asleep.count_down();
+      SleepUntilCancelled().IgnoreError();
+      return error;
+    });
+    std::jthread canceller([&] {
+      asleep.wait();
+      handle.Cancel();
+    });
+    EXPECT_EQ(handle.Wait(), error);
+    EXPECT_EQ(group.Wait(), error);
+    EXPECT_EQ(group.failure_count(), 1);
+  }
+}
+
+TEST_P(TaskHandleTest, ACancelledTaskMayAskToBeStartedAllTheSame) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::latch started(1);
+  std::latch release(1);
+  std::jthread first([&] {
+    EXPECT_TRUE(group
+                    .SpawnWithResult([&] {
+                      started.count_down();
+                      release.wait();
+                    })
+                    .Wait()
+                    .ok());
+  });
+  started.wait();
+  absl::Status seen;
+  TaskHandle<void> handle =
+      group.SpawnWithResult([&] { return seen = SleepUntilCancelled(); },
+                            {.start_even_if_cancelled = true});
+  handle.Cancel();
+  release.count_down();
+  EXPECT_TRUE(absl::IsCancelled(handle.Wait()));
+  EXPECT_TRUE(absl::IsCancelled(seen));
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_P(TaskHandleTest, InACancelledGroupItsTaskMayAskToBeStarted) {
+  TaskGroup group(InPool());
+  group.Cancel();
+  bool ran = false;
+  TaskHandle<int> handle = group.SpawnWithResult(
+      [&] {
+        ran = true;
+        return 1;
+      },
+      {.start_even_if_cancelled = true});
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(ran);
+  EXPECT_EQ(*handle.Wait(), 1);
 }
 
 TEST_P(TaskHandleTest, ManyThreadsMayWaitForOneTask) {
@@ -228,7 +479,8 @@ TEST_P(TaskHandleTest, ManyThreadsMayWaitForOneTask) {
     threads.emplace_back([handle] { EXPECT_EQ(*handle.Wait(), 6); });
   }
   release.count_down();
-  for (std::thread& thread : threads) thread.join();
+  for (std::thread &thread : threads)
+    thread.join();
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -250,7 +502,7 @@ TEST_P(StartTest, ReturnsTheValueWhileTheTaskGoesOn) {
   std::latch release(1);
   std::atomic<bool> ended{false};
   absl::StatusOr<std::string> value =
-      group.Start<std::string>([&](const Started<std::string>& started) {
+      group.Start<std::string>([&](const Started<std::string> &started) {
         EXPECT_TRUE(started("foo").ok());
         release.wait();
         ended = true;
@@ -265,7 +517,7 @@ TEST_P(StartTest, ReturnsTheValueWhileTheTaskGoesOn) {
 // A007; any form of parameter.
 TEST_P(StartTest, MayReturnNothing) {
   TaskGroup group(InPool());
-  EXPECT_TRUE(group.Start<void>([](auto& started) { return started(); }).ok());
+  EXPECT_TRUE(group.Start<void>([](auto &started) { return started(); }).ok());
   EXPECT_TRUE(group
                   .Start<void>([](Started<void> started) {
                     EXPECT_TRUE(started().ok());
@@ -277,7 +529,7 @@ TEST_P(StartTest, MayReturnNothing) {
 TEST_P(StartTest, MoveOnlyValuesWork) {
   TaskGroup group(InPool());
   auto value = group.Start<std::unique_ptr<int>>(
-      [](auto& started) { return started(std::make_unique<int>(2)); });
+      [](auto &started) { return started(std::make_unique<int>(2)); });
   EXPECT_EQ(**value, 2);
   EXPECT_TRUE(group.Wait().ok());
 }
@@ -291,7 +543,7 @@ TEST_P(StartTest, AStartedTaskIsNoLongerInTheScopeOfItsStarter) {
   std::latch looked(1);
   absl::Status seen;
   ASSERT_TRUE(group
-                  .Start<void>([&](const Started<void>& started) {
+                  .Start<void>([&](const Started<void> &started) {
                     started().IgnoreError();
                     cancelled.wait();
                     seen = CheckCancelled();
@@ -309,7 +561,7 @@ TEST_P(StartTest, AStartedTaskIsNoLongerInTheScopeOfItsStarter) {
 TEST_P(StartTest, ASecondCallOfStartedIsRefused) {
   TaskGroup group(InPool());
   absl::Status second;
-  EXPECT_EQ(*group.Start<int>([&](auto& started) {
+  EXPECT_EQ(*group.Start<int>([&](auto &started) {
     EXPECT_TRUE(started(1).ok());
     second = started(2);
   }),
@@ -322,7 +574,7 @@ TEST_P(StartTest, ASecondCallOfStartedIsRefused) {
 TEST_P(StartTest, StartedMayBeCalledElsewhere) {
   TaskGroup group(InPool());
   std::latch release(1);
-  EXPECT_EQ(*group.Start<int>([&](const Started<int>& started) {
+  EXPECT_EQ(*group.Start<int>([&](const Started<int> &started) {
     std::thread([started] { EXPECT_TRUE(started(5).ok()); }).join();
     release.wait();
   }),
@@ -338,7 +590,7 @@ TEST_P(StartTest, AnErrorBeforeStartedComesOutOfStart) {
   absl::Status error = absl::NotFoundError("no such port");
   error.SetPayload("port", absl::Cord("80"));
   absl::StatusOr<int> value =
-      group.Start<int>([&](auto&) -> absl::Status { return error; });
+      group.Start<int>([&](auto &) -> absl::Status { return error; });
   EXPECT_EQ(value.status(), error);
   EXPECT_EQ(value.status().GetPayload("port"), "80");
   std::atomic<bool> ran{false};
@@ -351,7 +603,7 @@ TEST_P(StartTest, AnErrorBeforeStartedComesOutOfStart) {
 // A014
 TEST_P(StartTest, AnErrorAfterStartedComesOutOfTheGroup) {
   TaskGroup group(InPool());
-  EXPECT_EQ(*group.Start<int>([](auto& started) {
+  EXPECT_EQ(*group.Start<int>([](auto &started) {
     EXPECT_TRUE(started(2).ok());
     return absl::DataLossError("later");
   }),
@@ -364,7 +616,7 @@ TEST_P(StartTest, AnErrorAfterStartedComesOutOfTheGroup) {
 TEST_P(StartTest, ATaskThatEndsWithoutStartedIsAnError) {
   TaskGroup group(InPool());
   std::unique_ptr<Started<int>> copy;
-  absl::StatusOr<int> value = group.Start<int>([&](Started<int>& started) {
+  absl::StatusOr<int> value = group.Start<int>([&](Started<int> &started) {
     copy = std::make_unique<Started<int>>(started);
   });
   EXPECT_EQ(value.status().code(), kFailedPrecondition);
@@ -376,18 +628,19 @@ TEST_P(StartTest, ATaskThatEndsWithoutStartedIsAnError) {
 // A016: not started by default, started on request.
 TEST_P(StartTest, InACancelledGroupTheTaskIsNotStartedUnlessItAsksForIt) {
   TaskGroup group(InPool());
-  group.Cancel();
+  group.Cancel(absl::CancelledError("enough"));
   bool ran = false;
-  EXPECT_TRUE(absl::IsCancelled(group
-                                    .Start<int>([&](auto& started) {
-                                      ran = true;
-                                      return started(1);
-                                    })
-                                    .status()));
+  EXPECT_EQ(group
+                .Start<int>([&](auto &started) {
+                  ran = true;
+                  return started(1);
+                })
+                .status(),
+            absl::CancelledError("enough"));
   EXPECT_FALSE(ran);
   bool passed = false;
   absl::StatusOr<int> value = group.Start<int>(
-      [&](Started<int>&) -> absl::Status {
+      [&](Started<int> &) -> absl::Status {
         ran = true;
         absl::Status status = SleepUntilCancelled();
         passed = status.ok();
@@ -406,14 +659,14 @@ TEST_P(StartTest, WhenItsScopeIsCancelledTheTaskIsCancelledAndWaitedFor) {
   std::latch asleep(1);
   std::atomic<bool> ended{false};
   absl::Status late;
-  CancelScope* around = nullptr;
+  CancelScope *around = nullptr;
   std::latch entered(1);
   std::thread starter([&] {
     CancelScope scope;
     around = &scope;
     entered.count_down();
     absl::StatusOr<int> value =
-        group.Start<int>([&](auto& started) -> absl::Status {
+        group.Start<int>([&](auto &started) -> absl::Status {
           asleep.count_down();
           absl::Status status = SleepUntilCancelled();
           late = started(1);
@@ -436,7 +689,7 @@ TEST_P(StartTest, WhenItsScopeIsCancelledTheTaskIsCancelledAndWaitedFor) {
 TEST_P(StartTest, AnErrorOfACancelledStartComesOutOfIt) {
   TaskGroup group(InPool());
   CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
-  absl::StatusOr<int> value = group.Start<int>([](auto&) -> absl::Status {
+  absl::StatusOr<int> value = group.Start<int>([](auto &) -> absl::Status {
     SleepUntilCancelled().IgnoreError();
     return absl::InternalError("clean-up");
   });
@@ -444,18 +697,50 @@ TEST_P(StartTest, AnErrorOfACancelledStartComesOutOfIt) {
   EXPECT_TRUE(group.failures().empty());
 }
 
+TEST_P(StartTest, ATaskThatEndsWellAfterTheCancelWasCancelledAllTheSame) {
+  TaskGroup group(InPool());
+  CancelScope scope;
+  EXPECT_EQ(group.Start<void>([&](const Started<void> &) {
+    scope.Cancel(absl::CancelledError("give up"));
+    SleepUntilCancelled().IgnoreError();
+  }),
+            absl::CancelledError("give up"));
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_P(StartTest, ACancelledStartSleepsUntilTheTaskHasEnded) {
+  TaskGroup group(InPool());
+  std::latch cancelled(1);
+  std::latch end(1);
+  ScopedThread starter([&] {
+    EXPECT_FALSE(group
+                     .Start<void>([&](const Started<void> &) {
+                       SleepUntilCancelled().IgnoreError();
+                       cancelled.count_down();
+                       end.wait();
+                     })
+                     .ok());
+  });
+  starter.scope().Cancel();
+  cancelled.wait();
+  starter.AwaitAsleep();
+  end.count_down();
+  starter.Join();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
 // A011: Start() racing a cancel has one outcome.
 TEST_P(StartTest, RacingACancelItHasOneOutcome) {
   for (int round = 0; round < 50; ++round) {
     TaskGroup group(InPool());
-    CancelScope* around = nullptr;
+    CancelScope *around = nullptr;
     std::latch ready(2);
     std::latch over(1);
     absl::Status announced;
     std::thread starter([&] {
       CancelScope scope;
       around = &scope;
-      absl::StatusOr<int> value = group.Start<int>([&](auto& started) {
+      absl::StatusOr<int> value = group.Start<int>([&](auto &started) {
         ready.arrive_and_wait();
         announced = started(1);
       });
@@ -474,7 +759,7 @@ TEST_P(StartTest, RacingACancelItHasOneOutcome) {
 TEST_P(StartTest, OnAClosedGroupItFailsAtOnce) {
   TaskGroup group(InPool());
   EXPECT_TRUE(group.Wait().ok());
-  EXPECT_EQ(group.Start<int>([](auto& started) { return started(1); })
+  EXPECT_EQ(group.Start<int>([](auto &started) { return started(1); })
                 .status()
                 .code(),
             kFailedPrecondition);
@@ -485,7 +770,7 @@ TEST(Start, WhereNoThreadCanBeHadItSaysSo) {
   auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
   TaskGroup group({.pool = pool.get()});
   EXPECT_TRUE(absl::IsResourceExhausted(
-      group.Start<void>([](auto& started) { return started(); })));
+      group.Start<void>([](auto &started) { return started(); })));
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -497,7 +782,7 @@ TEST_P(StartTest, AnotherThreadsWaitIncludesAStartThatIsPending) {
   std::atomic<bool> ended{false};
   std::thread starter([&] {
     EXPECT_TRUE(group
-                    .Start<void>([&](auto& started) {
+                    .Start<void>([&](auto &started) {
                       inside.count_down();
                       release.wait();
                       ended = true;
@@ -519,10 +804,10 @@ TEST_P(StartTest, AnotherThreadsWaitIncludesAStartThatIsPending) {
 TEST_P(StartTest, AnExceptionComesOutWhereAnErrorWould) {
   TaskGroup group(InPool());
   absl::StatusOr<int> value = group.Start<int>(
-      [](Started<int>&) { throw std::runtime_error("early"); });
+      [](Started<int> &) { throw std::runtime_error("early"); });
   EXPECT_THAT(std::string(value.status().message()), HasSubstr("threw: early"));
   EXPECT_TRUE(group
-                  .Start<int>([](auto& started) {
+                  .Start<int>([](auto &started) {
                     EXPECT_TRUE(started(1).ok());
                     throw std::runtime_error("late");
                   })
@@ -533,5 +818,5 @@ TEST_P(StartTest, AnExceptionComesOutWhereAnErrorWould) {
 }
 #endif
 
-}  // namespace
-}  // namespace tocsin
+} // namespace
+} // namespace tocsin
