@@ -8,6 +8,7 @@
 #ifndef TOCSIN_CONCURRENCY_TASK_HANDLE_H_
 #define TOCSIN_CONCURRENCY_TASK_HANDLE_H_
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -90,7 +91,8 @@ template <typename R>
 class ResultTask : public HandledTask {
  public:
   using HandledTask::HandledTask;
-  std::optional<R> result;  // written before the task ends, read after
+  std::optional<R> result;         // written before the task ends, read after
+  std::atomic<bool> taken{false};  // by a Wait() that moved it out
 };
 template <>
 class ResultTask<void> : public HandledTask {
@@ -127,7 +129,7 @@ class TaskHandle {
     if constexpr (std::is_copy_constructible_v<R>) {
       return *task_->result;
     } else {
-      if (!task_->result.has_value()) {
+      if (task_->taken.exchange(true)) {
         return absl::FailedPreconditionError("the result was taken before");
       }
       R result = *std::move(task_->result);

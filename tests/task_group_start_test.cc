@@ -87,6 +87,43 @@ TEST_P(TaskHandleTest, TakesAllKindsOfResults) {
   EXPECT_TRUE(group.Wait().ok());
 }
 
+// Stops the first that moves it out of where the task has put it.
+class StopsAtTheSecondMove {
+public:
+  struct Gate {
+    std::atomic<bool> passed{false};
+    std::latch reached{1};
+    std::latch open{1};
+  };
+  explicit StopsAtTheSecondMove(Gate &gate) : gate_(gate) {}
+  StopsAtTheSecondMove(StopsAtTheSecondMove &&other) noexcept
+      : gate_(other.gate_), moves_(other.moves_ + 1) {
+    if (moves_ < 2 || gate_.passed.exchange(true))
+      return;
+    gate_.reached.count_down();
+    gate_.open.wait();
+  }
+
+private:
+  Gate &gate_;
+  const int moves_ = 0;
+};
+
+TEST_P(TaskHandleTest, OfTwoWaitsForAResultThatIsMovedOneGetsIt) {
+  TaskGroup group(InPool());
+  StopsAtTheSecondMove::Gate gate;
+  TaskHandle<StopsAtTheSecondMove> handle =
+      group.SpawnWithResult([&] { return StopsAtTheSecondMove(gate); });
+  absl::Status first;
+  std::thread waiter([&] { first = handle.Wait().status(); });
+  gate.reached.wait();
+  EXPECT_EQ(handle.Wait().status().code(), kFailedPrecondition);
+  gate.open.count_down();
+  waiter.join();
+  EXPECT_TRUE(first.ok()) << first;
+  EXPECT_TRUE(group.Wait().ok());
+}
+
 // A094, A098, E: with an error, which is also the group's.
 TEST_P(TaskHandleTest, ReturnsTheErrorOfTheTaskRepeatedly) {
   TaskGroup group(InPool());
