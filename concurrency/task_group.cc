@@ -247,7 +247,7 @@ absl::Status TaskGroup::Forked() const { return pool().status(); }
 bool TaskGroup::InsideCurrentScope() const {
   const CancelScope* current = internal::current_scope;
   const CancelScope* s = &scopes_.tasks;
-  while (s != nullptr && s != current) s = s->parent_;
+  while (s != nullptr && s != current) s = s->OuterInReach();
   return s == current;
 }
 

@@ -304,6 +304,36 @@ TEST(TaskHandle, AWaitWhoseScopeEndsBeforeTheGroupsRunsNoTask) {
   EXPECT_TRUE(group.Wait().ok());
 }
 
+// What is cancelled outside of the shield does not reach the task.
+TEST(TaskHandle, AWaitOutsideOfAShieldRunsNoTaskFromInside) {
+  auto none = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  auto pool = *ThreadPool::Create({.threads = 2});
+  TaskGroup outer({.pool = pool.get()});
+  std::optional<TaskHandle<void>> handle;
+  std::latch spawned(1);
+  std::latch over(1);
+  std::atomic<bool> ran{false};
+  outer.Spawn([&] {
+    CancelScope shield({.shield = true});
+    TaskGroup inner({.pool = none.get()});
+    handle = inner.SpawnWithResult([&] { ran = true; });
+    spawned.count_down();
+    over.wait();
+    EXPECT_FALSE(ran);
+    EXPECT_TRUE(inner.Wait().ok());
+  });
+  absl::Status status;
+  outer.Spawn([&] {
+    spawned.wait();
+    outer.Cancel();
+    status = handle->Wait();
+    over.count_down();
+  });
+  EXPECT_TRUE(outer.Wait().ok());
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_TRUE(ran);
+}
+
 TEST(TaskHandle, AWaitRunsTheTaskOfAGroupFurtherIn) {
   auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
   CancelScope outer;
