@@ -14,21 +14,29 @@ namespace tocsin::internal {
 
 HandledTask::Ticket::~Ticket() {
   if (task_ == nullptr) return;
-  if (!claimed_ && !task_->Claim()) return;
-  absl::Status why = CheckCancelled();
+  absl::Status why;
+  if (claimed_) {
+    why = CheckCancelled();
+  } else {
+    // Also on a thread that cancels the group from elsewhere.
+    TaskGroup* const group = task_->Claim();
+    if (group == nullptr) return;
+    ScopeEntry entry(group->scope());
+    why = CheckCancelled();
+  }
   task_->Abandon(why.ok() ? absl::CancelledError("the task group was cancelled")
                           : std::move(why));
 }
 
 absl::Status HandledTask::Ticket::operator()() {
   const std::shared_ptr<HandledTask> task = std::move(task_);
-  if (!claimed_ && !task->Claim()) return absl::OkStatus();
+  if (!claimed_ && task->Claim() == nullptr) return absl::OkStatus();
   return task->Run();
 }
 
-bool HandledTask::Claim() {
+TaskGroup* HandledTask::Claim() {
   MutexLock lock(mutex_);
-  return std::exchange(group_, nullptr) != nullptr;
+  return std::exchange(group_, nullptr);
 }
 
 absl::Status HandledTask::Run() {

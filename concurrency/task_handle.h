@@ -71,7 +71,8 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   virtual void DestroyClosure() = 0;
 
  private:
-  bool Claim();
+  // The group, if nobody has claimed the task before.
+  TaskGroup* Claim();
   absl::Status Run();
   void End(absl::Status status);
   void RunHereIfPossible();

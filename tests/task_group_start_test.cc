@@ -190,6 +190,32 @@ TEST_P(TaskHandleTest, IsCancelledWithItsGroup) {
   EXPECT_EQ(token.use_count(), 1);
 }
 
+// Whatever has happened to who cancels it.
+TEST_P(TaskHandleTest, OfATaskThatNeverStartedHasTheReasonOfItsGroup) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::latch started(1);
+  std::latch release(1);
+  std::jthread first([&] {
+    group
+        .SpawnWithResult([&] {
+          started.count_down();
+          release.wait();
+        })
+        .Wait()
+        .IgnoreError();
+  });
+  started.wait();
+  TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
+  {
+    CancelScope expired({.deadline = absl::InfinitePast()});
+    group.Cancel(absl::CancelledError("enough"));
+  }
+  EXPECT_EQ(handle.Wait().status(), absl::CancelledError("enough"));
+  release.count_down();
+  first.join();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
 TEST_P(TaskHandleTest, OfAClosedGroupSaysSo) {
   TaskGroup group(InPool());
   EXPECT_TRUE(group.Wait().ok());
