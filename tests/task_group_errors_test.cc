@@ -73,6 +73,42 @@ TEST_P(TaskGroupErrorsTest, TheFirstErrorCancelsTheSiblingsAndComesOut) {
   EXPECT_EQ(group.failures()[0].status, error);
 }
 
+TEST_P(TaskGroupErrorsTest, TheReasonNamesTheGroup) {
+  TaskGroup group({.pool = pool_.get(), .name = "loaders"});
+  absl::Status seen;
+  group.Spawn([&] { return seen = SleepUntilCancelled(); },
+              {.start_even_if_cancelled = true});
+  group.Spawn([] { return absl::DataLossError("bad block"); },
+              {.name = "reader", .start_even_if_cancelled = true});
+  EXPECT_EQ(group.Wait(), absl::DataLossError("bad block"));
+  EXPECT_EQ(seen.message(), "reader of loaders failed: DATA_LOSS: bad block");
+}
+
+TEST(TaskGroupErrors, OfTheDefaultPoolCancelTheSiblingsToo) {
+  TaskGroup group;
+  absl::Status seen;
+  group.Spawn([&] { seen = SleepUntilCancelled(); },
+              {.start_even_if_cancelled = true});
+  group.Spawn([] { return absl::DataLossError("bad block"); });
+  EXPECT_EQ(group.Wait(), absl::DataLossError("bad block"));
+  EXPECT_TRUE(absl::IsCancelled(seen));
+}
+
+TEST_P(TaskGroupErrorsTest, FailuresAreInTheOrderTheyHappened) {
+  TaskGroup group(
+      {.pool = pool_.get(), .max_running = 1, .cancel_on_error = false});
+  for (int i = 0; i < 4; ++i) {
+    group.Spawn([i] { return absl::AbortedError(absl::StrCat(i)); });
+  }
+  EXPECT_EQ(group.Wait(), absl::AbortedError("0"));
+  const std::vector<TaskFailure> failures = group.failures();
+  ASSERT_EQ(failures.size(), 4);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(failures[i].status, absl::AbortedError(absl::StrCat(i)));
+    EXPECT_EQ(failures[i].task, absl::StrCat("task ", i + 1));
+  }
+}
+
 // A031, T005, J: all fail.
 TEST_P(TaskGroupErrorsTest, NoneOfSeveralFailuresIsLost) {
   TaskGroup group(InPool());
@@ -228,6 +264,38 @@ TEST_P(TaskGroupErrorsTest, AnErrorOfTheBodyCancelsTheTasks) {
       InPool());
   EXPECT_EQ(status, absl::InvalidArgumentError("body"));
   EXPECT_TRUE(absl::IsCancelled(seen));
+  EXPECT_THAT(std::string(seen.message()), HasSubstr("the body failed"));
+}
+
+TEST_P(TaskGroupErrorsTest, AnErrorOfTheBodyCancelsWhereThatOfATaskDoesNot) {
+  absl::Status seen;
+  absl::Status status = RunTaskGroup(
+      [&](TaskGroup& group) -> absl::Status {
+        group.Spawn([&] { seen = SleepUntilCancelled(); },
+                    {.start_even_if_cancelled = true});
+        return absl::InvalidArgumentError("body");
+      },
+      {.pool = pool_.get(), .cancel_on_error = false});
+  EXPECT_EQ(status, absl::InvalidArgumentError("body"));
+  EXPECT_TRUE(absl::IsCancelled(seen));
+}
+
+TEST_P(TaskGroupErrorsTest, AnErrorOfATaskComesBeforeALaterOneOfTheBody) {
+  absl::Status status = RunTaskGroup(
+      [&](TaskGroup& group) -> absl::Status {
+        group.Spawn([] { return absl::DataLossError("task"); });
+        SleepUntilCancelled().IgnoreError();
+        return absl::InvalidArgumentError("body");
+      },
+      InPool());
+  EXPECT_EQ(status, absl::DataLossError("task"));
+}
+
+TEST_P(TaskGroupErrorsTest, AForeignCancellationOfTheBodyIsItsError) {
+  EXPECT_EQ(
+      RunTaskGroup([](TaskGroup&) { return absl::CancelledError("hung up"); },
+                   InPool()),
+      absl::CancelledError("hung up"));
 }
 
 // A024, T006: the body sleeps in a wait of the library.
@@ -302,6 +370,8 @@ TEST_P(TaskGroupErrorsTest, SomethingThatIsNoStdExceptionMayBeThrown) {
   TaskGroup group(InPool());
   group.Spawn([] { throw 42; });
   EXPECT_EQ(group.Wait().code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(group.Wait().message()),
+              HasSubstr("task 1 threw something"));
   try {
     group.RethrowFirst();
     ADD_FAILURE() << "nothing was thrown";
@@ -337,6 +407,16 @@ TEST_P(TaskGroupErrorsTest, RethrowFirstDoesNothingWhereNothingWasThrown) {
   group.Spawn([] { return absl::AbortedError("x"); });
   EXPECT_FALSE(group.Wait().ok());
   group.RethrowFirst();
+}
+
+TEST_P(TaskGroupErrorsTest, RethrowFirstFindsTheFirstThatWasThrown) {
+  TaskGroup group(
+      {.pool = pool_.get(), .max_running = 1, .cancel_on_error = false});
+  group.Spawn([] { return absl::AbortedError("x"); });
+  group.Spawn([] { throw std::out_of_range("first"); });
+  group.Spawn([] { throw std::runtime_error("second"); });
+  EXPECT_EQ(group.Wait(), absl::AbortedError("x"));
+  EXPECT_THROW(group.RethrowFirst(), std::out_of_range);
 }
 
 // B: destroyed during unwinding, the original exception wins.

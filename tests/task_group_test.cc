@@ -12,12 +12,16 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "tests/child.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/thread_pool.h"
@@ -199,6 +203,50 @@ TEST_P(TaskGroupTest, CancelDestroysTheTasksThatHaveNotStartedAtOnce) {
   EXPECT_FALSE(ran);
 }
 
+// Calls what it is given when it dies.
+class AtDeath {
+ public:
+  explicit AtDeath(std::function<void()> call) : call_(std::move(call)) {}
+  AtDeath(AtDeath&& other) noexcept
+      : call_(std::exchange(other.call_, nullptr)) {}
+  ~AtDeath() {
+    if (call_) call_();
+  }
+
+ private:
+  std::function<void()> call_;
+};
+
+// So whatever it starts or waits for is cancelled, too.
+TEST(TaskGroup, ATaskThatCancelDestroysFindsTheGroupCancelled) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  bool cancelled = false;
+  group.Spawn(
+      [at_death = AtDeath([&] { cancelled = group.scope().cancelled(); })] {});
+  group.Cancel();
+  EXPECT_TRUE(cancelled);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(TaskGroup, WhatATaskThatCancelDestroysSpawnsIsNotLost) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get(), .max_running = 1});
+  std::vector<std::string> ran;
+  auto token = std::make_shared<int>();
+  group.Spawn([at_death = AtDeath([&, token] {
+                 group.Spawn([&ran, token] { ran.push_back("plain"); });
+                 group.Spawn([&ran, token] { ran.push_back("spawned"); },
+                             {.start_even_if_cancelled = true});
+               })] {});
+  group.Spawn([&ran] { ran.push_back("kept"); },
+              {.start_even_if_cancelled = true});
+  group.Cancel();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, (std::vector<std::string>{"kept", "spawned"}));
+  EXPECT_EQ(token.use_count(), 1);
+}
+
 // A016, A021, A096, T012
 TEST_P(TaskGroupTest, ATaskMayAskToBeStartedEvenIfCancelled) {
   TaskGroup group(InPool());
@@ -301,6 +349,50 @@ TEST_P(TaskGroupTest, WhatCancelsTheScopeAroundAGroupComesOutOfWait) {
   EXPECT_EQ(cancelled, 4);
   EXPECT_TRUE(group.failures().empty());
   canceller.join();
+}
+
+TEST_P(TaskGroupTest,
+       WhateverTheReasonAGroupCancelledFromOutsideSaysCancelled) {
+  CancelScope outer;
+  TaskGroup group(InPool());
+  group.Spawn([] { return SleepUntilCancelled(); },
+              {.start_even_if_cancelled = true});
+  outer.Cancel(absl::InternalError("disk"));
+  const absl::Status status = group.Wait();
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_NE(status.message().find("disk"), absl::string_view::npos);
+}
+
+// A group that has ended knows how.
+TEST_P(TaskGroupTest, WhatIsCancelledAfterTheWaitChangesNothing) {
+  CancelScope outer;
+  TaskGroup group(InPool());
+  group.Spawn([] {});
+  EXPECT_TRUE(group.Wait().ok());
+  outer.Cancel();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// Also where all tasks had ended well before.
+TEST_P(TaskGroupTest, WhatIsCancelledBeforeTheWaitComesOutOfIt) {
+  CancelScope outer;
+  TaskGroup group(InPool());
+  std::latch ran(1);
+  group.SpawnService([&] { ran.count_down(); });
+  ran.wait();
+  outer.Cancel(absl::CancelledError("too late"));
+  EXPECT_EQ(group.Wait(), absl::CancelledError("too late"));
+}
+
+TEST_P(TaskGroupTest, AGroupWithAShieldOfItsOwnCompletes) {
+  CancelScope outer;
+  TaskGroup group(InPool());
+  group.scope().set_shield(true);
+  outer.Cancel();
+  std::atomic<bool> ran{false};
+  group.Spawn([&] { ran = true; });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(ran);
 }
 
 // A060
@@ -427,6 +519,17 @@ TEST_P(TaskGroupTest, ATaskMayTakeAStopToken) {
   group.Spawn([&](std::stop_token stop) { kept = stop; });
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_TRUE(kept.stop_possible() == false || !kept.stop_requested());
+}
+
+TEST_P(TaskGroupTest, TheDestructorCancelsNothingThatWasWaitedFor) {
+  std::stop_token kept;
+  {
+    TaskGroup group(InPool());
+    group.Spawn([&](std::stop_token stop) { kept = stop; });
+    EXPECT_TRUE(group.Wait().ok());
+    EXPECT_TRUE(kept.stop_possible());
+  }
+  EXPECT_FALSE(kept.stop_requested());
 }
 
 // A spinning task sees the cancel (B).
@@ -707,6 +810,74 @@ TEST_P(TaskGroupTest, AServiceIsCancelledWhenAllOthersHaveEnded) {
   EXPECT_FALSE(group.scope().cancelled());
 }
 
+TEST_P(TaskGroupTest, EachOfSeveralServicesIsCancelled) {
+  TaskGroup group(InPool());
+  std::latch up(3);
+  std::atomic<int> cancelled{0};
+  for (int i = 0; i < 3; ++i) {
+    group.SpawnService([&] {
+      up.count_down();
+      if (absl::IsCancelled(SleepUntilCancelled())) ++cancelled;
+    });
+  }
+  up.wait();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(cancelled, 3);
+}
+
+// Whether it ever did anything must not depend on the speed of its thread.
+TEST_P(TaskGroupTest, AServiceStartsThoughItIsNotNeededAnyMore) {
+  TaskGroup group(InPool());
+  absl::Status seen;
+  group.SpawnService([&] {
+    SleepUntilCancelled().IgnoreError();
+    group.SpawnService([&] { seen = SleepUntilCancelled(); });
+  });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(absl::IsCancelled(seen));
+}
+
+TEST_P(TaskGroupTest, InACancelledGroupAServiceStartsOnlyIfItAsksForIt) {
+  TaskGroup group(InPool());
+  group.Cancel();
+  std::atomic<bool> ran{false};
+  std::atomic<bool> asked{false};
+  group.SpawnService([&] { ran = true; });
+  group.SpawnService([&] { asked = true; }, {.start_even_if_cancelled = true});
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_FALSE(ran);
+  EXPECT_TRUE(asked);
+}
+
+// Not only once all others have ended.
+TEST_P(TaskGroupTest, CancelReachesTheServicesToo) {
+  TaskGroup group(InPool());
+  std::latch up(1);
+  std::latch ended(1);
+  group.SpawnService([&] {
+    up.count_down();
+    SleepUntilCancelled().IgnoreError();
+    ended.count_down();
+  });
+  group.Spawn([&] {
+    up.wait();
+    group.Cancel();
+    ended.wait();
+  });
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_P(TaskGroupTest, AServiceThatFailsCancelsTheOthers) {
+  TaskGroup group(InPool());
+  group.Spawn([] { return SleepUntilCancelled(); },
+              {.start_even_if_cancelled = true});
+  group.SpawnService([] { return absl::DataLossError("worn out"); },
+                     {.name = "disk"});
+  EXPECT_EQ(group.Wait(), absl::DataLossError("worn out"));
+  ASSERT_EQ(group.failures().size(), 1);
+  EXPECT_EQ(group.failures()[0].task, "disk");
+}
+
 TEST_P(TaskGroupTest, AServiceMaySpawnForWhichTheGroupWaitsToo) {
   TaskGroup group(InPool());
   std::atomic<bool> ran{false};
@@ -764,6 +935,36 @@ TEST_P(TaskGroupTest, ALongLivedGroupKeepsNothingOfTasksThatEnded) {
   }
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(token.use_count(), 1);
+}
+
+TEST(TaskGroup, OfTheParentDoesNothingInAForkedChild) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  std::optional<TaskGroup> group(
+      std::in_place, TaskGroup::Options{.pool = pool.get(), .name = "parents"});
+  int ran = 0;
+  group->Spawn([&ran] { ++ran; });
+  Child child(Fork([&] {
+    const absl::StatusCode dead = absl::StatusCode::kFailedPrecondition;
+    auto token = std::make_shared<int>();
+    EXPECT_EQ(group->Start<int>([token](auto& started) { return started(1); })
+                  .status()
+                  .code(),
+              dead);
+    TaskHandle<int> handle = group->SpawnWithResult([token] { return 1; });
+    EXPECT_EQ(handle.Wait().status().code(), dead);
+    group->Spawn([token] {});
+    EXPECT_EQ(token.use_count(), 1);
+    EXPECT_EQ(group->Wait().code(), dead);
+    EXPECT_EQ(group->failure_count(), 2);  // that of Start() was returned
+    EXPECT_TRUE(group->running().empty());
+    group->Cancel();
+    EXPECT_EQ(group->Wait().code(), dead);
+    group.reset();
+    EXPECT_EQ(ran, 0);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+  EXPECT_TRUE(group->Wait().ok());
+  EXPECT_EQ(ran, 1);
 }
 
 TEST(TaskGroupDeathTest, ATaskMustNotDestroyItsGroup) {
