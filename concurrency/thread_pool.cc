@@ -41,6 +41,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/spin.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {
@@ -359,6 +360,7 @@ void* ThreadPool::RunWorker(void* worker) {
 // Waits for something to do. False if the thread is to end, and is no longer
 // counted then.
 bool ThreadPool::Park(Worker& worker) {
+  TOCSIN_STEP("ThreadPool: a worker is about to park");
   bool spare;
   {
     MutexLock lock(mutex_);
@@ -375,6 +377,7 @@ bool ThreadPool::Park(Worker& worker) {
   while (worker.woken_.load(std::memory_order_acquire) == 0) {
     FutexWait(worker.woken_, 0, until);
     if (internal::Now() < until) continue;
+    TOCSIN_STEP("ThreadPool: a spare thread has had its time");
     MutexLock lock(mutex_);
     if (worker.woken_.load() != 0) break;
     Worker** link = &idle_;
@@ -454,6 +457,7 @@ void ThreadPool::Worker::RunTasks() {
 // What became ready meanwhile was left to those who search, of whom this is
 // perhaps the last.
 void ThreadPool::Worker::StopSearching() {
+  TOCSIN_STEP("ThreadPool: a worker is about to stop searching");
   searching_ = false;
   pool_.searching_.fetch_sub(1);
   pool_.DispatchIfReady();
@@ -574,6 +578,7 @@ void ThreadPool::RouseMonitor() {
 void ThreadPool::RunMonitor() {
   pthread_setname_np(pthread_self(), ThreadName("-monitor").c_str());
   while (true) {
+    TOCSIN_STEP("ThreadPool: the monitor looks");
     const bool stuck = SomethingIsStuck();
     LookAtWorkers(stuck);
     if (stuck) {
@@ -582,6 +587,7 @@ void ThreadPool::RunMonitor() {
     } else if (SomethingIsReady()) {
       Dispatch();  // where the system refused a thread before
     } else {
+      TOCSIN_STEP("ThreadPool: the monitor is about to go dormant");
       uint32_t watching = kWatching;
       watch_.compare_exchange_strong(watching, kDormant);
       if (!SomethingIsReady()) FutexWait(watch_, kDormant);

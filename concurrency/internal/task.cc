@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::internal {
 
@@ -62,6 +63,7 @@ constinit Batch store ABSL_GUARDED_BY(store_mutex);
 void Store(void* const* blocks, size_t size) {
   if (size == 0) return;
   MutexLock lock(store_mutex);
+  TOCSIN_STEP("Task: the store is locked");
   store = Batch(blocks, size, store);
 }
 

@@ -125,6 +125,7 @@ bool TaskQueue::AddAt(Shard& shard, Task& task) {
     }
     if (!OpenAccount()) return false;
     account_open = true;
+    TOCSIN_STEP("TaskQueue: has opened an account");
   }
   if (!RouseSleeper()) pool_.Dispatch();
   return true;
@@ -224,6 +225,7 @@ bool TaskQueue::RouseSleeper() {
 void TaskQueue::Sleep() {
   Waiter waiter;
   {
+    TOCSIN_STEP("TaskQueue: about to fall asleep");
     MutexLock lock(home_shard_.lock);
     if (MayTake(home_)) return;
     if (NothingUnfinished() && services_ == 0) return;
@@ -232,6 +234,7 @@ void TaskQueue::Sleep() {
   }
   // Whoever adds a task from here on sees that somebody sleeps.
   if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
+  TOCSIN_STEP("TaskQueue: has slept");
   MutexLock lock(home_shard_.lock);
   Waiter** link = &waiters_;
   while (*link != &waiter) link = &(*link)->next;
@@ -407,6 +410,7 @@ bool TaskQueue::SomethingIsReadyElsewhere() {
   if (accounts_.load() == 0) return false;
   for (Shard& shard : pool_.shards()) {
     if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
+    TOCSIN_STEP("TaskQueue: a shard looked ready to who falls asleep");
     MutexLock lock(shard.lock);
     const Portion* portion = FindPortion(shard);
     if (portion != nullptr && MayTake(*portion)) return true;
@@ -451,6 +455,7 @@ void TaskQueue::CloseAccount(WakeUps& wake_ups) {
   while (open > 1) {
     if (accounts_.compare_exchange_weak(open, open - 1)) return;
   }
+  TOCSIN_STEP("TaskQueue: about to close the last account");
   MutexLock lock(home_shard_.lock);
   accounts_.fetch_sub(1);
   NoticeEnd(wake_ups);

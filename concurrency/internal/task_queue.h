@@ -47,6 +47,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/task_ring.h"
 
@@ -115,6 +116,7 @@ struct alignas(64) Shard {
   // Whether one is.
   bool IsReady() ABSL_LOCKS_EXCLUDED(lock) {
     if (!looks_ready.load()) return false;
+    TOCSIN_STEP("Shard: looked ready");
     MutexLock guard(lock);
     return SeeReady();
   }
