@@ -3,15 +3,12 @@
 #include "tocsin/concurrency/thread_pool.h"
 
 #include <pthread.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <latch>
 #include <memory>
@@ -25,10 +22,9 @@
 
 #include "absl/base/config.h"
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/pool_testing.h"
 #include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
@@ -51,34 +47,6 @@ std::string ThreadName() {
   char name[16];
   pthread_getname_np(pthread_self(), name, sizeof(name));
   return name;
-}
-
-// The folders in /proc of this process's threads whose name starts so.
-std::vector<std::filesystem::path> ThreadsNamed(const std::string& start) {
-  std::vector<std::filesystem::path> threads;
-  for (const auto& thread :
-       std::filesystem::directory_iterator("/proc/self/task")) {
-    std::string name;
-    std::getline(std::ifstream(thread.path() / "comm"), name);
-    if (name.compare(0, start.size(), start) == 0) threads.push_back(thread);
-  }
-  return threads;
-}
-
-// Whether they all sleep in a futex without a time-out, and so use no CPU until
-// somebody wakes them.
-bool SleepForGood(const std::string& start) {
-  for (const std::filesystem::path& thread : ThreadsNamed(start)) {
-    std::string call;
-    std::getline(std::ifstream(thread / "syscall"), call);
-    const std::vector<std::string> words = absl::StrSplit(call, ' ');
-    // The number of the call, then its arguments, of which the time is the 4th.
-    if (words.size() < 5 || words[0] != absl::StrCat(SYS_futex) ||
-        words[4] != "0x0") {
-      return false;
-    }
-  }
-  return true;
 }
 
 // ThreadSanitizer makes no threads in a forked child.
@@ -346,7 +314,29 @@ TEST(ThreadPool, NoMoreThreadsThanAskedForWhereNothingBlocks) {
   EXPECT_EQ(seen.size(), 2);
 }
 
+TEST(ThreadPool, AtTheCapATaskThatNeedsAThreadGetsAnIdleOneOrNone) {
+  auto pool =
+      *ThreadPool::Create({.name = "cap", .threads = 1, .max_threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch release(1);
+  auto start_and_stay = [&](auto& started) {
+    EXPECT_TRUE(started().ok());
+    release.wait();
+  };
+  ASSERT_TRUE(group.Start<void>(start_and_stay, {.name = "guest"}).ok());
+  const absl::Status refused = group.Start<void>(start_and_stay);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused));
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("the pool has 1, which is its max_threads"));
+  EXPECT_EQ(ThreadsNamed("guest").size(), 1);
+  release.count_down();
+  AwaitSleepForGood("cap-1");  // it has its own name back
+  EXPECT_TRUE(group.Start<void>([](auto& started) { return started(); }).ok());
+  EXPECT_TRUE(group.Wait().ok());
+}
+
 TEST(ThreadPool, WithoutAnyThreadsWaitRunsAllTasksOnItsOwn) {
+  const size_t threads_before = ThreadsNamed("").size();
   auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
   TaskGroup group({.pool = pool.get()});
   std::set<std::thread::id> runners;
@@ -362,6 +352,7 @@ TEST(ThreadPool, WithoutAnyThreadsWaitRunsAllTasksOnItsOwn) {
   }
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(runners, std::set{std::this_thread::get_id()});
+  EXPECT_LE(ThreadsNamed("").size(), threads_before);
 }
 
 // At the cap, with all threads blocked, the wait of a group still runs its own.
