@@ -1,13 +1,41 @@
 #include "tocsin/concurrency/internal/available_cpus.h"
 
+#include <dlfcn.h>
 #include <sched.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
 
 #include "gtest/gtest.h"
+
+// Of this thread, while not 0: the machine has so many CPUs, of which the
+// process may use every 500th.
+static thread_local int cpus_of_machine = 0;
+
+extern "C" int sched_getaffinity(pid_t pid, size_t size,
+                                 cpu_set_t* set) noexcept {
+  if (cpus_of_machine == 0) {
+    using Get = int(pid_t, size_t, cpu_set_t*);
+    static Get* const get =
+        reinterpret_cast<Get*>(dlsym(RTLD_NEXT, "sched_getaffinity"));
+    return get(pid, size, set);
+  }
+  // As the kernel refuses a set that is too small for it.
+  if (8 * size < static_cast<size_t>(cpus_of_machine)) {
+    errno = EINVAL;
+    return -1;
+  }
+  std::memset(set, 0, size);
+  for (int cpu = 0; cpu < cpus_of_machine; cpu += 500) {
+    CPU_SET_S(cpu, size, set);
+  }
+  return 0;
+}
 
 namespace tocsin::internal {
 namespace {
@@ -57,6 +85,26 @@ TEST_F(CpuQuotaTest, Version1IsFoundByItsController) {
   EXPECT_EQ(Quota("4:cpu,cpuacct:/gone"), kNoQuota);
 }
 
+TEST_F(CpuQuotaTest, OtherControllersHaveOtherGroups) {
+  Write("/cpu/box/cpu.cfs_quota_us", "300000");
+  Write("/cpu/box/cpu.cfs_period_us", "100000");
+  Write("/cpu/other/cpu.cfs_quota_us", "100000");
+  Write("/cpu/other/cpu.cfs_period_us", "100000");
+  EXPECT_EQ(Quota("6:cpuset:/other\n5:cpuacct:/other\n4:cpu:/box\n"
+                  "3:memory,pids:/other\n1:name=systemd:/other"),
+            3);
+}
+
+TEST_F(CpuQuotaTest, AGroupMayHaveColonsInItsName) {
+  Write("/a:b:c/cpu.max", "200000 100000");
+  EXPECT_EQ(Quota("0::/a:b:c"), 2);
+}
+
+TEST_F(CpuQuotaTest, WhatExceedsAllNumbersIsNoLimit) {
+  Write("/box/cpu.max", "9223372036854775807 1");
+  EXPECT_EQ(Quota("0::/box"), kNoQuota);
+}
+
 TEST_F(CpuQuotaTest, WhatCannotBeReadIsNoLimit) {
   EXPECT_EQ(Quota("0::/missing"), kNoQuota);
   Write("/box/cpu.max", "max 100000");
@@ -81,6 +129,16 @@ TEST(AvailableCpus, FollowsTheAffinityOfTheThread) {
     ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
     EXPECT_EQ(AvailableCpus(), 1);
   }).join();
+}
+
+TEST(AvailableCpus, CountsThoseOfAMachineThatHasThousands) {
+  const int quota = CpuQuota("/proc/self/cgroup", "/sys/fs/cgroup");
+  for (int cpus : {1000, 1500, 5000}) {
+    cpus_of_machine = cpus;
+    const int available = AvailableCpus();
+    cpus_of_machine = 0;
+    EXPECT_EQ(available, std::min(quota, cpus / 500)) << cpus;
+  }
 }
 
 }  // namespace
