@@ -46,6 +46,7 @@
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/stop_on_signal.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
@@ -270,6 +271,61 @@ TEST(NoThread, APoolTriesAgainByItself) {
   release.wait();
   EXPECT_TRUE(group.Wait().ok());
   while (!pool->status().ok()) sched_yield();
+}
+
+// A task of Start() that is refused when somebody waits for it already.
+TEST(NoThread, AWaitThatSleepsEndsWhenTheLastTaskIsRefused) {
+  auto pool = *ThreadPool::Create({});
+  TaskGroup group({.pool = pool.get()});
+  std::latch start(1);
+  std::latch wait(1);
+  std::latch asked(1);
+  std::latch refuse(1);
+  std::atomic<bool> waits = false;
+  ScopedThread starter([&] {
+    start.wait();
+    ExpectRefusedThread(
+        group
+            .Start<int>([](auto& started) { return started(42); },
+                        {.name = "listener"})
+            .status(),
+        "");
+  });
+  ScopedThread waiter([&] {
+    wait.wait();
+    waits = true;
+    EXPECT_TRUE(group.Wait().ok());
+  });
+  ScopedJudge late([&] {
+    asked.count_down();
+    refuse.wait();
+    return EAGAIN;
+  });
+  start.count_down();
+  asked.wait();
+  EXPECT_EQ(group.running(), std::vector<std::string>{"listener"});
+  wait.count_down();
+  while (!waits) sched_yield();
+  waiter.AwaitAsleep();
+  refuse.count_down();
+  waiter.Join();
+  starter.Join();
+  EXPECT_TRUE(group.running().empty());
+}
+
+// The pool has no slot for any of the tasks, so its monitor is to see to them.
+TEST(NoThread, APoolWhoseMonitorWasRefusedMakesItWithTheNextTask) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 2});
+  TaskGroup group({.pool = pool.get()});
+  std::latch ran(2);
+  {
+    ScopedJudge none(RefuseAll);
+    group.Spawn([&] { ran.count_down(); });
+    ExpectRefusedThread(pool->status(), "");
+  }
+  group.Spawn([&] { ran.count_down(); });
+  ran.wait();
+  EXPECT_TRUE(group.Wait().ok());
 }
 
 TEST(NoThread, APoolWithoutAnyTriesAgainWithTheNextTask) {

@@ -1,0 +1,157 @@
+#include "tocsin/concurrency/internal/task_ring.h"
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tocsin/concurrency/internal/task.h"
+
+namespace tocsin::internal {
+namespace {
+
+class TaskRingTest : public testing::Test {
+ protected:
+  Task* task(int i) { return &tasks_[i]; }
+  // Those of the numbers from `begin` to `end`.
+  void Push(TaskRing& ring, int begin, int end) {
+    for (int i = begin; i < end; ++i) {
+      ring.MakeRoom(none_);
+      ring.Push(task(i));
+    }
+  }
+  void ExpectOldest(TaskRing& ring, int begin, int end) {
+    for (int i = begin; i < end; ++i) {
+      ASSERT_FALSE(ring.empty());
+      EXPECT_EQ(ring.TakeOldest(), task(i)) << i;
+    }
+  }
+  // How many have room without new memory. Empties it.
+  static size_t Room(TaskRing& ring) {
+    while (!ring.full()) ring.Push(nullptr);
+    const size_t room = ring.size();
+    while (!ring.empty()) ring.TakeOldest();
+    return room;
+  }
+
+ private:
+  const std::unique_ptr<Task[]> tasks_ = std::make_unique<Task[]>(10'000);
+  TaskRing none_;
+};
+
+TEST_F(TaskRingTest, GivesTheOldestAndTheNewest) {
+  TaskRing ring;
+  EXPECT_TRUE(ring.empty());
+  Push(ring, 0, 4);
+  EXPECT_EQ(ring.size(), 4);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(ring[i], task(i));
+  EXPECT_EQ(ring.TakeNewest(), task(3));
+  EXPECT_EQ(ring.TakeOldest(), task(0));
+  EXPECT_EQ(ring[0], task(1));
+  EXPECT_EQ(ring.TakeNewest(), task(2));
+  EXPECT_EQ(ring.TakeOldest(), task(1));
+  EXPECT_TRUE(ring.empty());
+}
+
+TEST_F(TaskRingTest, KeepsAFewWithoutMemory) {
+  TaskRing ring;
+  EXPECT_EQ(Room(ring), 4);
+}
+
+// From wherever in its memory the oldest lies.
+TEST_F(TaskRingTest, KeepsTheOrderWhenItGrows) {
+  for (int taken = 0; taken < 10; ++taken) {
+    TaskRing ring;
+    for (int i = 0; i < taken; ++i) {
+      Push(ring, i, i + 1);
+      ExpectOldest(ring, i, i + 1);
+    }
+    Push(ring, 0, 100);
+    EXPECT_EQ(ring.size(), 100);
+    for (int i = 0; i < 100; ++i) EXPECT_EQ(ring[i], task(i));
+    ExpectOldest(ring, 0, 100);
+    EXPECT_TRUE(ring.empty());
+  }
+}
+
+TEST_F(TaskRingTest, TakesTheMemoryOfTheSpareOneBeforeItAsksForMore) {
+  TaskRing spare;
+  Push(spare, 0, 50);
+  ExpectOldest(spare, 0, 50);
+  TaskRing ring;
+  Push(ring, 0, 4);
+  ring.MakeRoom(spare);
+  EXPECT_EQ(ring.size(), 4);
+  ExpectOldest(ring, 0, 4);
+  EXPECT_EQ(Room(ring), 64);
+  EXPECT_EQ(Room(spare), 4);
+}
+
+TEST_F(TaskRingTest, MakesRoomWhereTheSpareOneHasNone) {
+  TaskRing spare;
+  TaskRing ring;
+  Push(ring, 0, 4);
+  ring.MakeRoom(spare);
+  ring.Push(task(4));
+  ExpectOldest(ring, 0, 5);
+}
+
+// As many as there is room for, and one more.
+TEST_F(TaskRingTest, MovesTheOldestSoThatTheNewestComesFirst) {
+  for (int count = 1; count <= 9; ++count) {
+    TaskRing from;
+    TaskRing to;
+    Push(to, 100, 103);
+    Push(from, 0, 10);
+    to.MoveOldest(from, count);
+    EXPECT_EQ(from.size(), 10 - count);
+    EXPECT_EQ(to.size(), 3 + count);
+    for (int i = 0; i < count; ++i) EXPECT_EQ(to.TakeNewest(), task(i));
+    ExpectOldest(from, count, 10);
+    ExpectOldest(to, 100, 103);
+  }
+}
+
+TEST_F(TaskRingTest, SwapsFewForFewAndForMany) {
+  for (int here : {0, 3, 20}) {
+    for (int there : {0, 2, 40}) {
+      TaskRing a;
+      TaskRing b;
+      Push(a, 0, here);
+      Push(b, 100, 100 + there);
+      a.Swap(b);
+      ExpectOldest(a, 100, 100 + there);
+      EXPECT_TRUE(a.empty());
+      ExpectOldest(b, 0, here);
+      EXPECT_TRUE(b.empty());
+    }
+  }
+}
+
+TEST_F(TaskRingTest, LeavesTheLargerMemoryUnlessItIsVeryLarge) {
+  auto grown = [&](TaskRing& ring, int size) {
+    Push(ring, 0, size);
+    ExpectOldest(ring, 0, size);
+  };
+  TaskRing spare;
+  TaskRing large;
+  grown(large, 100);
+  large.LeaveMemoryTo(spare);
+  EXPECT_EQ(Room(spare), 128);
+  EXPECT_EQ(Room(large), 4);
+  TaskRing small;
+  grown(small, 20);
+  small.LeaveMemoryTo(spare);
+  EXPECT_EQ(Room(spare), 128);
+  TaskRing largest_kept;
+  grown(largest_kept, 4096);
+  largest_kept.LeaveMemoryTo(spare);
+  EXPECT_EQ(Room(spare), 4096);
+  TaskRing huge;
+  grown(huge, 4097);
+  huge.LeaveMemoryTo(spare);
+  EXPECT_EQ(Room(spare), 4096);
+}
+
+}  // namespace
+}  // namespace tocsin::internal
