@@ -8,9 +8,9 @@
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "gtest/gtest.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/tests/scoped_thread.h"
-#include "gtest/gtest.h"
 
 namespace tocsin {
 namespace {
@@ -37,8 +37,7 @@ TEST(Event, WakesAllWhoWait) {
       EXPECT_EQ(written, 1);
     }));
   }
-  for (auto &thread : threads)
-    thread->AwaitAsleep();
+  for (auto &thread : threads) thread->AwaitAsleep();
   written = 1;
   event.Set();
 }
@@ -73,8 +72,7 @@ TEST(Event, AWaitThatWasCancelledLeavesNoTrace) {
       volatile char stack[4096] = {};
       event.Set();
       written = 0;
-      for (const volatile char &byte : stack)
-        written += byte != 0 ? 1 : 0;
+      for (const volatile char &byte : stack) written += byte != 0 ? 1 : 0;
     }
     ();
   });
@@ -106,8 +104,7 @@ TEST(Event, MayBeDestroyedBySomebodyItWoke) {
     if (i % 2 == 0) {
       EXPECT_TRUE(event->Wait().ok());
     } else {
-      while (!event->is_set())
-        std::this_thread::yield();
+      while (!event->is_set()) std::this_thread::yield();
     }
     event.reset();
     setter.join();
@@ -127,5 +124,5 @@ TEST(Event, SettingRacesWithCancelling) {
   }
 }
 
-} // namespace
-} // namespace tocsin
+}  // namespace
+}  // namespace tocsin

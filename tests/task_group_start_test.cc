@@ -17,13 +17,13 @@
 #include "absl/strings/cord.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/concurrency/thread_pool.h"
 #include "tocsin/tests/scoped_thread.h"
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
 
 namespace tocsin {
 namespace {
@@ -36,13 +36,12 @@ constexpr absl::StatusCode kFailedPrecondition =
 absl::Status SleepUntilCancelled() {
   internal::Sleeper sleeper;
   while (true) {
-    if (absl::Status status = sleeper.Sleep(); !status.ok())
-      return status;
+    if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
   }
 }
 
 class WithPool : public testing::TestWithParam<int> {
-protected:
+ protected:
   TaskGroup::Options InPool() { return {.pool = pool_.get()}; }
 
   const std::unique_ptr<ThreadPool> pool_ =
@@ -63,8 +62,7 @@ TEST_P(TaskHandleTest, ReturnsWhatTheTaskReturned) {
   for (int i = 0; i < 100; ++i) {
     handles.push_back(group.SpawnWithResult([i] { return i * i; }));
   }
-  for (int i = 0; i < 100; ++i)
-    EXPECT_EQ(*handles[i].Wait(), i * i);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(*handles[i].Wait(), i * i);
   EXPECT_EQ(*handles[7].Wait(), 49);
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(*handles[8].Wait(), 64);
@@ -89,7 +87,7 @@ TEST_P(TaskHandleTest, TakesAllKindsOfResults) {
 
 // Stops the first that moves it out of where the task has put it.
 class StopsAtTheSecondMove {
-public:
+ public:
   struct Gate {
     std::atomic<bool> passed{false};
     std::latch reached{1};
@@ -98,13 +96,12 @@ public:
   explicit StopsAtTheSecondMove(Gate &gate) : gate_(gate) {}
   StopsAtTheSecondMove(StopsAtTheSecondMove &&other) noexcept
       : gate_(other.gate_), moves_(other.moves_ + 1) {
-    if (moves_ < 2 || gate_.passed.exchange(true))
-      return;
+    if (moves_ < 2 || gate_.passed.exchange(true)) return;
     gate_.reached.count_down();
     gate_.open.wait();
   }
 
-private:
+ private:
   Gate &gate_;
   const int moves_ = 0;
 };
@@ -279,7 +276,7 @@ TEST(TaskHandle, ATaskWithinATaskThatWaitsForThatOneIsRefused) {
   handle = group.SpawnWithResult([&] {
     TaskGroup inner({.pool = pool.get()});
     inner.Spawn([&] { status = handle->Wait(); });
-    return inner.Wait(); // runs it, for there is nobody else
+    return inner.Wait();  // runs it, for there is nobody else
   });
   EXPECT_TRUE(handle->Wait().ok());
   EXPECT_EQ(status.code(), kFailedPrecondition);
@@ -295,7 +292,7 @@ TEST(TaskHandle, WithoutAnyThreadsWaitRunsTheTask) {
   TaskHandle<std::string> handle = group.SpawnWithResult(
       [&] { return group.running().front(); }, {.name = "mine"});
   EXPECT_EQ(*handle.Wait(), "mine");
-  EXPECT_FALSE(other); // it runs no task but its own
+  EXPECT_FALSE(other);  // it runs no task but its own
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_TRUE(other);
 }
@@ -387,7 +384,7 @@ TEST_P(TaskHandleTest, AWaitKeepsToTheLimitOfRunningTasks) {
   std::atomic<bool> ran{false};
   TaskHandle<void> handle = group.SpawnWithResult(
       [&] { ran = true; }, {.start_even_if_cancelled = true});
-  outer.Cancel(); // so that this does not wait for its turn
+  outer.Cancel();  // so that this does not wait for its turn
   EXPECT_TRUE(absl::IsCancelled(handle.Wait()));
   EXPECT_FALSE(ran);
   release.count_down();
@@ -429,16 +426,15 @@ TEST_P(TaskHandleTest, TheClosureIsGoneWhenTheWaitReturns) {
 
 // Calls what it is given when it dies.
 class AtDeath {
-public:
+ public:
   explicit AtDeath(std::function<void()> call) : call_(std::move(call)) {}
   AtDeath(AtDeath &&other) noexcept
       : call_(std::exchange(other.call_, nullptr)) {}
   ~AtDeath() {
-    if (call_)
-      call_();
+    if (call_) call_();
   }
 
-private:
+ private:
   std::function<void()> call_;
 };
 
@@ -486,8 +482,7 @@ TEST(TaskHandle, AWaitThatWasGivenUpLeavesNoTrace) {
       release.count_down();
       EXPECT_TRUE(group.Wait().ok());
       written = 0;
-      for (const volatile char &byte : stack)
-        written += byte != 0 ? 1 : 0;
+      for (const volatile char &byte : stack) written += byte != 0 ? 1 : 0;
     }
     ();
   });
@@ -572,8 +567,7 @@ TEST_P(TaskHandleTest, ManyThreadsMayWaitForOneTask) {
     threads.emplace_back([handle] { EXPECT_EQ(*handle.Wait(), 6); });
   }
   release.count_down();
-  for (std::thread &thread : threads)
-    thread.join();
+  for (std::thread &thread : threads) thread.join();
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -911,5 +905,5 @@ TEST_P(StartTest, AnExceptionComesOutWhereAnErrorWould) {
 }
 #endif
 
-} // namespace
-} // namespace tocsin
+}  // namespace
+}  // namespace tocsin
