@@ -26,9 +26,9 @@ promise, for the reason given there, and is not run.
 Each mutant is made in a copy of the tree, uncommitted changes included, that is
 kept under ~/.cache/tocsin-mutate, with a Bazel server of its own; one copy for
 each of --jobs.
-The test that the list names must pass without the mutant, and fail with it. If
-it does not, or none is named, all tests that depend on the file are run until
-one fails, those that are named after it first.
+The test that the list names must pass without the mutant, and fail with it. For
+a simple change all tests that depend on the file are run until one fails, those
+that are named after it first.
 
 For each it prints whether it was caught, missed or not built; how long the
 building and the testing took; and what failed. The status is 1 if one of the
@@ -446,15 +446,13 @@ def try_mutant(tree, mutant):
 
     try:
         path.write_text(apply(original, mutant))
-        if mutant.test and fails([mutant.test]):
+        if mutant.test:
+            fails([mutant.test])
             return result
         tests = order_of_tests(mutant.file, tree.dependent_tests(mutant.file))
         # In parts, so that a change of a header needs few programs as a rule.
         for part in (tests[:3], tests[3:12], tests[12:]):
             if part and fails(part):
-                # By whom it should not be left.
-                if mutant.test and result.verdict == "caught":
-                    result.verdict = "missed"
                 break
         return result
     finally:
@@ -485,8 +483,8 @@ def report(result):
     m = result.mutant
     line = f"{result.verdict:9} {result.building:5.1f} s {result.testing:5.1f} s  {m.name}"
     if result.test:
-        line += f"\n{'':28}{'only ' if result.verdict == 'missed' else ''}{result.test}"
-    if result.verdict == "missed" and m.test:
+        line += f"\n{'':28}{result.test}"
+    elif m.test:
         line += f"\n{'':28}not {m.test}"
     print(line, flush=True)
 
