@@ -80,7 +80,7 @@ class BlockingQueue {
   // does nothing.
   void Close();
 
-  // The number of items that a Pop() would not wait for.
+  // The number of items in the queue. One of a Push() that waits is not yet.
   size_t size() const;
 
   // Blocking iteration, by several threads at once too: each item goes to one

@@ -12,7 +12,8 @@
 // ever. So many as `threads` run at a time, but a worker that sleeps in a wait
 // of the library, or in a BlockingRegion, does not count: another takes its
 // place. And where a task is ready and nobody took it for a tenth of a second,
-// the pool takes the oldest of its workers for blocked and starts one more.
+// the pool takes a worker that is still at the same task for blocked and starts
+// one more.
 // Those that are too many once the blocked return end after a while. At
 // `max_threads` no more are made; then a task may have to be run by the wait of
 // its group, which also runs tasks where no thread can be had at all.

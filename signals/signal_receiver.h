@@ -94,8 +94,8 @@ class SignalReceiver {
   iterator begin();
   std::default_sentinel_t end() { return std::default_sentinel; }
 
-  // Why the last iteration ended: kOutOfRange after Close(), kCancelled, ... OK
-  // while none has, or if it was left by break.
+  // Why the last iteration ended that was not left by break: kOutOfRange after
+  // Close(), kCancelled, ... OK while none has.
   absl::Status status() const;
 
   // For poll(2) and epoll(7): a descriptor that is readable while an event is

@@ -46,7 +46,7 @@ class SignalSet {
     if (IsSignal(signum)) {
       bits_ |= Bit(signum);
     } else {
-      not_a_signal_ = signum;
+      if (!malformed_) not_a_signal_ = signum;  // the first one is named
       malformed_ = true;
     }
   }

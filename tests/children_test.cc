@@ -1,6 +1,7 @@
 // What the processes that a program makes while receivers are open see of them:
 // nothing. And what a forked one can do with its own.
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <spawn.h>
 #include <sys/syscall.h>
@@ -306,6 +307,30 @@ TEST(ForkedChild, ItsParentsReceiverAndServiceSayThatTheyAreForked) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
   EXPECT_EQ(Next(receiver).signum, SIGTERM);
 }
+
+#ifndef ABSL_HAVE_THREAD_SANITIZER  // which lets no handler run in a wait
+// The program's own handler forks, and the child comes back into the wait.
+TEST(ForkedChild, WhoseThreadWasInReceiveIsToldThatItIsForked) {
+  static std::atomic<pid_t> child;
+  child = -1;
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
+  SetDisposition(SIGUSR2, [](int) { child = fork(); });
+  const std::string task = TaskOfThisThread();
+  std::thread forker([&, receiving = pthread_self()] {
+    AwaitState(task, "S");
+    pthread_kill(receiving, SIGUSR2);
+    while (child < 0) sched_yield();
+    SendSelf(SIGUSR1);
+  });
+  const auto event = receiver.Receive();
+  if (child == 0) _exit(absl::IsFailedPrecondition(event.status()) ? 0 : 1);
+  forker.join();
+  EXPECT_TRUE(event.ok()) << event.status();
+  EXPECT_EQ(ExitStatus(Child(child).Wait()), 0);
+  SetDisposition(SIGUSR2, SIG_DFL);
+}
+#endif
 
 // What nobody received is the parent's to send again, not the child's.
 TEST(ForkedChild, DestroysAClosedReceiverWithoutEffect) {

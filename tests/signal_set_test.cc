@@ -202,6 +202,11 @@ TEST(CheckReceivable, RefusesByNameAndReason) {
   }
 }
 
+TEST(CheckReceivable, NamesTheFirstThatIsNoSignal) {
+  EXPECT_THAT(std::string(CheckReceivable({4096, SIGTERM, -1}).message()),
+              HasSubstr("signal 4096 cannot be received"));
+}
+
 TEST(CheckReceivable, SaysWhatToDoInstead) {
   const std::string crash_handler = "; install a crash handler for it instead";
   const std::pair<SignalSet, std::string> cases[] = {

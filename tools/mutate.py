@@ -68,7 +68,7 @@ BAZEL_FLAGS = (
     # Of a sandbox for each compiler nobody here has a use.
     "--spawn_strategy=local",
     # What a change leaves unused is no error of the change.
-    r"--per_file_copt=^(signals|concurrency|tests)/@-Wno-error",
+    r"--per_file_copt=^(signals|concurrency)/@-Wno-error",
 )
 
 
@@ -472,8 +472,8 @@ def prepare(trees, mutants):
         if built.returncode != 0:
             raise ListError(f"without any mutant it does not build:\n{built.stdout}")
 
-    with concurrent.futures.ThreadPoolExecutor(len(trees)) as pool:
-        list(pool.map(build, trees))
+    for tree in trees:  # one after the other, so that the first fills the disk cache
+        build(tree)
     failed = [failed for test in tests if (failed := run_case(trees[0], test))]
     if failed:
         raise ListError("these fail without any mutant:\n" + "\n".join(failed))

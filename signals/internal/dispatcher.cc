@@ -506,6 +506,9 @@ void Subscription::List(Waiter& waiter) {
 void Subscription::Unlist(Waiter& waiter) {
   if (!waiter.listed) return;
   waiter.listed = false;
+  // The child of a handler's fork() has come back into the wait: the list is
+  // empty here (ForgetWaiters()).
+  if (dispatcher_->Forked()) return;
   Waiter* before = nullptr;
   for (Waiter* w = first_waiter_; w != &waiter; w = w->next) before = w;
   (before != nullptr ? before->next : first_waiter_) = waiter.next;
