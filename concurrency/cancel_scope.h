@@ -249,7 +249,8 @@ inline absl::Status CheckCancelled() {
 bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body);
 
 // The same for a body that can fail: kDeadlineExceeded, naming the timeout, if
-// the time ran out and the body did not succeed regardless; else its status.
+// the time ran out and the body ended by that, with kCancelled or
+// kDeadlineExceeded; else its status, also one that came late.
 absl::Status FailAfter(absl::Duration timeout,
                        absl::FunctionRef<absl::Status()> body);
 

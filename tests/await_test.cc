@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -175,21 +176,19 @@ class AtSecondLook {
 
 // One that was blocked in a mutex goes when another took its place.
 TEST(Await, OneThreadStaysHoweverManyMutexesWereHeld) {
-  std::vector<std::unique_ptr<absl::Mutex>> mutexes;
+  std::array<absl::Mutex, 10> mutexes;
   std::vector<std::unique_ptr<ScopedThread>> waiters;
   bool never = false;
-  for (int i = 0; i < 10; ++i) {
-    mutexes.push_back(std::make_unique<absl::Mutex>());
-    waiters.push_back(std::make_unique<ScopedThread>([&, i] {
-      MutexLock lock(*mutexes[i]);
-      EXPECT_TRUE(
-          absl::IsCancelled(Await(*mutexes[i], absl::Condition(&never))));
+  for (absl::Mutex& mutex : mutexes) {
+    waiters.push_back(std::make_unique<ScopedThread>([&] {
+      MutexLock lock(mutex);
+      EXPECT_TRUE(absl::IsCancelled(Await(mutex, absl::Condition(&never))));
     }));
     waiters.back()->AwaitAsleep();
   }
-  for (const auto& mutex : mutexes) mutex->Lock();
+  for (absl::Mutex& mutex : mutexes) mutex.Lock();
   for (const auto& waiter : waiters) waiter->scope().Cancel();
-  for (const auto& mutex : mutexes) mutex->Unlock();
+  for (absl::Mutex& mutex : mutexes) mutex.Unlock();
   waiters.clear();
   while (Visitors() != 1) std::this_thread::yield();
 }
