@@ -37,7 +37,7 @@ TEST(Event, WakesAllWhoWait) {
       EXPECT_EQ(written, 1);
     }));
   }
-  for (auto &thread : threads) thread->AwaitAsleep();
+  for (auto& thread : threads) thread->AwaitAsleep();
   written = 1;
   event.Set();
 }
@@ -72,7 +72,7 @@ TEST(Event, AWaitThatWasCancelledLeavesNoTrace) {
       volatile char stack[4096] = {};
       event.Set();
       written = 0;
-      for (const volatile char &byte : stack) written += byte != 0 ? 1 : 0;
+      for (const volatile char& byte : stack) written += byte != 0 ? 1 : 0;
     }
     ();
   });

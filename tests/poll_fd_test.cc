@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
@@ -216,6 +217,10 @@ TEST_F(PollFdTest, SaysSoIfThereIsNoDescriptorToBeWokenBy) {
 
 // Where nobody can cancel it, it needs none.
 TEST_F(PollFdTest, NeedsNoDescriptorOutsideOfAnyScope) {
+#ifdef ABSL_HAVE_ADDRESS_SANITIZER  // which comes with that of undefined
+                                    // behavior
+  GTEST_SKIP() << "it looks at objects through a pipe of its own";
+#endif
   rlimit before;
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   rlimit none = before;

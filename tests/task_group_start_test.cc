@@ -93,8 +93,8 @@ class StopsAtTheSecondMove {
     std::latch reached{1};
     std::latch open{1};
   };
-  explicit StopsAtTheSecondMove(Gate &gate) : gate_(gate) {}
-  StopsAtTheSecondMove(StopsAtTheSecondMove &&other) noexcept
+  explicit StopsAtTheSecondMove(Gate& gate) : gate_(gate) {}
+  StopsAtTheSecondMove(StopsAtTheSecondMove&& other) noexcept
       : gate_(other.gate_), moves_(other.moves_ + 1) {
     if (moves_ < 2 || gate_.passed.exchange(true)) return;
     gate_.reached.count_down();
@@ -102,7 +102,7 @@ class StopsAtTheSecondMove {
   }
 
  private:
-  Gate &gate_;
+  Gate& gate_;
   const int moves_ = 0;
 };
 
@@ -428,7 +428,7 @@ TEST_P(TaskHandleTest, TheClosureIsGoneWhenTheWaitReturns) {
 class AtDeath {
  public:
   explicit AtDeath(std::function<void()> call) : call_(std::move(call)) {}
-  AtDeath(AtDeath &&other) noexcept
+  AtDeath(AtDeath&& other) noexcept
       : call_(std::exchange(other.call_, nullptr)) {}
   ~AtDeath() {
     if (call_) call_();
@@ -482,7 +482,7 @@ TEST(TaskHandle, AWaitThatWasGivenUpLeavesNoTrace) {
       release.count_down();
       EXPECT_TRUE(group.Wait().ok());
       written = 0;
-      for (const volatile char &byte : stack) written += byte != 0 ? 1 : 0;
+      for (const volatile char& byte : stack) written += byte != 0 ? 1 : 0;
     }
     ();
   });
@@ -495,7 +495,7 @@ TEST(TaskHandle, AWaitThatWasGivenUpLeavesNoTrace) {
 }
 
 TEST_P(TaskHandleTest, AnotherErrorOfACancelledTaskIsOneOfTheGroup) {
-  for (const absl::Status &error :
+  for (const absl::Status& error :
        {absl::InternalError("clean-up failed"),
         absl::DeadlineExceededError("10 s without answer")}) {
     TaskGroup group(InPool());
@@ -567,7 +567,7 @@ TEST_P(TaskHandleTest, ManyThreadsMayWaitForOneTask) {
     threads.emplace_back([handle] { EXPECT_EQ(*handle.Wait(), 6); });
   }
   release.count_down();
-  for (std::thread &thread : threads) thread.join();
+  for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -589,7 +589,7 @@ TEST_P(StartTest, ReturnsTheValueWhileTheTaskGoesOn) {
   std::latch release(1);
   std::atomic<bool> ended{false};
   absl::StatusOr<std::string> value =
-      group.Start<std::string>([&](const Started<std::string> &started) {
+      group.Start<std::string>([&](const Started<std::string>& started) {
         EXPECT_TRUE(started("foo").ok());
         release.wait();
         ended = true;
@@ -604,7 +604,7 @@ TEST_P(StartTest, ReturnsTheValueWhileTheTaskGoesOn) {
 // A007; any form of parameter.
 TEST_P(StartTest, MayReturnNothing) {
   TaskGroup group(InPool());
-  EXPECT_TRUE(group.Start<void>([](auto &started) { return started(); }).ok());
+  EXPECT_TRUE(group.Start<void>([](auto& started) { return started(); }).ok());
   EXPECT_TRUE(group
                   .Start<void>([](Started<void> started) {
                     EXPECT_TRUE(started().ok());
@@ -616,7 +616,7 @@ TEST_P(StartTest, MayReturnNothing) {
 TEST_P(StartTest, MoveOnlyValuesWork) {
   TaskGroup group(InPool());
   auto value = group.Start<std::unique_ptr<int>>(
-      [](auto &started) { return started(std::make_unique<int>(2)); });
+      [](auto& started) { return started(std::make_unique<int>(2)); });
   EXPECT_EQ(**value, 2);
   EXPECT_TRUE(group.Wait().ok());
 }
@@ -630,7 +630,7 @@ TEST_P(StartTest, AStartedTaskIsNoLongerInTheScopeOfItsStarter) {
   std::latch looked(1);
   absl::Status seen;
   ASSERT_TRUE(group
-                  .Start<void>([&](const Started<void> &started) {
+                  .Start<void>([&](const Started<void>& started) {
                     started().IgnoreError();
                     cancelled.wait();
                     seen = CheckCancelled();
@@ -648,7 +648,7 @@ TEST_P(StartTest, AStartedTaskIsNoLongerInTheScopeOfItsStarter) {
 TEST_P(StartTest, ASecondCallOfStartedIsRefused) {
   TaskGroup group(InPool());
   absl::Status second;
-  EXPECT_EQ(*group.Start<int>([&](auto &started) {
+  EXPECT_EQ(*group.Start<int>([&](auto& started) {
     EXPECT_TRUE(started(1).ok());
     second = started(2);
   }),
@@ -661,7 +661,7 @@ TEST_P(StartTest, ASecondCallOfStartedIsRefused) {
 TEST_P(StartTest, StartedMayBeCalledElsewhere) {
   TaskGroup group(InPool());
   std::latch release(1);
-  EXPECT_EQ(*group.Start<int>([&](const Started<int> &started) {
+  EXPECT_EQ(*group.Start<int>([&](const Started<int>& started) {
     std::thread([started] { EXPECT_TRUE(started(5).ok()); }).join();
     release.wait();
   }),
@@ -677,7 +677,7 @@ TEST_P(StartTest, AnErrorBeforeStartedComesOutOfStart) {
   absl::Status error = absl::NotFoundError("no such port");
   error.SetPayload("port", absl::Cord("80"));
   absl::StatusOr<int> value =
-      group.Start<int>([&](auto &) -> absl::Status { return error; });
+      group.Start<int>([&](auto&) -> absl::Status { return error; });
   EXPECT_EQ(value.status(), error);
   EXPECT_EQ(value.status().GetPayload("port"), "80");
   std::atomic<bool> ran{false};
@@ -690,7 +690,7 @@ TEST_P(StartTest, AnErrorBeforeStartedComesOutOfStart) {
 // A014
 TEST_P(StartTest, AnErrorAfterStartedComesOutOfTheGroup) {
   TaskGroup group(InPool());
-  EXPECT_EQ(*group.Start<int>([](auto &started) {
+  EXPECT_EQ(*group.Start<int>([](auto& started) {
     EXPECT_TRUE(started(2).ok());
     return absl::DataLossError("later");
   }),
@@ -703,7 +703,7 @@ TEST_P(StartTest, AnErrorAfterStartedComesOutOfTheGroup) {
 TEST_P(StartTest, ATaskThatEndsWithoutStartedIsAnError) {
   TaskGroup group(InPool());
   std::unique_ptr<Started<int>> copy;
-  absl::StatusOr<int> value = group.Start<int>([&](Started<int> &started) {
+  absl::StatusOr<int> value = group.Start<int>([&](Started<int>& started) {
     copy = std::make_unique<Started<int>>(started);
   });
   EXPECT_EQ(value.status().code(), kFailedPrecondition);
@@ -718,7 +718,7 @@ TEST_P(StartTest, InACancelledGroupTheTaskIsNotStartedUnlessItAsksForIt) {
   group.Cancel(absl::CancelledError("enough"));
   bool ran = false;
   EXPECT_EQ(group
-                .Start<int>([&](auto &started) {
+                .Start<int>([&](auto& started) {
                   ran = true;
                   return started(1);
                 })
@@ -727,7 +727,7 @@ TEST_P(StartTest, InACancelledGroupTheTaskIsNotStartedUnlessItAsksForIt) {
   EXPECT_FALSE(ran);
   bool passed = false;
   absl::StatusOr<int> value = group.Start<int>(
-      [&](Started<int> &) -> absl::Status {
+      [&](Started<int>&) -> absl::Status {
         ran = true;
         absl::Status status = SleepUntilCancelled();
         passed = status.ok();
@@ -746,14 +746,14 @@ TEST_P(StartTest, WhenItsScopeIsCancelledTheTaskIsCancelledAndWaitedFor) {
   std::latch asleep(1);
   std::atomic<bool> ended{false};
   absl::Status late;
-  CancelScope *around = nullptr;
+  CancelScope* around = nullptr;
   std::latch entered(1);
   std::thread starter([&] {
     CancelScope scope;
     around = &scope;
     entered.count_down();
     absl::StatusOr<int> value =
-        group.Start<int>([&](auto &started) -> absl::Status {
+        group.Start<int>([&](auto& started) -> absl::Status {
           asleep.count_down();
           absl::Status status = SleepUntilCancelled();
           late = started(1);
@@ -776,7 +776,7 @@ TEST_P(StartTest, WhenItsScopeIsCancelledTheTaskIsCancelledAndWaitedFor) {
 TEST_P(StartTest, AnErrorOfACancelledStartComesOutOfIt) {
   TaskGroup group(InPool());
   CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
-  absl::StatusOr<int> value = group.Start<int>([](auto &) -> absl::Status {
+  absl::StatusOr<int> value = group.Start<int>([](auto&) -> absl::Status {
     SleepUntilCancelled().IgnoreError();
     return absl::InternalError("clean-up");
   });
@@ -787,7 +787,7 @@ TEST_P(StartTest, AnErrorOfACancelledStartComesOutOfIt) {
 TEST_P(StartTest, ATaskThatEndsWellAfterTheCancelWasCancelledAllTheSame) {
   TaskGroup group(InPool());
   CancelScope scope;
-  EXPECT_EQ(group.Start<void>([&](const Started<void> &) {
+  EXPECT_EQ(group.Start<void>([&](const Started<void>&) {
     scope.Cancel(absl::CancelledError("give up"));
     SleepUntilCancelled().IgnoreError();
   }),
@@ -801,7 +801,7 @@ TEST_P(StartTest, ACancelledStartSleepsUntilTheTaskHasEnded) {
   std::latch end(1);
   ScopedThread starter([&] {
     EXPECT_FALSE(group
-                     .Start<void>([&](const Started<void> &) {
+                     .Start<void>([&](const Started<void>&) {
                        SleepUntilCancelled().IgnoreError();
                        cancelled.count_down();
                        end.wait();
@@ -820,14 +820,14 @@ TEST_P(StartTest, ACancelledStartSleepsUntilTheTaskHasEnded) {
 TEST_P(StartTest, RacingACancelItHasOneOutcome) {
   for (int round = 0; round < 50; ++round) {
     TaskGroup group(InPool());
-    CancelScope *around = nullptr;
+    CancelScope* around = nullptr;
     std::latch ready(2);
     std::latch over(1);
     absl::Status announced;
     std::thread starter([&] {
       CancelScope scope;
       around = &scope;
-      absl::StatusOr<int> value = group.Start<int>([&](auto &started) {
+      absl::StatusOr<int> value = group.Start<int>([&](auto& started) {
         ready.arrive_and_wait();
         announced = started(1);
       });
@@ -846,7 +846,7 @@ TEST_P(StartTest, RacingACancelItHasOneOutcome) {
 TEST_P(StartTest, OnAClosedGroupItFailsAtOnce) {
   TaskGroup group(InPool());
   EXPECT_TRUE(group.Wait().ok());
-  EXPECT_EQ(group.Start<int>([](auto &started) { return started(1); })
+  EXPECT_EQ(group.Start<int>([](auto& started) { return started(1); })
                 .status()
                 .code(),
             kFailedPrecondition);
@@ -857,7 +857,7 @@ TEST(Start, WhereNoThreadCanBeHadItSaysSo) {
   auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
   TaskGroup group({.pool = pool.get()});
   EXPECT_TRUE(absl::IsResourceExhausted(
-      group.Start<void>([](auto &started) { return started(); })));
+      group.Start<void>([](auto& started) { return started(); })));
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -869,7 +869,7 @@ TEST_P(StartTest, AnotherThreadsWaitIncludesAStartThatIsPending) {
   std::atomic<bool> ended{false};
   std::thread starter([&] {
     EXPECT_TRUE(group
-                    .Start<void>([&](auto &started) {
+                    .Start<void>([&](auto& started) {
                       inside.count_down();
                       release.wait();
                       ended = true;
@@ -891,10 +891,10 @@ TEST_P(StartTest, AnotherThreadsWaitIncludesAStartThatIsPending) {
 TEST_P(StartTest, AnExceptionComesOutWhereAnErrorWould) {
   TaskGroup group(InPool());
   absl::StatusOr<int> value = group.Start<int>(
-      [](Started<int> &) { throw std::runtime_error("early"); });
+      [](Started<int>&) { throw std::runtime_error("early"); });
   EXPECT_THAT(std::string(value.status().message()), HasSubstr("threw: early"));
   EXPECT_TRUE(group
-                  .Start<int>([](auto &started) {
+                  .Start<int>([](auto& started) {
                     EXPECT_TRUE(started(1).ok());
                     throw std::runtime_error("late");
                   })

@@ -5,7 +5,6 @@
   tools/mutate.py NAME...                those whose name or file begins so
   tools/mutate.py --commit [REVISION]    simple changes of the lines it changed
   tools/mutate.py --lines FILE[:A-B]...  simple changes of these lines
-  tools/mutate.py --sample N             each Nth of the list, others with each commit
   tools/mutate.py --check                only whether each text is still there
 
 A mutant of tests/mutants/*.toml is a change of some text of one file, and names
@@ -489,13 +488,6 @@ def report(result):
     print(line, flush=True)
 
 
-def commits(root):
-    count = subprocess.run(
-        ["git", "rev-list", "--count", "HEAD"], cwd=root, check=True, stdout=subprocess.PIPE
-    )
-    return int(count.stdout)
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -504,7 +496,6 @@ def main():
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--commit", nargs="?", const="HEAD")
     parser.add_argument("--lines", nargs="+")
-    parser.add_argument("--sample", type=int)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     try:
@@ -525,9 +516,6 @@ def main():
             if arguments.check:
                 print(f"{len(mutants)} mutants, each found once")
                 return 0
-            if arguments.sample:
-                first = commits(ROOT) % arguments.sample
-                mutants = mutants[first :: arguments.sample]
             if arguments.names:
                 mutants = [
                     m
