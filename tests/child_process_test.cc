@@ -674,9 +674,11 @@ TEST(ChildProcess, RemainsTheParentsAfterFork) {
 
 TEST(ExitStatus, IsASuccessForTheCodeZeroAlone) {
   EXPECT_TRUE(kSuccess.success());
-  EXPECT_FALSE(ExitStatus{.code = 3}.success());
-  EXPECT_FALSE(kTerminated.success());
-  EXPECT_FALSE(ExitStatus().success());
+  const std::vector<ExitStatus> others = {
+      {}, {.code = 3}, kTerminated, {.signum = 0}};
+  for (const ExitStatus& status : others) {
+    EXPECT_FALSE(status.success()) << status;
+  }
 }
 
 TEST(ChildProcess, HasOurEnvironmentUnlessItIsGivenOne) {
