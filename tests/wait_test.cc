@@ -1,10 +1,12 @@
 #include "tocsin/concurrency/wait.h"
 
+#include <linux/futex.h>
 #include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <functional>
 #include <latch>
@@ -13,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/attributes.h"
+#include "absl/base/const_init.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -113,26 +117,51 @@ TEST(SleepUntil, NewsOfTheScopeDoNotEndItEarly) {
   }
 }
 
+// True in the call that thread `task` sleeps in, if that is this one. What
+// wakes another thread by a futex is not.
+bool IsIn(long call, const std::string& task) {
+  std::ifstream file("/proc/" + task + "/syscall");
+  long number = -1;
+  if (!(file >> number) || number != call) return false;
+  std::string word, operation;
+  return number != SYS_futex || !(file >> word >> operation) ||
+         (std::stol(operation, nullptr, 16) & FUTEX_CMD_MASK) != FUTEX_WAKE;
+}
+
 // One of each way to sleep, in a pool of one. That it gave its slot away is
 // seen by the fact that the next task starts without a monitor, which the pool
 // makes as soon as a task finds no slot.
 struct Sleep {
   const char* name;
   std::function<void()> sleep;
-  long call;  // what it sleeps in
+  std::function<bool(const std::string& task)> asleep;
 };
 
 void PrintTo(const Sleep& sleep, std::ostream* out) { *out << sleep.name; }
+
+bool IsInFutex(const std::string& task) { return IsIn(SYS_futex, task); }
+
+ABSL_CONST_INIT absl::Mutex awaited(absl::kConstInit);
+std::atomic<bool> awaited_was_held = false;
+
+// On its way to Await() it may wait for other things in a futex; but what lets
+// go of the mutex is asleep.
+bool LetGoOfAwaited(const std::string&) {
+  if (!awaited_was_held) return false;
+  if (!awaited.TryLock()) return false;
+  awaited.Unlock();
+  return true;
+}
 
 class SleepInAPool : public ::testing::TestWithParam<Sleep> {};
 
 INSTANTIATE_TEST_SUITE_P(
     Ways, SleepInAPool,
     ::testing::Values(
-        Sleep{"Event", [] { Event().Wait().IgnoreError(); }, SYS_futex},
+        Sleep{"Event", [] { Event().Wait().IgnoreError(); }, IsInFutex},
         Sleep{"SleepFor",
               [] { tocsin::SleepFor(absl::InfiniteDuration()).IgnoreError(); },
-              SYS_futex},
+              IsInFutex},
         Sleep{"PollFd",
               [] {
                 int ends[2];
@@ -141,15 +170,15 @@ INSTANTIATE_TEST_SUITE_P(
                 close(ends[0]);
                 close(ends[1]);
               },
-              SYS_ppoll},
+              [](const std::string& task) { return IsIn(SYS_ppoll, task); }},
         Sleep{"Await",
               [] {
-                absl::Mutex mutex;
                 bool never = false;
-                internal::MutexLock lock(mutex);
-                Await(mutex, absl::Condition(&never)).IgnoreError();
+                internal::MutexLock lock(awaited);
+                awaited_was_held = true;
+                Await(awaited, absl::Condition(&never)).IgnoreError();
               },
-              SYS_futex}),
+              LetGoOfAwaited}),
     [](const auto& way) { return std::string(way.param.name); });
 
 TEST_P(SleepInAPool, GivesItsSlotToAnotherTask) {
@@ -163,10 +192,7 @@ TEST_P(SleepInAPool, GivesItsSlotToAnotherTask) {
     GetParam().sleep();
   });
   started.wait();
-  for (std::string call; call != std::to_string(GetParam().call);) {
-    std::this_thread::yield();
-    std::ifstream("/proc/" + task + "/syscall") >> call;
-  }
+  while (!GetParam().asleep(task)) std::this_thread::yield();
   std::latch ran(1);
   group.Spawn([&] { ran.count_down(); });
   ran.wait();
