@@ -29,6 +29,7 @@
 #include "gtest/gtest.h"
 #include "tests/process_status.h"
 #include "tests/signal_testing.h"
+#include "tests/watchdog.h"
 #include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
@@ -91,6 +92,9 @@ class Interruptions {
 
 class Interrupted : public ::testing::Test {
  protected:
+  // The interruptions work as long as the test does.
+  Interrupted() { AllowLongRun(4); }
+
   const Interruptions interruptions_;
 };
 

@@ -42,9 +42,9 @@ class Watchdog {
   static constexpr int kMillisecondsBetweenLooks = 200;
 
   // Looks. True if the test that is under way has to be ended: since it began,
-  // or for the last 25 looks, nobody has run; or they have taken 10 s of the
-  // processors, 60 s under a sanitizer. Both are many times what any test
-  // needs.
+  // or for the last 25 looks, nobody has run; or they have taken 7 s of the
+  // processors, 60 s under a sanitizer and where coverage is measured. Both are
+  // many times what any test needs.
   bool Hangs();
 
   // Writes to stderr what was wrong, and what each thread waits for.
