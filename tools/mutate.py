@@ -67,7 +67,7 @@ BAZEL_FLAGS = (
     # Of a sandbox for each compiler nobody here has a use.
     "--spawn_strategy=local",
     # What a change leaves unused is no error of the change.
-    r"--per_file_copt=^(signals|concurrency)/@-Wno-error",
+    r"--per_file_copt=^(signals|concurrency|tests)/@-Wno-error",
 )
 
 
