@@ -124,6 +124,8 @@ TEST(Close, LeavesASignalThatIsBlockedPending) {
   SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
   OpenReceiver(*service, {SIGHUP}).Close();
   SendSelf(SIGHUP);
+  // Has the service's thread look once more.
+  SignalReceiver other = OpenReceiver(*service, {SIGUSR1});
   SendSelf(SIGTERM);  // the kernel hands out the lower number first
   EXPECT_EQ(Next(witness).signum, SIGTERM);
   sigset_t mask;
