@@ -122,6 +122,7 @@ TEST(Close, LeavesASignalThatIsBlockedPending) {
   const ScopedSignalBlock block({SIGHUP, SIGTERM});
   auto service = StartService();
   SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
+  ASSERT_GE(witness.fd(), 0);  // then the service's thread takes what comes
   OpenReceiver(*service, {SIGHUP}).Close();
   SendSelf(SIGHUP);
   // Has the service's thread look once more.

@@ -313,6 +313,17 @@ TEST(NoThread, AWaitThatSleepsEndsWhenTheLastTaskIsRefused) {
   EXPECT_TRUE(group.running().empty());
 }
 
+TEST(NoThread, APoolSaysWhatItsServiceWasRefused) {
+  auto pool = *ThreadPool::Create({.threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  {
+    ScopedJudge none(RefuseAll);
+    group.SpawnService([] {});
+  }
+  ExpectRefusedThread(pool->status(), "thread pool");
+  ExpectRefusedThread(group.Wait(), "thread pool");
+}
+
 // The pool has no slot for any of the tasks, so its monitor is to see to them.
 TEST(NoThread, APoolWhoseMonitorWasRefusedMakesItWithTheNextTask) {
   auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 2});

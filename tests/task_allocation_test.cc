@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
@@ -136,6 +137,7 @@ TEST(TaskAllocation, SoDoesOneThatUsesTasksToTheVeryEnd) {
     std::vector<Task*> tasks;
   };
   auto round = [] {
+    FillStore();  // by the batch
     std::thread([] {
       // Made before the thread has any block, so destroyed after it has left
       // them to others.
@@ -187,17 +189,23 @@ TEST(TaskAllocation, OptionsTakeNoMemoryWhereTheyAreTheDefaults) {
 TEST(TaskAllocation, AGroupThatEndedLeavesNothingAtTheShards) {
   FillStore();
   auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
-  auto round = [&](bool cancelled) {
-    TaskGroup group({.pool = pool.get()});
-    std::thread([&] { group.Spawn([] {}); }).join();
-    if (cancelled) group.Cancel();
-    EXPECT_TRUE(group.Wait().ok());
-    std::thread([&] { group.Spawn([] {}); }).join();
-    EXPECT_FALSE(group.Wait().ok());
+  constexpr uint32_t kFirst = 2 * kShards;
+  // Each in another place, so that none is taken for one before it.
+  std::vector<std::optional<TaskGroup>> groups(7 * kShards);
+  auto round = [&](std::optional<TaskGroup>& group, bool cancelled) {
+    group.emplace(TaskGroup::Options{.pool = pool.get()});
+    std::thread([&] { group->Spawn([] {}); }).join();
+    if (cancelled) group->Cancel();
+    EXPECT_TRUE(group->Wait().ok());
+    std::thread([&] { group->Spawn([] {}); }).join();
+    EXPECT_FALSE(group->Wait().ok());
+    group.reset();
   };
-  for (uint32_t i = 0; i < 2 * kShards; ++i) round(i % 2 == 0);
+  for (uint32_t i = 0; i < kFirst; ++i) round(groups[i], i % 2 == 0);
   const int before = aligned_allocations;
-  for (uint32_t i = 0; i < 5 * kShards; ++i) round(i % 3 == 0);
+  for (uint32_t i = kFirst; i < groups.size(); ++i) {
+    round(groups[i], i % 3 == 0);
+  }
   EXPECT_EQ(aligned_allocations, before);
 }
 

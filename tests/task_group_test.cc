@@ -144,6 +144,20 @@ TEST_P(TaskGroupTest, ATaskOfAnInnerGroupThatWaitsForTheOuterOneIsRefused) {
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
 }
 
+// It knows what it is in also after it has run a task of another group.
+TEST_P(TaskGroupTest, ATaskThatHasWaitedForAnotherGroupIsRefusedToo) {
+  TaskGroup outer(InPool());
+  absl::Status status;
+  outer.Spawn([&] {
+    TaskGroup inner(InPool());
+    inner.Spawn([] {});
+    EXPECT_TRUE(inner.Wait().ok());
+    status = outer.Wait();
+  });
+  EXPECT_TRUE(outer.Wait().ok());
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+}
+
 // A074, B: move-only, large and borrowed functors.
 TEST_P(TaskGroupTest, ClosuresOfAnyKindAreRunOnceAndGoneBeforeWaitReturns) {
   TaskGroup group(InPool());

@@ -4,11 +4,13 @@
 //
 // The monitor of a pool would after a while make up for what was overlooked. So
 // where there is one, it is held.
+#include <pthread.h>
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <latch>
@@ -19,6 +21,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
 #include "tests/pool_testing.h"
@@ -572,6 +576,31 @@ TEST(ThreadPoolRaces, NoMoreTasksRunThanThereAreSlots) {
   parks.Release();
   go_on.count_down();
   third_over.wait();
+  monitor.Release();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(ThreadPoolRaces, ASlotForWhichNoThreadCouldBeHadIsFreeAgain) {
+  auto pool = PoolOf(1, 2);
+  HeldAt monitor(kMonitorLooks);
+  TaskGroup group({.pool = pool.get()});
+  std::latch ran(2);
+  pthread_attr_t usual;
+  ASSERT_EQ(pthread_getattr_default_np(&usual), 0);
+  {
+    pthread_attr_t too_large;
+    pthread_attr_init(&too_large);
+    pthread_attr_setstacksize(&too_large, size_t{1} << 47);
+    ASSERT_EQ(pthread_setattr_default_np(&too_large), 0);
+    group.Spawn([&] { ran.count_down(); });
+    ASSERT_EQ(pthread_setattr_default_np(&usual), 0);
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(pool->status()));
+  // For so long the pool asks for no other.
+  const absl::Time pause_is_over = absl::Now() + absl::Milliseconds(150);
+  while (absl::Now() < pause_is_over) std::this_thread::yield();
+  group.Spawn([&] { ran.count_down(); });
+  ran.wait();
   monitor.Release();
   EXPECT_TRUE(group.Wait().ok());
 }

@@ -60,12 +60,13 @@ constexpr bool kThreadsAfterFork = true;
 void WatchChild() { alarm(60); }
 
 TEST(ThreadPool, RefusesNumbersThatMakeNoSense) {
-  EXPECT_EQ(ThreadPool::Create({.threads = -1}).status().code(),
-            absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(ThreadPool::Create({.max_threads = -1}).status().code(),
-            absl::StatusCode::kInvalidArgument);
-  absl::Status status =
-      ThreadPool::Create({.threads = 3, .max_threads = 2}).status();
+  absl::Status status = ThreadPool::Create({.threads = -1}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("is 0 or more"));
+  status = ThreadPool::Create({.max_threads = -1}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("is 0 or more"));
+  status = ThreadPool::Create({.threads = 3, .max_threads = 2}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("raise it"));
   EXPECT_TRUE(ThreadPool::Create({.max_threads = 1}).ok());
@@ -629,6 +630,11 @@ TEST(ThreadPool, SpareThreadsEndAfterAWhile) {
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_GE(ThreadsNamed("spare-").size(), 3);
   while (ThreadsNamed("spare-").size() > 1) std::this_thread::yield();
+  // Which are sent no more.
+  TaskGroup next({.pool = pool.get()});
+  EXPECT_TRUE(
+      next.Start<void>([](const Started<void>& started) { return started(); })
+          .ok());
 }
 
 }  // namespace
