@@ -430,9 +430,7 @@ TEST_F(CloseRaces, WhatAStandInHasTakenIsSentAgain) {
     // And no bell is left, which would ring when the mask is put back.
     EXPECT_FALSE(Contains(StatusMask(TaskOfThisThread(), "SigPnd"), SIGSTKFLT));
   });
-  while (!Contains(StatusMask(ServiceThread(), "SigBlk"), SIGUSR1)) {
-    sched_yield();
-  }
+  AwaitStandIn(listener.task(), SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   receiver.Close();
@@ -672,15 +670,6 @@ TEST_F(SlotRaces, OneIsFreeOnlyWhenItsSignalWasTaken) {
 }
 
 // Stand-ins. -----------------------------------------------------------------
-
-// Waits until `task` stands in for the service's thread: /proc shows what a
-// thread waits for as not blocked.
-void AwaitStandIn(const std::string& task, int signum) {
-  while (Contains(StatusMask(task, "SigBlk"), signum) ||
-         !Contains(StatusMask(ServiceThread(), "SigBlk"), signum)) {
-    sched_yield();
-  }
-}
 
 class StandInRaces : public CloseRaces {
  protected:

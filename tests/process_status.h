@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -63,6 +64,21 @@ inline std::string ServiceThread() {
   const std::vector<std::string> tasks = Threads();
   const auto found = std::find_if(tasks.begin(), tasks.end(), IsServiceThread);
   return found != tasks.end() ? *found : "";
+}
+
+// Waits until the task waits for `signum` in the place of the service's thread,
+// and that one has looked since: it waits again, no bell is left, and it does
+// not wait for `signum`. /proc shows what a thread waits for as not blocked.
+inline void AwaitStandIn(const std::string& task, int signum) {
+  const auto waits_for = [](const std::string& who, int waited_for) {
+    return !Contains(StatusMask(who, "SigBlk"), waited_for);
+  };
+  while (!waits_for(task, signum)) sched_yield();
+  const std::string service = ServiceThread();
+  while (Contains(StatusMask(service, "SigPnd"), SIGSTKFLT) ||
+         !waits_for(service, SIGSTKFLT) || waits_for(service, signum)) {
+    sched_yield();
+  }
 }
 
 // Waits until the thread of a service that has ended is no longer listed: the

@@ -367,21 +367,6 @@ TEST(RealReceiveRaces, ACancelledThreadReturnsWhatIsLeftInItsSeat) {
   EXPECT_EQ(other.Value(), 2);
 }
 
-// Waits until the reader's thread stands in for the service's, and that one has
-// looked since: it waits again, no bell is left, and it does not wait for
-// `signum`. /proc shows what a thread waits for as not blocked.
-void AwaitStandIn(const Reader& reader, int signum) {
-  const auto waits_for = [](const std::string& task, int waited_for) {
-    return !Contains(StatusMask(task, "SigBlk"), waited_for);
-  };
-  while (!waits_for(reader.task(), signum)) sched_yield();
-  const std::string service = ServiceThread();
-  while (Contains(StatusMask(service, "SigPnd"), SIGSTKFLT) ||
-         !waits_for(service, SIGSTKFLT) || waits_for(service, signum)) {
-    sched_yield();
-  }
-}
-
 // The value of the signal that is pending on this process; -1 if none is.
 int TakePendingValue(int signum) {
   sigset_t mask;
@@ -399,7 +384,7 @@ TEST(RealReceiveRaces, WhatAStandInTookIsSentAgainWhenItsReceiverWasClosed) {
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader, SIGUSR1);
+  AwaitStandIn(reader.task(), SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   receiver.Close();
@@ -417,7 +402,7 @@ TEST(RealReceiveRaces, WhatAStandInTookIsDiscardedIfItsReceiverSaysSo) {
       *service, {SIGUSR1}, {.on_close = ReceiverOptions::OnClose::kDiscard});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader, SIGUSR1);
+  AwaitStandIn(reader.task(), SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   receiver.Close();
@@ -434,7 +419,7 @@ TEST(RealReceiveRaces, ACancelledStandInReturnsWhatItTook) {
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader, SIGUSR1);
+  AwaitStandIn(reader.task(), SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   reader.Cancel();

@@ -289,15 +289,6 @@ TEST(Seat, GoesToTheNextThreadOfTheSameReceiver) {
   }
 }
 
-// Waits until `task` stands in for the service's thread: /proc shows what a
-// thread waits for as not blocked.
-void AwaitStandIn(const std::string& task, int signum) {
-  while (Contains(StatusMask(task, "SigBlk"), signum) ||
-         !Contains(StatusMask(ServiceThread(), "SigBlk"), signum)) {
-    sched_yield();
-  }
-}
-
 TEST(StandIn, SparesTheServiceThread) {
   const ScopedSignalBlock block({SIGUSR1, SIGHUP});
   auto service = StartService();
