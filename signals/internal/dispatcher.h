@@ -22,12 +22,14 @@
 #include "tocsin/signals/internal/forwarder.h"
 #include "tocsin/signals/internal/stand_in.h"
 #include "tocsin/signals/internal/waiting_room.h"
+#include "tocsin/signals/receiver_options.h"
 #include "tocsin/signals/signal_event.h"
-#include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service_stats.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {
+
+class Subscription;
 
 // What looks at the signals of one subscription on the thread that takes them
 // from the kernel, without any other thread's help. It must not wait for one.
