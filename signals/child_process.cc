@@ -28,7 +28,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/wait.h"
-#include "tocsin/signals/internal/launch.h"
+#include "tocsin/signals/internal/child_launch.h"
 #include "tocsin/signals/signal_set.h"
 
 extern char** environ;

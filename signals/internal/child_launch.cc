@@ -1,4 +1,4 @@
-#include "tocsin/signals/internal/launch.h"
+#include "tocsin/signals/internal/child_launch.h"
 
 #include <fcntl.h>
 #include <sched.h>
