@@ -78,6 +78,122 @@ ChildStatus::Change ChangeOf(int code) {
 
 }  // namespace
 
+SignalEvent ToEvent(const RawSiginfo& raw, int count, absl::Time received_at) {
+  using Cause = SignalEvent::Cause;
+  const siginfo_t info = raw.Full();
+  SignalEvent event;
+  event.signum = info.si_signo;
+  event.count = count;
+  event.cause = CauseOf(info);
+  event.received_at = received_at;
+  switch (event.cause) {
+    case Cause::kUser:
+    case Cause::kQueue:
+    case Cause::kMessageQueue:
+      if (info.si_pid != 0) event.sender = {info.si_pid, info.si_uid};
+      if (event.cause != Cause::kUser) event.value = info.si_value;
+      break;
+    case Cause::kTimer:
+      event.value = info.si_value;
+      event.timer_overrun = info.si_overrun;
+      break;
+    case Cause::kChild:
+      event.sender = {info.si_pid, info.si_uid};
+      event.child = {info.si_pid, ChangeOf(info.si_code), info.si_status};
+      break;
+    case Cause::kIo:
+      event.fd = info.si_fd;
+      break;
+    case Cause::kKernel:
+    case Cause::kTerminal:
+    case Cause::kOther:
+      break;
+  }
+  return event;
+}
+
+void Arrivals::AddPlaces(uint32_t places) {
+  const size_t needed = places_ + places + 1;
+  arrivals_.reserve(needed);
+  free_.reserve(needed);
+  // From here on nothing throws.
+  places_ += places;
+  for (uint32_t next = static_cast<uint32_t>(arrivals_.size()); next < needed;
+       ++next) {
+    arrivals_.push_back({});
+    free_.push_back(next);
+  }
+}
+
+uint32_t Arrivals::Add() {
+  const uint32_t arrival = free_.back();
+  free_.pop_back();
+  arrivals_[arrival] = {.holders = 1, .received = false};
+  return arrival;
+}
+
+void Arrivals::Release(uint32_t arrival) {
+  if (--arrivals_[arrival].holders == 0) free_.push_back(arrival);
+}
+
+EventQueue::EventQueue(const SignalSet& signals, int capacity,
+                       Arrivals& arrivals)
+    : arrivals_(arrivals),
+      capacity_(capacity),
+      places_(PlacesFor(signals, capacity)),
+      // Not zeroed: it is touched as far as it is used.
+      ring_(new Queued[places_]) {}
+
+EventQueue::Pushed EventQueue::Push(const RawSiginfo& info, uint32_t arrival,
+                                    absl::Time now) {
+  const int signum = info.signum();
+  if (standard_queued_.contains(signum)) {
+    Queued& queued = At(standard_at_[signum]);
+    ++queued.count;
+    arrivals_.Release(std::exchange(queued.arrival, arrival));
+    arrivals_.Hold(arrival);
+    return Pushed::kMerged;
+  }
+  if (IsStandard(signum)) {
+    standard_queued_.insert(signum);
+    standard_at_[signum] = tail_;
+  } else if (real_time_queued_ == capacity_) {
+    ++dropped_;
+    return Pushed::kDropped;
+  } else {
+    ++real_time_queued_;
+  }
+  arrivals_.Hold(arrival);
+  At(tail_++) = {info, 1, now, arrival};
+  return Pushed::kQueued;
+}
+
+EventQueue::Queued EventQueue::Pop() {
+  const Queued queued = TakeOldest();
+  arrivals_.MarkReceived(queued.arrival);
+  arrivals_.Release(queued.arrival);
+  return queued;
+}
+
+bool EventQueue::Remove(RawSiginfo& info) {
+  const Queued queued = TakeOldest();
+  info = queued.info;
+  const bool only_here = arrivals_.IsOnlyHere(queued.arrival);
+  arrivals_.Release(queued.arrival);
+  return only_here;
+}
+
+EventQueue::Queued EventQueue::TakeOldest() {
+  const Queued queued = At(head_++);
+  const int signum = queued.info.signum();
+  if (IsStandard(signum)) {
+    standard_queued_.erase(signum);
+  } else {
+    --real_time_queued_;
+  }
+  return queued;
+}
+
 Dispatcher::Dispatcher(std::optional<absl::Time> fake_time)
     : fake_(fake_time.has_value()),
       fake_now_(fake_time.value_or(absl::InfinitePast())) {}
@@ -106,13 +222,13 @@ bool Dispatcher::Deliver(const RawSiginfo& info, bool redirected,
   ++stats_.received;
   if (redirected) ++stats_.redirected;
   bool subscribed = false;
-  const uint32_t arrival = NewArrival();
+  const uint32_t arrival = arrivals_.Add();
   for (Subscription* subscription : registered_) {
     if (!subscription->signals_.contains(info.signum())) continue;
     subscription->Enqueue(info, arrival, now, wakes);
     subscribed = true;
   }
-  Release(arrival);
+  arrivals_.Release(arrival);
   return subscribed;
 }
 
@@ -143,8 +259,7 @@ void Dispatcher::RingAlarm() {
 }
 
 void Dispatcher::ShowToWatch(const RawSiginfo& info, absl::Time now) {
-  const SignalEvent event = Subscription::ToEvent(
-      {.info = info, .count = 1, .received_at = now, .arrival = 0});
+  const SignalEvent event = ToEvent(info, /*count=*/1, now);
   TOCSIN_STEP("Dispatcher: about to show the watch a signal");
   MutexLock lock(watch_mutex_);
   if (watch_ != nullptr) watch_->OnSignal(event);
@@ -247,17 +362,6 @@ void Dispatcher::FindShared() {
   }
 }
 
-uint32_t Dispatcher::NewArrival() {
-  const uint32_t arrival = free_arrivals_.back();
-  free_arrivals_.pop_back();
-  arrivals_[arrival] = {.holders = 1, .received = false};
-  return arrival;
-}
-
-void Dispatcher::Release(uint32_t arrival) {
-  if (--arrivals_[arrival].holders == 0) free_arrivals_.push_back(arrival);
-}
-
 Subscription::Subscription(std::shared_ptr<Dispatcher> dispatcher,
                            const SignalSet& signals,
                            const ReceiverOptions& options, bool watched)
@@ -265,20 +369,9 @@ Subscription::Subscription(std::shared_ptr<Dispatcher> dispatcher,
       signals_(signals),
       options_(options),
       watched_(watched),
-      places_(PlacesFor(signals, options.capacity)),
-      // Not zeroed: it is touched as far as it is used.
-      ring_(new Queued[places_]) {
+      queue_(signals, options.capacity, dispatcher_->arrivals_) {
   MutexLock lock(dispatcher_->mutex_);
-  const size_t needed = dispatcher_->queue_places_ + places_ + 1;
-  dispatcher_->arrivals_.reserve(needed);
-  dispatcher_->free_arrivals_.reserve(needed);
-  // From here on nothing throws.
-  dispatcher_->queue_places_ += places_;
-  for (uint32_t next = static_cast<uint32_t>(dispatcher_->arrivals_.size());
-       next < needed; ++next) {
-    dispatcher_->arrivals_.push_back({});
-    dispatcher_->free_arrivals_.push_back(next);
-  }
+  dispatcher_->arrivals_.AddPlaces(queue_.places());
 }
 
 Subscription::~Subscription() {
@@ -286,15 +379,12 @@ Subscription::~Subscription() {
   std::vector<RawSiginfo> unread;
   {
     MutexLock lock(dispatcher_->mutex_);
-    for (; head_ != tail_; ++head_) {
-      const Queued& queued = At(head_);
-      const auto& arrival = dispatcher_->arrivals_[queued.arrival];
-      if (!arrival.received && arrival.holders == 1 && !dispatcher_->Forked()) {
-        unread.push_back(queued.info);
-      }
-      dispatcher_->Release(queued.arrival);
+    while (!queue_.empty()) {
+      RawSiginfo info;
+      const bool only_here = queue_.Remove(info);
+      if (only_here && !dispatcher_->Forked()) unread.push_back(info);
     }
-    dispatcher_->queue_places_ -= places_;
+    dispatcher_->arrivals_.RemovePlaces(queue_.places());
   }
   if (fd_ >= 0) close(fd_);
   unread.insert(unread.end(), on_their_way.begin(), on_their_way.end());
@@ -317,7 +407,8 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
         DequeueOrCatch(/*waits=*/timeout == absl::InfiniteDuration(), wakes);
     to_stand_in_for = dispatcher_->ToStandInFor(*this);
   }
-  if (queued.has_value()) return ToEvent(*queued);
+  if (queued.has_value())
+    return ToEvent(queued->info, queued->count, queued->received_at);
   const absl::Time until = timeout == absl::InfiniteDuration()
                                ? absl::InfiniteFuture()
                                : dispatcher_->Now() + timeout;
@@ -351,7 +442,8 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
       }
     }
   }
-  if (queued.has_value()) return ToEvent(*queued);
+  if (queued.has_value())
+    return ToEvent(queued->info, queued->count, queued->received_at);
   return status;
 }
 
@@ -363,21 +455,21 @@ std::optional<SignalEvent> Subscription::TryReceive() {
     queued = DequeueOrCatch(/*waits=*/false, wakes);
   }
   if (!queued.has_value()) return std::nullopt;
-  return ToEvent(*queued);
+  return ToEvent(queued->info, queued->count, queued->received_at);
 }
 
 int Subscription::fd() {
   MutexLock lock(dispatcher_->mutex_);
   if (fd_ < 0) {
     fd_ =
-        eventfd(head_ != tail_ || closed_ ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
+        eventfd(!queue_.empty() || closed_ ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
   }
   return fd_;
 }
 
 uint64_t Subscription::dropped() const {
   MutexLock lock(dispatcher_->mutex_);
-  return dropped_;
+  return queue_.dropped();
 }
 
 absl::Status Subscription::iteration_status() const {
@@ -390,81 +482,28 @@ void Subscription::set_iteration_status(const absl::Status& status) {
   iteration_status_ = status;
 }
 
-SignalEvent Subscription::ToEvent(const Queued& queued) {
-  using Cause = SignalEvent::Cause;
-  const siginfo_t info = queued.info.Full();
-  SignalEvent event;
-  event.signum = info.si_signo;
-  event.count = queued.count;
-  event.cause = CauseOf(info);
-  event.received_at = queued.received_at;
-  switch (event.cause) {
-    case Cause::kUser:
-    case Cause::kQueue:
-    case Cause::kMessageQueue:
-      if (info.si_pid != 0) event.sender = {info.si_pid, info.si_uid};
-      if (event.cause != Cause::kUser) event.value = info.si_value;
-      break;
-    case Cause::kTimer:
-      event.value = info.si_value;
-      event.timer_overrun = info.si_overrun;
-      break;
-    case Cause::kChild:
-      event.sender = {info.si_pid, info.si_uid};
-      event.child = {info.si_pid, ChangeOf(info.si_code), info.si_status};
-      break;
-    case Cause::kIo:
-      event.fd = info.si_fd;
-      break;
-    case Cause::kKernel:
-    case Cause::kTerminal:
-    case Cause::kOther:
-      break;
-  }
-  return event;
-}
-
 void Subscription::Enqueue(const RawSiginfo& info, uint32_t arrival,
                            absl::Time now, FutexWakes& wakes) {
   SignalServiceStats& stats = dispatcher_->stats_;
-  const int signum = info.signum();
-  if (standard_queued_.contains(signum)) {
-    Queued& queued = At(standard_at_[signum]);
-    ++queued.count;
-    dispatcher_->Release(std::exchange(queued.arrival, arrival));
-    ++dispatcher_->arrivals_[arrival].holders;
-    ++stats.merged;
-    return;
+  switch (queue_.Push(info, arrival, now)) {
+    case EventQueue::Pushed::kMerged:
+      ++stats.merged;
+      return;
+    case EventQueue::Pushed::kDropped:
+      ++stats.dropped;
+      return;
+    case EventQueue::Pushed::kQueued:
+      break;
   }
-  if (IsStandard(signum)) {
-    standard_queued_.insert(signum);
-    standard_at_[signum] = tail_;
-  } else if (real_time_queued_ == options_.capacity) {
-    ++dropped_;
-    ++stats.dropped;
-    return;
-  } else {
-    ++real_time_queued_;
-  }
-  ++dispatcher_->arrivals_[arrival].holders;
-  At(tail_++) = {info, 1, now, arrival};
   ++stats.delivered;
-  if (tail_ - head_ == 1) SetReadable(true);
+  if (queue_.size() == 1) SetReadable(true);
   Pick(wakes);
 }
 
 std::optional<Subscription::Queued> Subscription::Dequeue() {
-  if (head_ == tail_ || dispatcher_->Forked()) return std::nullopt;
-  const Queued queued = At(head_++);
-  const int signum = queued.info.signum();
-  if (IsStandard(signum)) {
-    standard_queued_.erase(signum);
-  } else {
-    --real_time_queued_;
-  }
-  dispatcher_->arrivals_[queued.arrival].received = true;
-  dispatcher_->Release(queued.arrival);
-  if (head_ == tail_ && !closed_) SetReadable(false);
+  if (queue_.empty() || dispatcher_->Forked()) return std::nullopt;
+  const Queued queued = queue_.Pop();
+  if (queue_.empty() && !closed_) SetReadable(false);
   return queued;
 }
 

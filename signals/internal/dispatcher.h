@@ -31,6 +31,9 @@ namespace tocsin::internal {
 
 class Subscription;
 
+// What a signal that was taken from the kernel tells a receiver.
+SignalEvent ToEvent(const RawSiginfo& raw, int count, absl::Time received_at);
+
 // What looks at the signals of one subscription on the thread that takes them
 // from the kernel, without any other thread's help. It must not wait for one.
 class SignalWatch {
@@ -68,6 +71,90 @@ struct Waiter {
     if (stand_in.able()) return &stand_in;
     return &place;
   }
+};
+
+// The signals that came, as the queues share them. Whether one must be sent
+// again when a receiver goes depends on what became of it in the others.
+class Arrivals {
+ public:
+  // Makes room for what so many more places of queues can hold, so that nothing
+  // else here allocates. Changes nothing if it throws.
+  void AddPlaces(uint32_t places);
+  void RemovePlaces(uint32_t places) { places_ -= places; }
+
+  // One more, held by the caller.
+  uint32_t Add();
+  // By one holder more: a queue that it is in, or who is about to fill them.
+  void Hold(uint32_t arrival) { ++arrivals_[arrival].holders; }
+  void Release(uint32_t arrival);
+
+  // Somebody took it out of a queue.
+  void MarkReceived(uint32_t arrival) { arrivals_[arrival].received = true; }
+  // Whether nobody but the one holder that asks has it or had it.
+  bool IsOnlyHere(uint32_t arrival) const {
+    const Arrival& a = arrivals_[arrival];
+    return !a.received && a.holders == 1;
+  }
+
+ private:
+  struct Arrival {
+    uint32_t holders;  // queues that it is in
+    bool received;     // somebody took it out of one of them
+  };
+
+  // As many as all queues can hold together and one more, made by the
+  // subscriptions, so that dispatching allocates nothing.
+  std::vector<Arrival> arrivals_{Arrival{}};
+  std::vector<uint32_t> free_{0};
+  size_t places_ = 0;
+};
+
+// What came for one receiver and was not received yet, in order of arrival:
+// room for `capacity` real-time signals and for one event of each standard
+// signal, into which those merge that come before it is taken.
+class EventQueue {
+ public:
+  struct Queued {
+    RawSiginfo info;  // of the first that was merged into it
+    int count;
+    absl::Time received_at;
+    uint32_t arrival;  // the last that was merged into it
+  };
+  enum class Pushed { kQueued, kMerged, kDropped };
+
+  // The caller has `arrivals` make room for places().
+  EventQueue(const SignalSet& signals, int capacity, Arrivals& arrivals);
+  EventQueue(const EventQueue&) = delete;
+  EventQueue& operator=(const EventQueue&) = delete;
+
+  uint32_t places() const { return places_; }
+  bool empty() const { return head_ == tail_; }
+  uint64_t size() const { return tail_ - head_; }
+  // Real-time signals that it had no room for.
+  uint64_t dropped() const { return dropped_; }
+
+  // Holds `arrival` from then on, unless there was no room.
+  Pushed Push(const RawSiginfo& info, uint32_t arrival, absl::Time now);
+
+  // The oldest, which has thereby been received. Not of an empty queue.
+  Queued Pop();
+  // Takes the oldest out unreceived. Whether nobody else has it or had it.
+  bool Remove(RawSiginfo& info);
+
+ private:
+  Queued TakeOldest();
+  Queued& At(uint64_t position) { return ring_[position % places_]; }
+
+  Arrivals& arrivals_;
+  const int capacity_;
+  const uint32_t places_;
+  const std::unique_ptr<Queued[]> ring_;
+  uint64_t head_ = 0;  // positions only grow
+  uint64_t tail_ = 0;
+  int real_time_queued_ = 0;
+  SignalSet standard_queued_;
+  uint64_t standard_at_[32];  // the position of each in standard_queued_
+  uint64_t dropped_ = 0;
 };
 
 class Dispatcher {
@@ -175,23 +262,10 @@ class Dispatcher {
   mutable SlimMutex watch_mutex_;  // held while the watch is called
   SignalWatch* watch_ ABSL_GUARDED_BY(watch_mutex_) = nullptr;
 
-  // One signal that came, as the queues share it. Whether it must be sent again
-  // when a receiver goes depends on what became of it in the others.
-  struct Arrival {
-    uint32_t holders;  // queues that it is in
-    bool received;     // somebody took it out of one of them
-  };
-  uint32_t NewArrival() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Release(uint32_t arrival) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   const uint64_t siginfo_lost_before_ = LostSiginfoCount();
   const bool fake_;  // whether the clock is fake_now_
   absl::Time fake_now_ ABSL_GUARDED_BY(mutex_);
-  // As many as all queues can hold together and one more, made by the
-  // subscriptions, so that dispatching allocates nothing.
-  std::vector<Arrival> arrivals_ ABSL_GUARDED_BY(mutex_){Arrival{}};
-  std::vector<uint32_t> free_arrivals_ ABSL_GUARDED_BY(mutex_){0};
-  size_t queue_places_ ABSL_GUARDED_BY(mutex_) = 0;
+  Arrivals arrivals_ ABSL_GUARDED_BY(mutex_);
 };
 
 // One receiver: its signals, its queue and the threads that wait for it.
@@ -219,14 +293,7 @@ class Subscription {
   friend class Dispatcher;
   friend class KernelSignals;
 
-  struct Queued {
-    RawSiginfo info;  // of the first that was merged into it
-    int count;
-    absl::Time received_at;
-    uint32_t arrival;  // the last that was merged into it
-  };
-
-  static SignalEvent ToEvent(const Queued& queued);
+  using Queued = EventQueue::Queued;
 
   // The dispatcher's mutex guards all below but the constants. The analysis
   // does not see that dispatcher_->mutex_ is the one that the dispatcher holds.
@@ -243,7 +310,6 @@ class Subscription {
   void List(Waiter& waiter);
   void Unlist(Waiter& waiter);
   void Pick(FutexWakes& wakes);
-  Queued& At(uint64_t position) { return ring_[position % places_]; }
   void SetReadable(bool readable);
 
   const std::shared_ptr<Dispatcher> dispatcher_;
@@ -251,21 +317,11 @@ class Subscription {
   const ReceiverOptions options_;
   const bool watched_;
 
-  // The queue, in order of arrival: room for `capacity` real-time signals and
-  // for one event of each standard signal. Positions only grow.
-  const uint32_t places_;
-  const std::unique_ptr<Queued[]> ring_;
-  uint64_t head_ = 0;
-  uint64_t tail_ = 0;
-  int real_time_queued_ = 0;
-  SignalSet standard_queued_;
-  uint64_t standard_at_[32];  // the position of each in standard_queued_
-
+  EventQueue queue_;
   Waiter* first_waiter_ = nullptr;  // in the order of their coming
   Waiter* last_waiter_ = nullptr;
   bool closed_ = false;
   int fd_ = -1;
-  uint64_t dropped_ = 0;
   absl::Status iteration_status_;
 };
 
