@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/kernel_signals.h"
+#include "tocsin/signals/internal/subscription.h"
 
 namespace tocsin {
 

@@ -15,6 +15,8 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/subscription.h"
 #include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {

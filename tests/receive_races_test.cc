@@ -17,6 +17,8 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/subscription.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/testing/fake_signals.h"
 #include "tocsin/tests/scoped_thread.h"

@@ -7,20 +7,18 @@
 #define TOCSIN_SIGNALS_INTERNAL_DISPATCHER_H_
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
-#include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/signals/internal/event_queue.h"
 #include "tocsin/signals/internal/forwarder.h"
-#include "tocsin/signals/internal/stand_in.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/waiting_room.h"
 #include "tocsin/signals/receiver_options.h"
 #include "tocsin/signals/signal_event.h"
@@ -30,9 +28,7 @@
 namespace tocsin::internal {
 
 class Subscription;
-
-// What a signal that was taken from the kernel tells a receiver.
-SignalEvent ToEvent(const RawSiginfo& raw, int count, absl::Time received_at);
+struct Waiter;
 
 // What looks at the signals of one subscription on the thread that takes them
 // from the kernel, without any other thread's help. It must not wait for one.
@@ -45,116 +41,6 @@ class SignalWatch {
 
  protected:
   ~SignalWatch() = default;
-};
-
-// A thread in Receive(). It is in its subscription's list until somebody picks
-// it, because there is an event for it, or it gives up.
-struct Waiter {
-  Waiter(absl::Time until, const SignalSet& to_stand_in_for, WaitingRoom& room)
-      : stand_in(to_stand_in_for), place(room), sleeper(until, Call()) {}
-
-  // Where it sits, the handler wakes it.
-  absl::Status Sleep() {
-    return seats.empty() ? sleeper.Sleep() : sleeper.SleepOnWord();
-  }
-
-  StandIn stand_in;
-  WaitingRoom::Place place;
-  Sleeper sleeper;
-  SignalSet seats;  // that it sits in
-  int took = 0;     // the signal that it took last, standing in
-  bool listed = false;
-  Waiter* next = nullptr;
-
- private:
-  BlockingCall* Call() {
-    if (stand_in.able()) return &stand_in;
-    return &place;
-  }
-};
-
-// The signals that came, as the queues share them. Whether one must be sent
-// again when a receiver goes depends on what became of it in the others.
-class Arrivals {
- public:
-  // Makes room for what so many more places of queues can hold, so that nothing
-  // else here allocates. Changes nothing if it throws.
-  void AddPlaces(uint32_t places);
-  void RemovePlaces(uint32_t places) { places_ -= places; }
-
-  // One more, held by the caller.
-  uint32_t Add();
-  // By one holder more: a queue that it is in, or who is about to fill them.
-  void Hold(uint32_t arrival) { ++arrivals_[arrival].holders; }
-  void Release(uint32_t arrival);
-
-  // Somebody took it out of a queue.
-  void MarkReceived(uint32_t arrival) { arrivals_[arrival].received = true; }
-  // Whether nobody but the one holder that asks has it or had it.
-  bool IsOnlyHere(uint32_t arrival) const {
-    const Arrival& a = arrivals_[arrival];
-    return !a.received && a.holders == 1;
-  }
-
- private:
-  struct Arrival {
-    uint32_t holders;  // queues that it is in
-    bool received;     // somebody took it out of one of them
-  };
-
-  // As many as all queues can hold together and one more, made by the
-  // subscriptions, so that dispatching allocates nothing.
-  std::vector<Arrival> arrivals_{Arrival{}};
-  std::vector<uint32_t> free_{0};
-  size_t places_ = 0;
-};
-
-// What came for one receiver and was not received yet, in order of arrival:
-// room for `capacity` real-time signals and for one event of each standard
-// signal, into which those merge that come before it is taken.
-class EventQueue {
- public:
-  struct Queued {
-    RawSiginfo info;  // of the first that was merged into it
-    int count;
-    absl::Time received_at;
-    uint32_t arrival;  // the last that was merged into it
-  };
-  enum class Pushed { kQueued, kMerged, kDropped };
-
-  // The caller has `arrivals` make room for places().
-  EventQueue(const SignalSet& signals, int capacity, Arrivals& arrivals);
-  EventQueue(const EventQueue&) = delete;
-  EventQueue& operator=(const EventQueue&) = delete;
-
-  uint32_t places() const { return places_; }
-  bool empty() const { return head_ == tail_; }
-  uint64_t size() const { return tail_ - head_; }
-  // Real-time signals that it had no room for.
-  uint64_t dropped() const { return dropped_; }
-
-  // Holds `arrival` from then on, unless there was no room.
-  Pushed Push(const RawSiginfo& info, uint32_t arrival, absl::Time now);
-
-  // The oldest, which has thereby been received. Not of an empty queue.
-  Queued Pop();
-  // Takes the oldest out unreceived. Whether nobody else has it or had it.
-  bool Remove(RawSiginfo& info);
-
- private:
-  Queued TakeOldest();
-  Queued& At(uint64_t position) { return ring_[position % places_]; }
-
-  Arrivals& arrivals_;
-  const int capacity_;
-  const uint32_t places_;
-  const std::unique_ptr<Queued[]> ring_;
-  uint64_t head_ = 0;  // positions only grow
-  uint64_t tail_ = 0;
-  int real_time_queued_ = 0;
-  SignalSet standard_queued_;
-  uint64_t standard_at_[32];  // the position of each in standard_queued_
-  uint64_t dropped_ = 0;
 };
 
 class Dispatcher {
@@ -266,63 +152,6 @@ class Dispatcher {
   const bool fake_;  // whether the clock is fake_now_
   absl::Time fake_now_ ABSL_GUARDED_BY(mutex_);
   Arrivals arrivals_ ABSL_GUARDED_BY(mutex_);
-};
-
-// One receiver: its signals, its queue and the threads that wait for it.
-class Subscription {
- public:
-  // `watched`: the dispatcher's watch sees its signals.
-  Subscription(std::shared_ptr<Dispatcher> dispatcher, const SignalSet& signals,
-               const ReceiverOptions& options, bool watched = false);
-  Subscription(const Subscription&) = delete;
-  Subscription& operator=(const Subscription&) = delete;
-  ~Subscription();
-
-  absl::Status Enter() { return dispatcher_->Enter(*this); }
-  void Close();
-
-  absl::StatusOr<SignalEvent> Receive(absl::Duration timeout);
-  std::optional<SignalEvent> TryReceive();
-  int fd();
-  const SignalSet& signals() const { return signals_; }
-  uint64_t dropped() const;
-  absl::Status iteration_status() const;
-  void set_iteration_status(const absl::Status& status);
-
- private:
-  friend class Dispatcher;
-  friend class KernelSignals;
-
-  using Queued = EventQueue::Queued;
-
-  // The dispatcher's mutex guards all below but the constants. The analysis
-  // does not see that dispatcher_->mutex_ is the one that the dispatcher holds.
-  void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
-               FutexWakes& wakes) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  std::optional<Queued> Dequeue() ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  // Also of what is pending for one that stood in and is expected back.
-  std::optional<Queued> DequeueOrCatch(bool waits, FutexWakes& wakes)
-      ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  void MarkClosed(FutexWakes& wakes);
-  // In a forked child: the threads that waited are not in this process.
-  void ForgetWaiters() { first_waiter_ = last_waiter_ = nullptr; }
-  void List(Waiter& waiter);
-  void Unlist(Waiter& waiter);
-  void Pick(FutexWakes& wakes);
-  void SetReadable(bool readable);
-
-  const std::shared_ptr<Dispatcher> dispatcher_;
-  SignalSet signals_;  // changed by Enter() only
-  const ReceiverOptions options_;
-  const bool watched_;
-
-  EventQueue queue_;
-  Waiter* first_waiter_ = nullptr;  // in the order of their coming
-  Waiter* last_waiter_ = nullptr;
-  bool closed_ = false;
-  int fd_ = -1;
-  absl::Status iteration_status_;
 };
 
 }  // namespace tocsin::internal

@@ -314,18 +314,6 @@ int32_t RandomMark() {
 
 ABSL_CONST_INIT SlimMutex disposition_mutex;
 
-siginfo_t RawSiginfo::Full() const {
-  siginfo_t full{};
-  std::memcpy(&full, words, sizeof(words));
-  return full;
-}
-
-RawSiginfo RawSiginfo::From(const siginfo_t& info) {
-  RawSiginfo raw;
-  std::memcpy(raw.words, &info, sizeof(raw.words));
-  return raw;
-}
-
 void SetServiceThread(pid_t thread) {
   __atomic_store_n(&shared.mark, RandomMark(), __ATOMIC_SEQ_CST);
   __atomic_store_n(&shared.service_thread, thread, __ATOMIC_SEQ_CST);

@@ -36,6 +36,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {
@@ -43,19 +44,6 @@ namespace tocsin::internal {
 // What wakes the service's thread to look at its state. Linux never generates
 // this signal; one from a stranger, or several merged into one, do no harm.
 inline constexpr int kDoorbell = SIGSTKFLT;
-
-// Of these the kernel keeps one of each number; the rest are real-time signals.
-inline constexpr int kStandardSignals = 31;
-inline bool IsStandard(int signum) { return signum <= kStandardSignals; }
-
-// The 48 bytes of a siginfo_t that the kernel fills; the other 80 are padding.
-struct RawSiginfo {
-  uint64_t words[6];
-
-  int signum() const { return static_cast<int>(words[0] & 0xffffffff); }
-  siginfo_t Full() const;
-  static RawSiginfo From(const siginfo_t& info);
-};
 
 // Serialises what changes dispositions. The service's thread never takes it, so
 // one may wait for that thread while holding it.

@@ -30,6 +30,8 @@
 #include "absl/status/statusor.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/subscription.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {

@@ -1,0 +1,115 @@
+// One receiver's subscription: its queue of events, the threads that wait for
+// them, its descriptor and its close.
+//
+// Public members may be called from any thread. What is guarded by the
+// dispatcher's mutex says so.
+#ifndef TOCSIN_SIGNALS_INTERNAL_SUBSCRIPTION_H_
+#define TOCSIN_SIGNALS_INTERNAL_SUBSCRIPTION_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/signals/internal/dispatcher.h"
+#include "tocsin/signals/internal/event_queue.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/stand_in.h"
+#include "tocsin/signals/internal/waiting_room.h"
+#include "tocsin/signals/receiver_options.h"
+#include "tocsin/signals/signal_event.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin::internal {
+
+// A thread in Receive(). It is in its subscription's list until somebody picks
+// it, because there is an event for it, or it gives up.
+struct Waiter {
+  Waiter(absl::Time until, const SignalSet& to_stand_in_for, WaitingRoom& room)
+      : stand_in(to_stand_in_for), place(room), sleeper(until, Call()) {}
+
+  // Where it sits, the handler wakes it.
+  absl::Status Sleep() {
+    return seats.empty() ? sleeper.Sleep() : sleeper.SleepOnWord();
+  }
+
+  StandIn stand_in;
+  WaitingRoom::Place place;
+  Sleeper sleeper;
+  SignalSet seats;  // that it sits in
+  int took = 0;     // the signal that it took last, standing in
+  bool listed = false;
+  Waiter* next = nullptr;
+
+ private:
+  BlockingCall* Call() {
+    if (stand_in.able()) return &stand_in;
+    return &place;
+  }
+};
+
+// One receiver: its signals, its queue and the threads that wait for it.
+class Subscription {
+ public:
+  // `watched`: the dispatcher's watch sees its signals.
+  Subscription(std::shared_ptr<Dispatcher> dispatcher, const SignalSet& signals,
+               const ReceiverOptions& options, bool watched = false);
+  Subscription(const Subscription&) = delete;
+  Subscription& operator=(const Subscription&) = delete;
+  ~Subscription();
+
+  absl::Status Enter() { return dispatcher_->Enter(*this); }
+  void Close();
+
+  absl::StatusOr<SignalEvent> Receive(absl::Duration timeout);
+  std::optional<SignalEvent> TryReceive();
+  int fd();
+  const SignalSet& signals() const { return signals_; }
+  uint64_t dropped() const;
+  absl::Status iteration_status() const;
+  void set_iteration_status(const absl::Status& status);
+
+ private:
+  friend class Dispatcher;
+  friend class KernelSignals;
+
+  using Queued = EventQueue::Queued;
+
+  // The dispatcher's mutex guards all below but the constants. The analysis
+  // does not see that dispatcher_->mutex_ is the one that the dispatcher holds.
+  void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
+               FutexWakes& wakes) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  std::optional<Queued> Dequeue() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  // Also of what is pending for one that stood in and is expected back.
+  std::optional<Queued> DequeueOrCatch(bool waits, FutexWakes& wakes)
+      ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void MarkClosed(FutexWakes& wakes);
+  // In a forked child: the threads that waited are not in this process.
+  void ForgetWaiters() { first_waiter_ = last_waiter_ = nullptr; }
+  void List(Waiter& waiter);
+  void Unlist(Waiter& waiter);
+  void Pick(FutexWakes& wakes);
+  void SetReadable(bool readable);
+
+  const std::shared_ptr<Dispatcher> dispatcher_;
+  SignalSet signals_;  // changed by Enter() only
+  const ReceiverOptions options_;
+  const bool watched_;
+
+  EventQueue queue_;
+  Waiter* first_waiter_ = nullptr;  // in the order of their coming
+  Waiter* last_waiter_ = nullptr;
+  bool closed_ = false;
+  int fd_ = -1;
+  absl::Status iteration_status_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_SUBSCRIPTION_H_
