@@ -44,7 +44,6 @@ tocsin_restore_rt:
 )");
 
 namespace tocsin::internal {
-namespace {
 
 constexpr int kSignals = 65;  // an array indexed by signal number has this size
 
@@ -70,9 +69,12 @@ enum : uint32_t { kEmpty, kTaken, kFilling, kFilled };
 // that handing them on takes.
 constexpr int32_t kMostInSeat = 1000;
 
+// What a sleeper's word says, as far as a handler looks (sleeper.h).
+enum : uint32_t { kAsleep = 1, kWoken = 3 };
+
 // All that handlers share with threads. Threads write it while they hold the
 // service's control mutex; both sides use only the __atomic builtins on it.
-struct Shared {
+struct HandlerState {
   pid_t process;
   pid_t service_thread;
   int32_t mark;  // si_code of a forwarded signal
@@ -84,7 +86,7 @@ struct Shared {
   SpillSlot spilled[64];
   Seat seats[kStandardSignals + 1];
 };
-constinit Shared shared{};
+constinit HandlerState handler_state{};
 
 // struct sigaction as rt_sigaction(2) takes it.
 struct KernelAction {
@@ -93,25 +95,26 @@ struct KernelAction {
   void* restorer;
   uint64_t mask;
 };
-constinit KernelAction previous[kSignals] ABSL_GUARDED_BY(
-    disposition_mutex) = {};
 
 // Not sigaction(3), for two reasons. Under ThreadSanitizer that one installs a
 // handler that runs "later", which for a thread asleep in a futex is never. And
 // the C library takes its own two signals out of sa_mask; with them blocked
 // too, pthread_cancel() cannot unwind through our handler.
-TOCSIN_UNINSTRUMENTED KernelAction GetAction(int signum) {
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static KernelAction GetAction(
+    int signum) {
   KernelAction action;
   Syscall(SYS_rt_sigaction, signum, 0, Address(&action), sizeof(uint64_t));
   return action;
 }
-TOCSIN_UNINSTRUMENTED void SetAction(int signum, const KernelAction& action) {
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static void SetAction(
+    int signum, const KernelAction& action) {
   Syscall(SYS_rt_sigaction, signum, Address(&action), 0, sizeof(uint64_t));
 }
 
 // si_signo, si_errno and si_code are the first three ints of a siginfo_t,
 // si_pid and si_uid the fifth and sixth.
-TOCSIN_UNINSTRUMENTED volatile int32_t* Fields(uint64_t* info) {
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static volatile int32_t* Fields(
+    uint64_t* info) {
   return reinterpret_cast<volatile int32_t*>(info);
 }
 
@@ -120,13 +123,18 @@ constexpr unsigned long kRestorer = 0x04000000;  // SA_RESTORER, in no header
 constexpr int kFullWords = sizeof(siginfo_t) / sizeof(uint64_t);
 constexpr int kRawWords = sizeof(RawSiginfo) / sizeof(uint64_t);
 
-TOCSIN_UNINSTRUMENTED void CopyRaw(volatile uint64_t* to,
-                                   const volatile uint64_t* from) {
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static void CopyRaw(
+    volatile uint64_t* to, const volatile uint64_t* from) {
   for (int i = 0; i < kRawWords; ++i) to[i] = from[i];
 }
 
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static void ClearPadding(
+    volatile uint64_t* info) {
+  for (int i = kRawWords; i < kFullWords; ++i) info[i] = 0;
+}
+
 // Lets others run, also those of a lower priority if need be.
-TOCSIN_UNINSTRUMENTED void Pause(int tries) {
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static void Pause(int tries) {
   if (tries < 100) {
     Syscall(SYS_sched_yield);
     return;
@@ -136,6 +144,18 @@ TOCSIN_UNINSTRUMENTED void Pause(int tries) {
   pause[1] = 50'000;
   Syscall(SYS_nanosleep, Address(&pause));
 }
+
+static_assert(kAsleep == uint32_t{Sleeper::kAsleep} &&
+              kWoken == uint32_t{Sleeper::kWoken});
+
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static bool MoveSeat(Seat& seat,
+                                                            uint32_t from,
+                                                            uint32_t to) {
+  return __atomic_compare_exchange_n(&seat.state, &from, to, false,
+                                     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+namespace {
 
 // The process is at its RLIMIT_SIGPENDING. Gives those who drain the queue
 // about 50 ms; false when that was in vain.
@@ -157,7 +177,7 @@ TOCSIN_UNINSTRUMENTED void SendToProcess(int signum, uint64_t* info) {
   }
   // A signal by kill(2) is never refused: the number survives, its siginfo does
   // not.
-  __atomic_fetch_add(&shared.siginfo_lost, 1, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&handler_state.siginfo_lost, 1, __ATOMIC_RELAXED);
   for (int i = 1; i < kFullWords; ++i) {
     const_cast<volatile uint64_t*>(info)[i] = 0;
   }
@@ -167,11 +187,12 @@ TOCSIN_UNINSTRUMENTED void SendToProcess(int signum, uint64_t* info) {
 
 TOCSIN_UNINSTRUMENTED void Ring(long process) {
   Syscall(SYS_tgkill, process,
-          __atomic_load_n(&shared.service_thread, __ATOMIC_SEQ_CST), kDoorbell);
+          __atomic_load_n(&handler_state.service_thread, __ATOMIC_SEQ_CST),
+          kDoorbell);
 }
 
 TOCSIN_UNINSTRUMENTED bool Spill(long process, const uint64_t* info) {
-  for (SpillSlot& slot : shared.spilled) {
+  for (SpillSlot& slot : handler_state.spilled) {
     uint32_t free = kFree;
     if (!__atomic_compare_exchange_n(&slot.state, &free, uint32_t{kWriting},
                                      false, __ATOMIC_ACQUIRE,
@@ -194,15 +215,15 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
   const int32_t code = fields[2];
   for (int tries = 0;; ++tries) {
     fields[1] = code;
-    fields[2] = __atomic_load_n(&shared.mark, __ATOMIC_SEQ_CST);
+    fields[2] = __atomic_load_n(&handler_state.mark, __ATOMIC_SEQ_CST);
     TOCSIN_STEP("Forwarder: about to forward");
-    const long result =
-        Syscall(SYS_rt_tgsigqueueinfo, process,
-                __atomic_load_n(&shared.service_thread, __ATOMIC_SEQ_CST),
-                signum, Address(info));
+    const long result = Syscall(
+        SYS_rt_tgsigqueueinfo, process,
+        __atomic_load_n(&handler_state.service_thread, __ATOMIC_SEQ_CST),
+        signum, Address(info));
     if (result == 0) {
       // After the signal is there: who sets this has the thread look once more.
-      if (__atomic_load_n(&shared.ring_for_each, __ATOMIC_SEQ_CST)) {
+      if (__atomic_load_n(&handler_state.ring_for_each, __ATOMIC_SEQ_CST)) {
         Ring(process);
       }
       return;
@@ -216,15 +237,10 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
   SendToProcess(signum, info);
 }
 
-TOCSIN_UNINSTRUMENTED bool MoveSeat(Seat& seat, uint32_t from, uint32_t to) {
-  return __atomic_compare_exchange_n(&seat.state, &from, to, false,
-                                     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-}
-
 // False if nobody sits there, or another handler is at it.
 TOCSIN_UNINSTRUMENTED bool LeaveInSeat(int signum, const uint64_t* info) {
   if (signum > kStandardSignals) return false;
-  Seat& seat = shared.seats[signum];
+  Seat& seat = handler_state.seats[signum];
   if (MoveSeat(seat, kFilled, kFilling)) {
     const bool room = seat.count < kMostInSeat;
     if (room) ++seat.count;
@@ -238,8 +254,8 @@ TOCSIN_UNINSTRUMENTED bool LeaveInSeat(int signum, const uint64_t* info) {
   // Its thread may be gone once the seat is filled; then only the address
   // counts.
   uint32_t* const word = seat.word;
-  const bool asleep = __atomic_exchange_n(word, uint32_t{Sleeper::kWoken},
-                                          __ATOMIC_SEQ_CST) == Sleeper::kAsleep;
+  const bool asleep =
+      __atomic_exchange_n(word, uint32_t{kWoken}, __ATOMIC_SEQ_CST) == kAsleep;
   TOCSIN_STEP("Forwarder: has marked the sleeper");
   __atomic_store_n(&seat.state, uint32_t{kFilled}, __ATOMIC_SEQ_CST);
   if (asleep) {
@@ -254,7 +270,7 @@ TOCSIN_UNINSTRUMENTED void TakeDefaultAction(int signum, uint64_t* info) {
   if (signum == kDoorbell) return;
   KernelAction action = GetAction(signum);
   action.handler = reinterpret_cast<void*>(
-      __atomic_load_n(&shared.ignored_before[signum], __ATOMIC_SEQ_CST)
+      __atomic_load_n(&handler_state.ignored_before[signum], __ATOMIC_SEQ_CST)
           ? SIG_IGN
           : SIG_DFL);
   action.flags &= ~static_cast<unsigned long>(SA_SIGINFO);
@@ -273,12 +289,10 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
   // nothing else.
   uint64_t info[kFullWords];
   CopyRaw(info, reinterpret_cast<const volatile uint64_t*>(received));
-  for (int i = kRawWords; i < kFullWords; ++i) {
-    const_cast<volatile uint64_t*>(info)[i] = 0;
-  }
+  ClearPadding(info);
 
   const long process = Syscall(SYS_getpid);
-  if (process != __atomic_load_n(&shared.process, __ATOMIC_SEQ_CST)) {
+  if (process != __atomic_load_n(&handler_state.process, __ATOMIC_SEQ_CST)) {
     TakeDefaultAction(signum, info);
     return;
   }
@@ -287,15 +301,27 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
   // then waits for the count to be zero. Both orders are sequentially
   // consistent, so either we see that it is cleared, or it sees that we are
   // here.
-  __atomic_fetch_add(&shared.handlers_running[signum], 1, __ATOMIC_SEQ_CST);
+  __atomic_fetch_add(&handler_state.handlers_running[signum], 1,
+                     __ATOMIC_SEQ_CST);
   TOCSIN_STEP("Forwarder: handler is counted");
-  if (__atomic_load_n(&shared.forwarded[signum], __ATOMIC_SEQ_CST)) {
+  if (__atomic_load_n(&handler_state.forwarded[signum], __ATOMIC_SEQ_CST)) {
     if (!LeaveInSeat(signum, info)) SendToService(process, signum, info);
   } else if (signum != kDoorbell && called_by_kernel) {
     SendToProcess(signum, info);
   }
-  __atomic_fetch_sub(&shared.handlers_running[signum], 1, __ATOMIC_SEQ_CST);
+  __atomic_fetch_sub(&handler_state.handlers_running[signum], 1,
+                     __ATOMIC_SEQ_CST);
 }
+
+constinit KernelAction previous[kSignals] ABSL_GUARDED_BY(
+    disposition_mutex) = {};
+
+struct HandlerAddresses {
+  void (*handler)(int, siginfo_t*, void*);
+  void (*restorer)();
+};
+constinit const HandlerAddresses kHandlerAddresses = {
+    .handler = &Handler, .restorer = &tocsin_restore_rt};
 
 bool IgnoredBy(const KernelAction& action) {
   return action.handler == reinterpret_cast<void*>(SIG_IGN);
@@ -315,15 +341,15 @@ int32_t RandomMark() {
 ABSL_CONST_INIT SlimMutex disposition_mutex;
 
 void SetServiceThread(pid_t thread) {
-  __atomic_store_n(&shared.mark, RandomMark(), __ATOMIC_SEQ_CST);
-  __atomic_store_n(&shared.service_thread, thread, __ATOMIC_SEQ_CST);
-  __atomic_store_n(&shared.process, getpid(), __ATOMIC_SEQ_CST);
+  __atomic_store_n(&handler_state.mark, RandomMark(), __ATOMIC_SEQ_CST);
+  __atomic_store_n(&handler_state.service_thread, thread, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&handler_state.process, getpid(), __ATOMIC_SEQ_CST);
 }
 
 void Forward(int signum) {
   previous[signum] = GetAction(signum);
   KernelAction action{};
-  action.handler = reinterpret_cast<void*>(&Handler);
+  action.handler = reinterpret_cast<void*>(kHandlerAddresses.handler);
   action.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | kRestorer;
   action.mask = ~uint64_t{0};
   if (signum == SIGCHLD) {
@@ -332,10 +358,11 @@ void Forward(int signum) {
     action.flags |= previous[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
     if (IgnoredBy(previous[signum])) action.flags |= SA_NOCLDWAIT;
   }
-  action.restorer = reinterpret_cast<void*>(&tocsin_restore_rt);
-  __atomic_store_n(&shared.ignored_before[signum],
+  action.restorer = reinterpret_cast<void*>(kHandlerAddresses.restorer);
+  __atomic_store_n(&handler_state.ignored_before[signum],
                    uint8_t{IgnoredBy(previous[signum])}, __ATOMIC_SEQ_CST);
-  __atomic_store_n(&shared.forwarded[signum], uint8_t{1}, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&handler_state.forwarded[signum], uint8_t{1},
+                   __ATOMIC_SEQ_CST);
   TOCSIN_STEP("Forwarder: about to install the handler");
   SetAction(signum, action);
 }
@@ -347,12 +374,13 @@ bool RestoreDisposition(int signum) {
 }
 
 void StopForwarding(int signum) {
-  __atomic_store_n(&shared.forwarded[signum], uint8_t{0}, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&handler_state.forwarded[signum], uint8_t{0},
+                   __ATOMIC_SEQ_CST);
 }
 
 void AwaitHandlers(int signum) {
-  while (__atomic_load_n(&shared.handlers_running[signum], __ATOMIC_SEQ_CST) !=
-         0) {
+  while (__atomic_load_n(&handler_state.handlers_running[signum],
+                         __ATOMIC_SEQ_CST) != 0) {
     TOCSIN_STEP("Forwarder: waits for a handler");
     sched_yield();
   }
@@ -360,13 +388,15 @@ void AwaitHandlers(int signum) {
 
 bool IsIgnored(int signum) {
   if (HandlerInPlace(signum)) {
-    return __atomic_load_n(&shared.ignored_before[signum], __ATOMIC_SEQ_CST);
+    return __atomic_load_n(&handler_state.ignored_before[signum],
+                           __ATOMIC_SEQ_CST);
   }
   return IgnoredBy(GetAction(signum));
 }
 
 bool HandlerInPlace(int signum) {
-  return GetAction(signum).handler == reinterpret_cast<void*>(&Handler);
+  return GetAction(signum).handler ==
+         reinterpret_cast<void*>(kHandlerAddresses.handler);
 }
 
 int TakePending(uint64_t signals, RawSiginfo& info, absl::Duration timeout) {
@@ -383,7 +413,7 @@ int TakePending(uint64_t signals, RawSiginfo& info, absl::Duration timeout) {
 
 bool Unwrap(RawSiginfo& info) {
   volatile int32_t* fields = Fields(info.words);
-  if (fields[2] != __atomic_load_n(&shared.mark, __ATOMIC_SEQ_CST))
+  if (fields[2] != __atomic_load_n(&handler_state.mark, __ATOMIC_SEQ_CST))
     return false;
   fields[2] = fields[1];
   fields[1] = 0;
@@ -391,7 +421,7 @@ bool Unwrap(RawSiginfo& info) {
 }
 
 bool TakeSpilled(RawSiginfo& info) {
-  for (SpillSlot& slot : shared.spilled) {
+  for (SpillSlot& slot : handler_state.spilled) {
     if (__atomic_load_n(&slot.state, __ATOMIC_SEQ_CST) != kReady) continue;
     CopyRaw(info.words, slot.info.words);
     TOCSIN_STEP("Forwarder: about to free a slot");
@@ -401,27 +431,29 @@ bool TakeSpilled(RawSiginfo& info) {
   return false;
 }
 
-void GiveBack(const RawSiginfo& info) {
-  uint64_t full[kFullWords] = {};
-  std::memcpy(full, info.words, sizeof(info.words));
+TOCSIN_UNINSTRUMENTED void GiveBack(const RawSiginfo& info) {
+  uint64_t full[kFullWords];
+  CopyRaw(full, info.words);
+  ClearPadding(full);
   SendToProcess(info.signum(), full);
 }
 
-void RingDoorbell() { Ring(getpid()); }
+TOCSIN_UNINSTRUMENTED void RingDoorbell() { Ring(Syscall(SYS_getpid)); }
 
 void RingForEach(bool ring) {
-  __atomic_store_n(&shared.ring_for_each, uint8_t{ring}, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&handler_state.ring_for_each, uint8_t{ring},
+                   __ATOMIC_SEQ_CST);
 }
 
 TOCSIN_UNINSTRUMENTED void TakeSeat(int signum, Sleeper& sleeper) {
-  Seat& seat = shared.seats[signum];
+  Seat& seat = handler_state.seats[signum];
   seat.word = sleeper.word();
   TOCSIN_STEP("Forwarder: about to take a seat");
   __atomic_store_n(&seat.state, uint32_t{kTaken}, __ATOMIC_SEQ_CST);
 }
 
 TOCSIN_UNINSTRUMENTED int ClearSeat(int signum, RawSiginfo& info) {
-  Seat& seat = shared.seats[signum];
+  Seat& seat = handler_state.seats[signum];
   if (MoveSeat(seat, kTaken, kEmpty)) return 0;
   for (int tries = 0; !MoveSeat(seat, kFilled, kFilling); ++tries) {
     if (__atomic_load_n(&seat.state, __ATOMIC_SEQ_CST) == kEmpty) return 0;
@@ -435,22 +467,22 @@ TOCSIN_UNINSTRUMENTED int ClearSeat(int signum, RawSiginfo& info) {
 }
 
 bool IsWaitedFor(int signum) {
-  return __atomic_load_n(&shared.seats[signum].state, __ATOMIC_SEQ_CST) ==
-         kTaken;
+  return __atomic_load_n(&handler_state.seats[signum].state,
+                         __ATOMIC_SEQ_CST) == kTaken;
 }
 
 uint64_t LostSiginfoCount() {
-  return __atomic_load_n(&shared.siginfo_lost, __ATOMIC_RELAXED);
+  return __atomic_load_n(&handler_state.siginfo_lost, __ATOMIC_RELAXED);
 }
 
 void ForgetHandlersAfterFork() {
-  for (uint32_t& count : shared.handlers_running) {
+  for (uint32_t& count : handler_state.handlers_running) {
     __atomic_store_n(&count, 0u, __ATOMIC_SEQ_CST);
   }
-  for (SpillSlot& slot : shared.spilled) {
+  for (SpillSlot& slot : handler_state.spilled) {
     __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_SEQ_CST);
   }
-  for (Seat& seat : shared.seats) {
+  for (Seat& seat : handler_state.seats) {
     __atomic_store_n(&seat.state, uint32_t{kEmpty}, __ATOMIC_SEQ_CST);
   }
 }
