@@ -17,7 +17,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/internal/event_queue.h"
-#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/waiting_room.h"
 #include "tocsin/signals/receiver_options.h"

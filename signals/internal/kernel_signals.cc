@@ -14,6 +14,10 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/signals/internal/direct_handoff.h"
+#include "tocsin/signals/internal/forwarding.h"
+#include "tocsin/signals/internal/pending_signals.h"
+#include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/process.h"
 
 namespace tocsin::internal {

@@ -5,7 +5,7 @@
 // this order, and it says in kernel_signals.cc how:
 //   1. in a handler's frame that was set up but has not run yet;
 //   2. in a handler that is past its look at whether to forward;
-//   3. pending on the service's thread, or left in a seat (forwarder.h), or
+//   3. pending on the service's thread, or left in a seat (direct_handoff.h), or
 //      taken by a stand-in (stand_in.h), which itself sends it again;
 //   4. in the queues of receivers, from which somebody takes it or none does.
 // When one of several receivers goes, 4 is what matters: a signal that another
@@ -29,7 +29,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "tocsin/signals/internal/dispatcher.h"
-#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/subscription.h"
 #include "tocsin/signals/signal_set.h"

@@ -8,6 +8,8 @@
 
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/signals/internal/pending_signals.h"
+#include "tocsin/signals/internal/signal_handler.h"
 
 namespace tocsin::internal {
 namespace {

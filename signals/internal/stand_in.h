@@ -3,7 +3,7 @@
 //
 // It can where it blocks them and the doorbell (ScopedSignalBlock), so that
 // they become pending and no handler runs. Where it does not, it may sit
-// instead (forwarder.h).
+// instead (direct_handoff.h).
 #ifndef TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
 #define TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
 
@@ -15,7 +15,6 @@
 
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/sleeper.h"
-#include "tocsin/signals/internal/forwarder.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
 
