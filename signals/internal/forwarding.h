@@ -40,7 +40,7 @@ bool Unwrap(RawSiginfo& info);
 bool TakeSpilled(RawSiginfo& info);
 
 // Whether the doorbell rings for every signal that is forwarded, because the
-// service's thread leaves some to a stand-in (stand_in.h).
+// service's thread leaves some to a stand-in (leader.h).
 void RingForEach(bool ring);
 
 // Signals whose siginfo could not be kept because the process was at its

@@ -62,16 +62,6 @@ constexpr int kRealTimeBatch = 64;
 // them as fast as they are taken, and where they are they are not lost.
 constexpr int kMostOfProcess = 1024;
 
-// Takes one that is pending of `left`, and strikes its number off, lest a storm
-// of one starve the others. False if there is none.
-bool TakeNext(uint64_t& left, RawSiginfo& info) {
-  if (left == 0) return false;
-  const int signum = TakePending(left, info, absl::ZeroDuration());
-  if (signum <= 0) return false;
-  left &= ~Bit(signum);
-  return true;
-}
-
 // Of this process among those that were forked from each other: one more than
 // its parent's.
 constinit std::atomic<int> process_generation = 0;

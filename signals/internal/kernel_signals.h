@@ -6,7 +6,7 @@
 //   1. in a handler's frame that was set up but has not run yet;
 //   2. in a handler that is past its look at whether to forward;
 //   3. pending on the service's thread, or left in a seat (direct_handoff.h), or
-//      taken by a stand-in (stand_in.h), which itself sends it again;
+//      taken by a stand-in (leader.h), which itself sends it again;
 //   4. in the queues of receivers, from which somebody takes it or none does.
 // When one of several receivers goes, 4 is what matters: a signal that another
 // one has in its queue too, or that somebody took, has been heard.

@@ -21,4 +21,12 @@ int TakePending(uint64_t signals, RawSiginfo& info, absl::Duration timeout) {
   return static_cast<int>(result);
 }
 
+bool TakeNext(uint64_t& left, RawSiginfo& info) {
+  if (left == 0) return false;
+  const int signum = TakePending(left, info, absl::ZeroDuration());
+  if (signum <= 0) return false;
+  left &= ~Bit(signum);
+  return true;
+}
+
 }  // namespace tocsin::internal

@@ -26,6 +26,10 @@ inline uint64_t Mask(const SignalSet& signals) {
 int TakePending(uint64_t signals, RawSiginfo& info,
                 absl::Duration timeout = absl::InfiniteDuration());
 
+// Takes one that is pending of `left`, and strikes its number off, lest a storm
+// of one starve the others. False if there is none.
+bool TakeNext(uint64_t& left, RawSiginfo& info);
+
 }  // namespace tocsin::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_PENDING_SIGNALS_H_

@@ -1,4 +1,4 @@
-#include "tocsin/signals/internal/stand_in.h"
+#include "tocsin/signals/internal/leader.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>

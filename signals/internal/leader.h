@@ -4,8 +4,8 @@
 // It can where it blocks them and the doorbell (ScopedSignalBlock), so that
 // they become pending and no handler runs. Where it does not, it may sit
 // instead (direct_handoff.h).
-#ifndef TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
-#define TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
+#ifndef TOCSIN_SIGNALS_INTERNAL_LEADER_H_
+#define TOCSIN_SIGNALS_INTERNAL_LEADER_H_
 
 #include <sys/types.h>
 
@@ -58,4 +58,4 @@ class StandIn final : public BlockingCall {
 
 }  // namespace tocsin::internal
 
-#endif  // TOCSIN_SIGNALS_INTERNAL_STAND_IN_H_
+#endif  // TOCSIN_SIGNALS_INTERNAL_LEADER_H_
