@@ -33,7 +33,7 @@ Shutdown::Shutdown(SignalService& service, TaskGroup& group,
                    ShutdownPolicy policy)
     : dispatcher_(*service.dispatcher_), group_(group), policy_(policy) {
   if (policy_.signals.empty()) return;
-  status_ = dispatcher_.Watch(*this);
+  status_ = dispatcher_.Observe(*this);
   if (!status_.ok()) return;
   pthread_t thread;
   auto act = [](void* self) -> void* {
@@ -45,17 +45,17 @@ Shutdown::Shutdown(SignalService& service, TaskGroup& group,
       error != 0) {
     status_ = absl::ResourceExhaustedError(absl::StrCat(
         "pthread_create for Shutdown: ", internal::ErrorText(error)));
-    dispatcher_.Unwatch();
+    dispatcher_.StopObserving();
     return;
   }
   thread_ = thread;
   absl::Cleanup not_opened = [this] { End(); };
-  // Nobody reads it. It keeps the signals coming, for the watch to see.
+  // Nobody reads it. It keeps the signals coming, for the observer to see.
   ReceiverOptions options;
   options.honor_ignored = true;
   options.on_close = ReceiverOptions::OnClose::kDiscard;
   absl::StatusOr<SignalReceiver> receiver =
-      service.Open(policy_.signals, options, /*watched=*/true);
+      service.Open(policy_.signals, options, /*observed=*/true);
   std::move(not_opened).Cancel();
   status_ = receiver.status();
   if (receiver.ok()) receiver_ = *std::move(receiver);
@@ -65,7 +65,7 @@ Shutdown::~Shutdown() { End(); }
 
 void Shutdown::End() {
   if (!thread_.has_value()) return;
-  dispatcher_.Unwatch();
+  dispatcher_.StopObserving();
   {
     MutexLock lock(mutex_);
     over_ = true;

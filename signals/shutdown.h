@@ -70,7 +70,7 @@ struct ShutdownPolicy {
   SecondSignal second = SecondSignal::kDieNow;
 };
 
-class Shutdown final : private internal::SignalWatch {
+class Shutdown final : private internal::SynchronousObserver {
  public:
   enum class Phase { kRunning, kDraining, kStopping };
 

@@ -32,11 +32,11 @@ SignalService::~SignalService() {
 
 absl::StatusOr<SignalReceiver> SignalService::Open(const SignalSet& signals,
                                                    ReceiverOptions options) {
-  return Open(signals, options, /*watched=*/false);
+  return Open(signals, options, /*observed=*/false);
 }
 
 absl::StatusOr<SignalReceiver> SignalService::Open(
-    const SignalSet& signals, const ReceiverOptions& options, bool watched) {
+    const SignalSet& signals, const ReceiverOptions& options, bool observed) {
   if (absl::Status status = CheckReceivable(signals); !status.ok()) {
     return status;
   }
@@ -46,7 +46,7 @@ absl::StatusOr<SignalReceiver> SignalService::Open(
                      "; give 1 to ", kMaxReceiverCapacity));
   }
   auto subscription = std::make_unique<internal::Subscription>(
-      dispatcher_, signals, options, watched);
+      dispatcher_, signals, options, observed);
   if (absl::Status status = subscription->Enter(); !status.ok()) return status;
   return SignalReceiver(std::move(subscription));
 }

@@ -80,7 +80,7 @@ class SignalService {
 
   absl::StatusOr<SignalReceiver> Open(const SignalSet& signals,
                                       const ReceiverOptions& options,
-                                      bool watched);
+                                      bool observed);
 
   const std::shared_ptr<internal::Dispatcher> dispatcher_;
   // The same object, if the signals come from the kernel; else null.

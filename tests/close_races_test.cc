@@ -266,7 +266,7 @@ class ServiceThreadHeld {
   void Release() { wait_->Release(); }
 
  private:
-  static constexpr char kStep[] = "KernelSignals: about to wait";
+  static constexpr char kStep[] = "ServiceThread: about to wait";
   std::optional<HeldAt> wait_;
 };
 
@@ -279,7 +279,7 @@ class CloseRaces : public Races {
 
 TEST_F(CloseRaces, ASignalWhoseHandlerHasNotBegunHasItsOldEffect) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt begins("Forwarder: handler begins");
+  HeldAt begins("Handler: begins");
   Sender sender(SIGUSR1, 7);
   begins.AwaitThread();
   receiver.Close();
@@ -291,8 +291,8 @@ TEST_F(CloseRaces, ASignalWhoseHandlerHasNotBegunHasItsOldEffect) {
 
 TEST_F(CloseRaces, AHandlerThatHasNotLookedYetIsWaitedFor) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt counted("Forwarder: handler is counted");
-  AtStep waits("Forwarder: waits for a handler", Nothing);
+  HeldAt counted("Handler: is counted");
+  AtStep waits("Forwarding: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   counted.AwaitThread();
   Beside closer([&] { receiver.Close(); });
@@ -306,8 +306,8 @@ TEST_F(CloseRaces, AHandlerThatHasNotLookedYetIsWaitedFor) {
 
 TEST_F(CloseRaces, AHandlerThatIsAboutToForwardIsWaitedFor) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt forwards("Forwarder: about to forward");
-  AtStep waits("Forwarder: waits for a handler", Nothing);
+  HeldAt forwards("Handler: about to forward");
+  AtStep waits("Forwarding: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   Beside closer([&] { receiver.Close(); });
@@ -322,14 +322,14 @@ TEST_F(CloseRaces, AHandlerThatIsAboutToForwardIsWaitedFor) {
 // While another one is being waited for.
 TEST_F(CloseRaces, AHandlerThatBeginsAfterwardsForwardsNothing) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
-  HeldAt forwards("Forwarder: about to forward");
+  HeldAt forwards("Handler: about to forward");
   Sender first(SIGRTMIN, 1);
   forwards.AwaitThread();
-  HeldAt begins("Forwarder: handler begins");
+  HeldAt begins("Handler: begins");
   Sender second(SIGRTMIN, 2);
   begins.AwaitThread();
-  AtStep waits("Forwarder: waits for a handler", Nothing);
-  AtStep also_forwards("Forwarder: about to forward", Nothing);
+  AtStep waits("Forwarding: waits for a handler", Nothing);
+  AtStep also_forwards("Handler: about to forward", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   begins.Release();
@@ -343,7 +343,7 @@ TEST_F(CloseRaces, AHandlerThatBeginsAfterwardsForwardsNothing) {
 
 TEST_F(CloseRaces, TheOldDispositionIsThereBeforeForwardingStops) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt restored("KernelSignals: dispositions are restored");
+  HeldAt restored("Unsubscribe: dispositions are restored");
   Beside closer([&] { receiver.Close(); });
   restored.AwaitThread();
   EXPECT_FALSE(internal::HandlerInPlace(SIGUSR1));
@@ -362,7 +362,7 @@ TEST_F(CloseRaces, WhatIsPendingOnTheServiceThreadIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
   ServiceThreadHeld held;
   Sender(SIGRTMIN, 7).Join();
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   held.Release();
@@ -383,7 +383,7 @@ TEST_F(CloseRaces, AllThatIsPendingOnTheServiceThreadIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
   ServiceThreadHeld held;
   Sender(SIGRTMIN, 0, kSignals).Join();
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   held.Release();
@@ -397,7 +397,7 @@ TEST_F(CloseRaces, WhatIsPendingOnTheProcessStaysOrIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
   ServiceThreadHeld held;
   for (int i = 0; i < kSignals; ++i) QueueSelf(SIGRTMIN, i);
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   held.Release();
@@ -407,10 +407,10 @@ TEST_F(CloseRaces, WhatIsPendingOnTheProcessStaysOrIsSentAgain) {
 
 TEST_F(CloseRaces, WhatTheServiceThreadHasInHandIsQueued) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
-  HeldAt taken("KernelSignals: has taken a signal");
+  HeldAt taken("ServiceThread: has taken a signal");
   QueueSelf(SIGRTMIN, 7);
   taken.AwaitThread();
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   EXPECT_FALSE(closer.over());
@@ -424,7 +424,7 @@ TEST_F(CloseRaces, WhatTheServiceThreadHasInHandIsQueued) {
 
 TEST_F(CloseRaces, WhatAStandInHasTakenIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt over("StandIn: wait is over");
+  HeldAt over("Leader: wait is over");
   absl::Status status;
   Beside listener([&] {
     const ScopedSignalBlock block({SIGUSR1});
@@ -454,7 +454,7 @@ class StopRaces : public Races {
     SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN}, options);
     ServiceThreadHeld held;
     Sender(SIGRTMIN, 7).Join();
-    AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+    AtStep waits("ServiceThread: is waited for", Nothing);
     Beside stopper([&] { service.reset(); });
     stopper.AwaitStep(waits);
     held.Release();
@@ -476,7 +476,7 @@ TEST_F(StopRaces, WhatIsPendingOnItsThreadIsDiscardedWhereThatWasAskedFor) {
 TEST_F(StopRaces, ABellWhoseHandlerHasNotBegunDoesNoHarm) {
   Child child(Fork([] {
     auto service = StartService();
-    HeldAt begins("Forwarder: handler begins");
+    HeldAt begins("Handler: begins");
     Beside stranger([] { raise(SIGSTKFLT); });
     begins.AwaitThread();
     service.reset();
@@ -489,8 +489,8 @@ TEST_F(StopRaces, ABellWhoseHandlerHasNotBegunDoesNoHarm) {
 TEST_F(StopRaces, AHandlerThatForwardsABellIsWaitedFor) {
   Child child(Fork([] {
     auto service = StartService();
-    HeldAt forwards("Forwarder: about to forward");
-    AtStep waits("Forwarder: waits for a handler", Nothing);
+    HeldAt forwards("Handler: about to forward");
+    AtStep waits("Forwarding: waits for a handler", Nothing);
     Beside stranger([] { raise(SIGSTKFLT); });
     forwards.AwaitThread();
     Beside stopper([&] { service.reset(); });
@@ -525,8 +525,8 @@ class SeatRaces : public CloseRaces {
 TEST_F(SeatRaces, WhoRisesWaitsForTheHandlerThatFillsIt) {
   go_.count_down();
   AwaitSeat();
-  HeldAt fills("Forwarder: about to fill a seat");
-  AtStep waits("Forwarder: waits for a seat to be filled", Nothing);
+  HeldAt fills("Handler: about to hand over");
+  AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   fills.AwaitThread();
   listener_.Cancel();
@@ -544,8 +544,8 @@ TEST_F(SeatRaces, WhoRisesWaitsUntilTheHandlerHasDoneWithItsWord) {
   SetDisposition(SIGUSR2, [](int) {});
   go_.count_down();
   AwaitSeat();
-  HeldAt marked("Forwarder: has marked the sleeper");
-  AtStep waits("Forwarder: waits for a seat to be filled", Nothing);
+  HeldAt marked("Handler: has marked the sleeper");
+  AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   marked.AwaitThread();
   listener_.Interrupt(SIGUSR2);
@@ -561,11 +561,11 @@ TEST_F(SeatRaces, WhoRisesWaitsUntilTheHandlerHasDoneWithItsWord) {
 TEST_F(SeatRaces, AHandlerThatFindsAnotherAtItForwards) {
   go_.count_down();
   AwaitSeat();
-  HeldAt fills("Forwarder: about to fill a seat");
-  AtStep waits("Forwarder: waits for a seat to be filled", Nothing);
+  HeldAt fills("Handler: about to hand over");
+  AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender first(SIGUSR1, 1);
   fills.AwaitThread();
-  AtStep forwards("Forwarder: about to forward", Nothing);
+  AtStep forwards("Handler: about to forward", Nothing);
   Sender second(SIGUSR1, 2);
   second.Join();
   EXPECT_TRUE(forwards.passed());
@@ -578,7 +578,7 @@ TEST_F(SeatRaces, AHandlerThatFindsAnotherAtItForwards) {
 }
 
 TEST_F(SeatRaces, ASignalThatComesWhileItIsBeingTakenIsReceived) {
-  HeldAt takes("Forwarder: about to take a seat");
+  HeldAt takes("DirectHandoff: about to offer a slot");
   go_.count_down();
   takes.AwaitThread();
   Sender(SIGUSR1, 7).Join();
@@ -615,7 +615,7 @@ TEST_F(SlotRaces, OneThatIsBeingFilledIsLeftAlone) {
     SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
     const timer_t timers[] = {MakeTimer(1), MakeTimer(2)};
     LeaveNoRoom();
-    HeldAt fills("Forwarder: about to fill a slot");
+    HeldAt fills("Handler: about to fill a spill slot");
     Sender first(SIGRTMIN, [&] { RingTimer(timers[0]); });
     fills.AwaitThread();
     Sender second(SIGRTMIN, [&] { RingTimer(timers[1]); });
@@ -637,7 +637,7 @@ TEST_F(SlotRaces, HandlersAtTheSameTimeFillSeveral) {
     const timer_t timers[] = {MakeTimer(1), MakeTimer(2)};
     LeaveNoRoom();
     ServiceThreadHeld held;
-    HeldAt fills("Forwarder: about to fill a slot");
+    HeldAt fills("Handler: about to fill a spill slot");
     Sender first(SIGRTMIN, [&] { RingTimer(timers[0]); });
     fills.AwaitThread();
     Sender(SIGRTMIN, [&] { RingTimer(timers[1]); }).Join();
@@ -661,7 +661,7 @@ TEST_F(SlotRaces, OneIsFreeOnlyWhenItsSignalWasTaken) {
     SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
     const timer_t timers[] = {MakeTimer(1), MakeTimer(2)};
     LeaveNoRoom();
-    HeldAt frees("Forwarder: about to free a slot");
+    HeldAt frees("Forwarding: about to free a spill slot");
     Sender(SIGRTMIN, [&] { RingTimer(timers[0]); }).Join();
     frees.AwaitThread();
     Sender(SIGRTMIN, [&] { RingTimer(timers[1]); }).Join();
@@ -691,7 +691,7 @@ class StandInRaces : public CloseRaces {
 
 TEST_F(StandInRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt over("StandIn: wait is over");
+  HeldAt over("Leader: wait is over");
   absl::Status status = absl::UnknownError("not back");
   Beside listener([&] {
     status = receiver.Receive().status();
@@ -711,7 +711,7 @@ TEST_F(StandInRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
 // before. The service's thread takes a bell before SIGRTMIN.
 TEST_F(StandInRaces, WhatWasOnItsWayToTheServiceThreadIsReceived) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1, SIGRTMIN});
-  HeldAt forwards("Forwarder: about to forward");
+  HeldAt forwards("Handler: about to forward");
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   int first = 0;
@@ -790,7 +790,7 @@ TEST_F(LoanRaces, TheServiceEndsWhileTheTimersBellIsPending) {
 class OpenRaces : public CloseRaces {};
 
 TEST_F(OpenRaces, ASignalHasItsOldEffectUntilTheHandlerIsThere) {
-  HeldAt installs("Forwarder: about to install the handler");
+  HeldAt installs("Disposition: about to install the handler");
   std::optional<SignalReceiver> receiver;
   Beside opener([&] { receiver.emplace(OpenReceiver(*service_, {SIGUSR1})); });
   installs.AwaitThread();
@@ -813,7 +813,7 @@ TEST_F(OpenRaces, ASignalHasItsOldEffectUntilTheHandlerIsThere) {
 // Or the service's thread would forward it to itself, for ever.
 TEST_F(OpenRaces, TheServiceThreadBlocksSigprofBeforeItsHandlerIsThere) {
   ServiceThreadHeld held;
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   std::optional<SignalReceiver> receiver;
   Beside opener([&] { receiver.emplace(OpenReceiver(*service_, {SIGPROF})); });
   opener.AwaitStep(waits);
@@ -856,7 +856,7 @@ using HandlerRaces = CloseRaces;
 
 TEST_F(HandlerRaces, NoOtherSignalInterruptsIt) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt forwards("Forwarder: about to forward");
+  HeldAt forwards("Handler: about to forward");
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   const uint64_t blocked = StatusMask(sender.task(), "SigBlk");
@@ -871,7 +871,7 @@ TEST_F(HandlerRaces, ItRunsOnTheAlternateStackOfAThreadThatHasOne) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
   static char stack[256 * 1024];
   const char* frame = nullptr;
-  AtStep forwards("Forwarder: about to forward", [&] {
+  AtStep forwards("Handler: about to forward", [&] {
     frame = static_cast<const char*>(__builtin_frame_address(0));
   });
   Sender(SIGUSR1, [] {
@@ -893,11 +893,11 @@ using FairnessRaces = CloseRaces;
 // The kernel hands out the lower number first.
 TEST_F(FairnessRaces, EachStandardSignalHasItsTurnBeforeOneHasASecond) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1, SIGTERM});
-  HeldAt taken("KernelSignals: has taken a signal");
+  HeldAt taken("ServiceThread: has taken a signal");
   SendSelf(SIGUSR1);
   taken.AwaitThread();
   for (int signum : {SIGUSR1, SIGTERM}) SendSelf(signum);
-  HeldAt waits("KernelSignals: about to wait");
+  HeldAt waits("ServiceThread: about to wait");
   taken.Release();
   waits.AwaitThread();
   EXPECT_EQ(Next(receiver).signum, SIGUSR1);
@@ -934,7 +934,7 @@ class ForkRaces : public Races {
   static int OpenAndCloseInAChild() {
     if (!ServiceThread().empty()) AwaitState(ServiceThread(), "S");
     Child child(Fork([] {
-      AtStep waits("Forwarder: waits for a handler", [] { _exit(9); });
+      AtStep waits("Forwarding: waits for a handler", [] { _exit(9); });
       auto own = StartService();
       OpenReceiver(*own, {SIGUSR1}).Close();
       _exit(HasFailure() ? 1 : 0);
@@ -964,7 +964,7 @@ class ForkRaces : public Races {
 TEST_F(ForkRaces, AHandlerThatRunsInTheParentIsNotWaitedForInTheChild) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-  HeldAt forwards("Forwarder: about to forward");
+  HeldAt forwards("Handler: about to forward");
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   EXPECT_EQ(OpenAndCloseInAChild(), 0);
@@ -976,11 +976,11 @@ TEST_F(ForkRaces, AHandlerThatRunsInTheParentIsNotWaitedForInTheChild) {
 TEST_F(ForkRaces, NorOneThatTheServiceOfTheParentHasLeftBehind) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-  HeldAt begins("Forwarder: handler begins");
+  HeldAt begins("Handler: begins");
   Sender sender(SIGUSR1, 7);
   begins.AwaitThread();
   service.reset();
-  HeldAt counted("Forwarder: handler is counted");
+  HeldAt counted("Handler: is counted");
   begins.Release();
   counted.AwaitThread();
   EXPECT_EQ(OpenAndCloseInAChild(), 0);
@@ -993,7 +993,7 @@ TEST_F(ForkRaces, NorOneThatTheServiceOfTheParentHasLeftBehind) {
 TEST_F(ForkRaces, AForkWaitsForWhoChangesDispositions) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-  HeldAt restored("KernelSignals: dispositions are restored");
+  HeldAt restored("Unsubscribe: dispositions are restored");
   Beside closer([&] { receiver.Close(); });
   ExpectThatAForkWaits(restored);
 }
@@ -1001,7 +1001,7 @@ TEST_F(ForkRaces, AForkWaitsForWhoChangesDispositions) {
 TEST_F(ForkRaces, AForkWaitsForWhoTakesASeat) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-  HeldAt takes("Forwarder: about to take a seat");
+  HeldAt takes("DirectHandoff: about to offer a slot");
   Beside listener([&] { EXPECT_FALSE(receiver.Receive().ok()); });
   ExpectThatAForkWaits(takes);
   receiver.Close();

@@ -447,7 +447,7 @@ TEST(RealReceiveRaces, ACancelledStandInReturnsWhatItTook) {
 
 // The watch.
 
-class UntoldWatch final : public internal::SignalWatch {
+class UntoldWatch final : public internal::SynchronousObserver {
  public:
   void OnSignal(const SignalEvent& event) override { ADD_FAILURE() << event; }
   absl::Time alarm() const override { return absl::InfiniteFuture(); }
@@ -465,9 +465,9 @@ TEST(WatchRaces, ASignalOnItsWayToTheWatchIsNotShownOnceThatHasGone) {
                                       /*watched=*/true);
   ASSERT_TRUE(subscription.Enter().ok());
   UntoldWatch watch;
-  ASSERT_TRUE(dispatcher->Watch(watch).ok());
-  AtStep unwatched("Dispatcher: about to show the watch a signal",
-                   [&] { dispatcher->Unwatch(); });
+  ASSERT_TRUE(dispatcher->Observe(watch).ok());
+  AtStep unwatched("Dispatcher: about to show the observer a signal",
+                   [&] { dispatcher->StopObserving(); });
   siginfo_t info{};
   info.si_signo = SIGUSR1;
   EXPECT_TRUE(dispatcher->Dispatch(internal::RawSiginfo::From(info),

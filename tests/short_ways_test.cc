@@ -563,8 +563,8 @@ bool HasBell() {
 TEST(StandIn, TakesTheBellThatNobodyElseTakes) {
   const ScopedSignalBlock block({SIGUSR1});
   {
-    internal::StandIn stand_in({SIGUSR1});
-    stand_in.Interrupt();
+    internal::Leader leader({SIGUSR1});
+    leader.Interrupt();
     EXPECT_TRUE(HasBell());
   }
   EXPECT_FALSE(HasBell());
@@ -573,23 +573,23 @@ TEST(StandIn, TakesTheBellThatNobodyElseTakes) {
 TEST(StandIn, WaitsForABellAndForWhatItIsTold) {
   const ScopedSignalBlock block({SIGUSR1, SIGHUP});
   const internal::Sleeper sleeper;
-  internal::StandIn stand_in({SIGUSR1, SIGHUP});
+  internal::Leader leader({SIGUSR1, SIGHUP});
   SendSelf(SIGUSR1);
   SendSelf(SIGHUP);
-  stand_in.Interrupt();
-  stand_in.Block(sleeper, absl::InfinitePast());
-  EXPECT_FALSE(stand_in.Taken().has_value());
+  leader.Interrupt();
+  leader.Block(sleeper, absl::InfinitePast());
+  EXPECT_FALSE(leader.Taken().has_value());
   EXPECT_FALSE(HasBell());
-  stand_in.WaitFor({SIGUSR1});
-  stand_in.Block(sleeper, absl::InfinitePast());
-  EXPECT_EQ(stand_in.Taken().value().signum(), SIGUSR1);
-  EXPECT_FALSE(stand_in.Taken().has_value());
+  leader.WaitFor({SIGUSR1});
+  leader.Block(sleeper, absl::InfinitePast());
+  EXPECT_EQ(leader.Taken().value().signum(), SIGUSR1);
+  EXPECT_FALSE(leader.Taken().has_value());
   // Nothing it waits for is left.
-  stand_in.Block(sleeper, absl::InfinitePast());
-  EXPECT_FALSE(stand_in.Taken().has_value());
-  stand_in.WaitFor({SIGHUP});
-  stand_in.Block(sleeper, absl::InfinitePast());
-  EXPECT_EQ(stand_in.Taken().value().signum(), SIGHUP);
+  leader.Block(sleeper, absl::InfinitePast());
+  EXPECT_FALSE(leader.Taken().has_value());
+  leader.WaitFor({SIGHUP});
+  leader.Block(sleeper, absl::InfinitePast());
+  EXPECT_EQ(leader.Taken().value().signum(), SIGHUP);
 }
 
 TEST(StandIn, IsAbleWhereAllItsSignalsAndTheBellAreBlocked) {
@@ -598,12 +598,12 @@ TEST(StandIn, IsAbleWhereAllItsSignalsAndTheBellAreBlocked) {
   sigaddset(&only, SIGUSR1);
   sigset_t before;
   pthread_sigmask(SIG_BLOCK, &only, &before);
-  EXPECT_FALSE(internal::StandIn({SIGUSR1}).able());  // not the bell
+  EXPECT_FALSE(internal::Leader({SIGUSR1}).able());  // not the bell
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   const ScopedSignalBlock block({SIGUSR1});
-  EXPECT_TRUE(internal::StandIn({SIGUSR1}).able());
-  EXPECT_FALSE(internal::StandIn({SIGUSR1, SIGHUP}).able());
-  EXPECT_FALSE(internal::StandIn().able());
+  EXPECT_TRUE(internal::Leader({SIGUSR1}).able());
+  EXPECT_FALSE(internal::Leader({SIGUSR1, SIGHUP}).able());
+  EXPECT_FALSE(internal::Leader().able());
 }
 
 // Whether `listener` sits for SIGUSR1, or else stands in, as soon as it does
@@ -699,8 +699,8 @@ TEST(StandIn, LeavesASignalAloneAfterTheClose) {
 TEST(StandIn, OfAForkedChildIsRungOnItsOwnThread) {
   const ScopedSignalBlock block({SIGUSR1});
   const auto rings = [] {
-    internal::StandIn stand_in({SIGUSR1});
-    stand_in.Interrupt();
+    internal::Leader leader({SIGUSR1});
+    leader.Interrupt();
     EXPECT_TRUE(HasBell());
   };
   rings();

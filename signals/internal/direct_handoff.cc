@@ -11,30 +11,30 @@ namespace tocsin::internal {
 static_assert(kAsleep == uint32_t{Sleeper::kAsleep} &&
               kWoken == uint32_t{Sleeper::kWoken});
 
-TOCSIN_UNINSTRUMENTED void TakeSeat(int signum, Sleeper& sleeper) {
-  Seat& seat = handler_state.seats[signum];
-  seat.word = sleeper.word();
-  TOCSIN_STEP("Forwarder: about to take a seat");
-  __atomic_store_n(&seat.state, uint32_t{kTaken}, __ATOMIC_SEQ_CST);
+TOCSIN_UNINSTRUMENTED void OfferSlot(int signum, Sleeper& sleeper) {
+  HandoffSlot& slot = handler_state.handoff_slots[signum];
+  slot.word = sleeper.word();
+  TOCSIN_STEP("DirectHandoff: about to offer a slot");
+  __atomic_store_n(&slot.state, uint32_t{kOffered}, __ATOMIC_SEQ_CST);
 }
 
-TOCSIN_UNINSTRUMENTED int ClearSeat(int signum, RawSiginfo& info) {
-  Seat& seat = handler_state.seats[signum];
-  if (MoveSeat(seat, kTaken, kEmpty)) return 0;
-  for (int tries = 0; !MoveSeat(seat, kFilled, kFilling); ++tries) {
-    if (__atomic_load_n(&seat.state, __ATOMIC_SEQ_CST) == kEmpty) return 0;
-    TOCSIN_STEP("Forwarder: waits for a seat to be filled");
+TOCSIN_UNINSTRUMENTED int TakeSlot(int signum, RawSiginfo& info) {
+  HandoffSlot& slot = handler_state.handoff_slots[signum];
+  if (MoveSlot(slot, kOffered, kNotOffered)) return 0;
+  for (int tries = 0; !MoveSlot(slot, kFilled, kFilling); ++tries) {
+    if (__atomic_load_n(&slot.state, __ATOMIC_SEQ_CST) == kNotOffered) return 0;
+    TOCSIN_STEP("DirectHandoff: waits for a handler");
     Pause(tries);
   }
-  CopyRaw(info.words, seat.info.words);
-  const int count = seat.count;
-  __atomic_store_n(&seat.state, uint32_t{kEmpty}, __ATOMIC_SEQ_CST);
+  CopyRaw(info.words, slot.info.words);
+  const int count = slot.count;
+  __atomic_store_n(&slot.state, uint32_t{kNotOffered}, __ATOMIC_SEQ_CST);
   return count;
 }
 
 bool IsWaitedFor(int signum) {
-  return __atomic_load_n(&handler_state.seats[signum].state,
-                         __ATOMIC_SEQ_CST) == kTaken;
+  return __atomic_load_n(&handler_state.handoff_slots[signum].state,
+                         __ATOMIC_SEQ_CST) == kOffered;
 }
 
 }  // namespace tocsin::internal

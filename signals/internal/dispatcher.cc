@@ -17,7 +17,7 @@ Dispatcher::Dispatcher(std::optional<absl::Time> fake_time)
 bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
   const int signum = info.signum();
   bool subscribed = false;
-  bool watched = false;
+  bool observed = false;
   absl::Time now;
   {
     FutexWakes wakes;
@@ -25,11 +25,11 @@ bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
     now = fake_ ? fake_now_ : internal::Now();
     subscribed = Deliver(info, redirected, now, wakes);
     for (const Subscription* subscription : registered_) {
-      watched |=
-          subscription->watched_ && subscription->signals_.contains(signum);
+      observed |=
+          subscription->observed_ && subscription->signals_.contains(signum);
     }
   }
-  if (watched) ShowToWatch(info, now);
+  if (observed) ShowToObserver(info, now);
   return subscribed;
 }
 
@@ -48,37 +48,38 @@ bool Dispatcher::Deliver(const RawSiginfo& info, bool redirected,
   return subscribed;
 }
 
-absl::Status Dispatcher::Watch(SignalWatch& watch) {
-  MutexLock lock(watch_mutex_);
-  if (watch_ != nullptr) {
+absl::Status Dispatcher::Observe(SynchronousObserver& observer) {
+  MutexLock lock(observer_mutex_);
+  if (observer_ != nullptr) {
     return absl::AlreadyExistsError(
         "this SignalService has a Shutdown, and there can be only one");
   }
-  watch_ = &watch;
+  observer_ = &observer;
   return absl::OkStatus();
 }
 
-void Dispatcher::Unwatch() {
-  MutexLock lock(watch_mutex_);
-  watch_ = nullptr;
+void Dispatcher::StopObserving() {
+  MutexLock lock(observer_mutex_);
+  observer_ = nullptr;
 }
 
 absl::Time Dispatcher::Alarm() const {
-  MutexLock lock(watch_mutex_);
-  return watch_ != nullptr ? watch_->alarm() : absl::InfiniteFuture();
+  MutexLock lock(observer_mutex_);
+  return observer_ != nullptr ? observer_->alarm() : absl::InfiniteFuture();
 }
 
 void Dispatcher::RingAlarm() {
   const absl::Time now = Now();
-  MutexLock lock(watch_mutex_);
-  while (watch_ != nullptr && watch_->alarm() <= now) watch_->OnAlarm();
+  MutexLock lock(observer_mutex_);
+  while (observer_ != nullptr && observer_->alarm() <= now)
+    observer_->OnAlarm();
 }
 
-void Dispatcher::ShowToWatch(const RawSiginfo& info, absl::Time now) {
+void Dispatcher::ShowToObserver(const RawSiginfo& info, absl::Time now) {
   const SignalEvent event = ToEvent(info, /*count=*/1, now);
-  TOCSIN_STEP("Dispatcher: about to show the watch a signal");
-  MutexLock lock(watch_mutex_);
-  if (watch_ != nullptr) watch_->OnSignal(event);
+  TOCSIN_STEP("Dispatcher: about to show the observer a signal");
+  MutexLock lock(observer_mutex_);
+  if (observer_ != nullptr) observer_->OnSignal(event);
 }
 
 absl::Time Dispatcher::Now() const {

@@ -32,7 +32,7 @@ struct Waiter;
 
 // What looks at the signals of one subscription on the thread that takes them
 // from the kernel, without any other thread's help. It must not wait for one.
-class SignalWatch {
+class SynchronousObserver {
  public:
   virtual void OnSignal(const SignalEvent& event) = 0;
   // When OnAlarm() is due. Only calls of these two may change it.
@@ -40,7 +40,7 @@ class SignalWatch {
   virtual void OnAlarm() = 0;
 
  protected:
-  ~SignalWatch() = default;
+  ~SynchronousObserver() = default;
 };
 
 class Dispatcher {
@@ -60,11 +60,12 @@ class Dispatcher {
   void Advance(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
   SignalServiceStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // At most one watch at a time: kAlreadyExists for a second one. It sees the
+  // At most one observer at a time: kAlreadyExists for a second. It sees the
   // signals of the subscription that is opened with it. None of its functions
-  // runs when Unwatch() has returned.
-  absl::Status Watch(SignalWatch& watch) ABSL_LOCKS_EXCLUDED(watch_mutex_);
-  void Unwatch() ABSL_LOCKS_EXCLUDED(watch_mutex_);
+  // runs when StopObserving() has returned.
+  absl::Status Observe(SynchronousObserver& observer)
+      ABSL_LOCKS_EXCLUDED(observer_mutex_);
+  void StopObserving() ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
   // Ends the process by `signum`, after writing `report` to stderr.
   virtual void Die(int signum, const std::string& report) = 0;
@@ -85,10 +86,10 @@ class Dispatcher {
               ReceiverOptions::OnClose on_close) ABSL_LOCKS_EXCLUDED(mutex_);
 
  protected:
-  // When the watch wants to be called without a signal; and calls it, if it is
-  // time.
-  absl::Time Alarm() const ABSL_LOCKS_EXCLUDED(watch_mutex_);
-  void RingAlarm() ABSL_LOCKS_EXCLUDED(watch_mutex_);
+  // When the observer wants to be called without a signal; and calls it, if it
+  // is time.
+  absl::Time Alarm() const ABSL_LOCKS_EXCLUDED(observer_mutex_);
+  void RingAlarm() ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
   // Whether this process is a forked child of the one whose signals these are.
   // What is queued is then the parent's to receive.
@@ -97,23 +98,24 @@ class Dispatcher {
   // A signal that came from a test has nowhere to go back to.
   virtual void SendAgain(const std::vector<RawSiginfo>&) {}
 
-  // The signals of `subscription` for which a thread may stand in.
-  virtual SignalSet ToStandInFor(const Subscription&)
+  // The signals of `subscription` for which a thread may lead.
+  virtual SignalSet ToLeadFor(const Subscription&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return {};
   }
 
   // Has signals of `subscription` come to `waiter`, which is about to wait and
   // first in its line, by a shorter way than the service's thread, if there is
-  // one. Rise() undoes it, when the wait is over.
-  virtual void Sit(const Subscription&, Waiter&)
+  // one: it leads, or offers slots. StepDown() undoes it, when the wait is
+  // over.
+  virtual void Promote(const Subscription&, Waiter&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
-  virtual void Rise(Waiter&, FutexWakes&)
+  virtual void StepDown(Waiter&, FutexWakes&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
-  // Delivers what is pending for one that rose and is expected back. `waits`:
-  // the caller is that one, and leaves to its wait what it need not catch lest
-  // it starve.
-  virtual void Catch(bool, FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  // Delivers what is pending for a leader that stepped down and is expected
+  // back. `waits`: the caller is that one, and leaves to its wait what need not
+  // be drained lest it starve.
+  virtual void Drain(bool, FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 
   // Into the queues. False if nobody is subscribed to it.
   bool Deliver(const RawSiginfo& info, bool redirected, absl::Time now,
@@ -139,14 +141,14 @@ class Dispatcher {
  private:
   friend class Subscription;
 
-  void ShowToWatch(const RawSiginfo& info, absl::Time now)
-      ABSL_LOCKS_EXCLUDED(watch_mutex_);
+  void ShowToObserver(const RawSiginfo& info, absl::Time now)
+      ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
   void FindShared() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   WaitingRoom waiting_room_;
-  mutable SlimMutex watch_mutex_;  // held while the watch is called
-  SignalWatch* watch_ ABSL_GUARDED_BY(watch_mutex_) = nullptr;
+  mutable SlimMutex observer_mutex_;  // held while the observer is called
+  SynchronousObserver* observer_ ABSL_GUARDED_BY(observer_mutex_) = nullptr;
 
   const uint64_t siginfo_lost_before_ = LostSiginfoCount();
   const bool fake_;  // whether the clock is fake_now_

@@ -40,7 +40,7 @@ void Forward(int signum) {
                    uint8_t{IgnoredBy(previous[signum])}, __ATOMIC_SEQ_CST);
   __atomic_store_n(&handler_state.forwarded[signum], uint8_t{1},
                    __ATOMIC_SEQ_CST);
-  TOCSIN_STEP("Forwarder: about to install the handler");
+  TOCSIN_STEP("Disposition: about to install the handler");
   SetAction(signum, action);
 }
 

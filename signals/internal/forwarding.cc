@@ -38,7 +38,7 @@ void StopForwarding(int signum) {
 void AwaitHandlers(int signum) {
   while (__atomic_load_n(&handler_state.handlers_running[signum],
                          __ATOMIC_SEQ_CST) != 0) {
-    TOCSIN_STEP("Forwarder: waits for a handler");
+    TOCSIN_STEP("Forwarding: waits for a handler");
     sched_yield();
   }
 }
@@ -56,7 +56,7 @@ bool TakeSpilled(RawSiginfo& info) {
   for (SpillSlot& slot : handler_state.spilled) {
     if (__atomic_load_n(&slot.state, __ATOMIC_SEQ_CST) != kReady) continue;
     CopyRaw(info.words, slot.info.words);
-    TOCSIN_STEP("Forwarder: about to free a slot");
+    TOCSIN_STEP("Forwarding: about to free a spill slot");
     __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_RELEASE);
     return true;
   }
@@ -79,8 +79,8 @@ void ForgetHandlersAfterFork() {
   for (SpillSlot& slot : handler_state.spilled) {
     __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_SEQ_CST);
   }
-  for (Seat& seat : handler_state.seats) {
-    __atomic_store_n(&seat.state, uint32_t{kEmpty}, __ATOMIC_SEQ_CST);
+  for (HandoffSlot& slot : handler_state.handoff_slots) {
+    __atomic_store_n(&slot.state, uint32_t{kNotOffered}, __ATOMIC_SEQ_CST);
   }
 }
 

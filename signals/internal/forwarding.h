@@ -8,7 +8,7 @@
 //   2. StopForwarding(): handlers that start from now on, for a signal that
 //      came before, give it back to the process instead;
 //   3. AwaitHandlers(): handlers that had started before have forwarded theirs;
-//   4. ClearSeat() gives what is still in the seat, and the service's thread
+//   4. TakeSlot() gives what is still in the slot, and the service's thread
 //      takes what is still pending on it (kernel_signals.cc).
 #ifndef TOCSIN_SIGNALS_INTERNAL_FORWARDING_H_
 #define TOCSIN_SIGNALS_INTERNAL_FORWARDING_H_
@@ -40,7 +40,7 @@ bool Unwrap(RawSiginfo& info);
 bool TakeSpilled(RawSiginfo& info);
 
 // Whether the doorbell rings for every signal that is forwarded, because the
-// service's thread leaves some to a stand-in (leader.h).
+// service's thread leaves some to a leader (leader.h).
 void RingForEach(bool ring);
 
 // Signals whose siginfo could not be kept because the process was at its

@@ -27,19 +27,20 @@ struct SpillSlot {
 };
 enum : uint32_t { kFree, kWriting, kReady };
 
-// Empty, until a thread takes it; then being written by one handler, and filled
-// with `count` signals that came before the thread cleared it.
-struct Seat {
+// A direct hand-off: not offered, until a thread offers it; then being written
+// by one handler, and filled with `count` signals that came before the thread
+// took it back.
+struct HandoffSlot {
   uint32_t state;
   int32_t count;
   uint32_t* word;  // of the sleeper
   RawSiginfo info;
 };
-enum : uint32_t { kEmpty, kTaken, kFilling, kFilled };
+enum : uint32_t { kNotOffered, kOffered, kFilling, kFilled };
 
 // More than a thread that is being woken ever misses. It keeps the time short
 // that handing them on takes.
-constexpr int32_t kMostInSeat = 1000;
+constexpr int32_t kMostInSlot = 1000;
 
 // What a sleeper's word says, as far as a handler looks (sleeper.h).
 enum : uint32_t { kAsleep = 1, kWoken = 3 };
@@ -56,7 +57,7 @@ struct HandlerState {
   uint8_t forwarded[kSignals];
   uint8_t ignored_before[kSignals];
   SpillSlot spilled[64];
-  Seat seats[kStandardSignals + 1];
+  HandoffSlot handoff_slots[kStandardSignals + 1];
 };
 extern HandlerState handler_state;
 
@@ -92,10 +93,10 @@ constexpr int kRawWords = sizeof(RawSiginfo) / sizeof(uint64_t);
   Syscall(SYS_nanosleep, Address(&pause));
 }
 
-[[maybe_unused]] TOCSIN_UNINSTRUMENTED static bool MoveSeat(Seat& seat,
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static bool MoveSlot(HandoffSlot& slot,
                                                             uint32_t from,
                                                             uint32_t to) {
-  return __atomic_compare_exchange_n(&seat.state, &from, to, false,
+  return __atomic_compare_exchange_n(&slot.state, &from, to, false,
                                      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 

@@ -66,8 +66,8 @@ constexpr int kMostOfProcess = 1024;
 // its parent's.
 constinit std::atomic<int> process_generation = 0;
 
-// How long signals stay lent, at most, to a thread that does not wait for them.
-constexpr absl::Duration kLoan = absl::Milliseconds(10);
+// How long signals are left to a leader, at most, that does not wait for them.
+constexpr absl::Duration kAbsence = absl::Milliseconds(10);
 
 constinit KernelSignals* alive ABSL_GUARDED_BY(disposition_mutex) = nullptr;
 
@@ -103,7 +103,7 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
   ring.sigev_notify = SIGEV_THREAD_ID;
   ring.sigev_signo = kDoorbell;
   ring._sigev_un._tid = thread_id;
-  // At RLIMIT_SIGPENDING there is none, and no thread stands in.
+  // At RLIMIT_SIGPENDING there is none, and no thread leads.
   timer_t timer;
   if (timer_create(CLOCK_MONOTONIC, &ring, &timer) == 0) kernel->timer_ = timer;
   Forward(kDoorbell);  // so that a stranger's does not end the process
@@ -163,12 +163,12 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
   {
     FutexWakes wakes;
     MutexLock lock(mutex_);
-    // Nobody sits for what several receive.
-    for (int signum : subscription.signals_) UnseatAndDeliver(signum, wakes);
+    // Nobody has a slot for what several receive.
+    for (int signum : subscription.signals_) TakeBackAndDeliver(signum, wakes);
     Register(subscription);  // the last that can throw
-    // Nor stands in for it: who does looks again.
-    for (int signum : subscription.signals_) lent_.erase(signum);
-    if (borrower_ != nullptr) borrower_->sleeper.WakeLater(wakes);
+    // Nor leads for it: who does looks again.
+    for (int signum : subscription.signals_) led_.erase(signum);
+    if (leader_ != nullptr) leader_->sleeper.WakeLater(wakes);
     for (int signum : subscription.signals_) {
       if (!wanted_.contains(signum)) first.insert(signum);
       wanted_.insert(signum);
@@ -206,7 +206,7 @@ std::vector<RawSiginfo> KernelSignals::LeaveLocked(Subscription& subscription) {
   for (int signum : last) {
     if (!RestoreDisposition(signum)) ++conflicts;
   }
-  TOCSIN_STEP("KernelSignals: dispositions are restored");
+  TOCSIN_STEP("Unsubscribe: dispositions are restored");
   // Place 1: handlers that have not run yet will send theirs to the process
   // again.
   for (int signum : last) StopForwarding(signum);
@@ -218,9 +218,9 @@ std::vector<RawSiginfo> KernelSignals::LeaveLocked(Subscription& subscription) {
       MutexLock lock(mutex_);
       for (int signum : last) {
         wanted_.erase(signum);
-        lent_.erase(signum);
+        led_.erase(signum);
         RawSiginfo info;
-        if (Unseat(signum, info) > 0) left_over_.push_back(info);
+        if (TakeBack(signum, info) > 0) left_over_.push_back(info);
       }
       leaving_ = last;
     }
@@ -278,7 +278,7 @@ void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
 
 SignalSet KernelSignals::Alone(const Subscription& subscription) const {
   SignalSet alone;
-  if (subscription.watched_) return alone;
+  if (subscription.observed_) return alone;
   for (int signum : subscription.signals_) {
     if (!IsStandard(signum) || shared_.contains(signum)) continue;
     // While it leaves, it is still registered.
@@ -287,64 +287,64 @@ SignalSet KernelSignals::Alone(const Subscription& subscription) const {
   return alone;
 }
 
-SignalSet KernelSignals::ToStandInFor(const Subscription& subscription) {
+SignalSet KernelSignals::ToLeadFor(const Subscription& subscription) {
   if (!timer_.has_value()) return {};
   // Its descriptor is to become readable also while no thread waits.
   if (subscription.fd_ >= 0) return {};
   return Alone(subscription);
 }
 
-void KernelSignals::Sit(const Subscription& subscription, Waiter& waiter) {
+void KernelSignals::Promote(const Subscription& subscription, Waiter& waiter) {
   const SignalSet alone = Alone(subscription);
-  if (waiter.stand_in.able()) {
-    Lend(alone, waiter);
+  if (waiter.leader.able()) {
+    Lead(alone, waiter);
     return;
   }
   for (int signum : alone) {
-    if (seated_[signum] != nullptr) continue;
-    seated_[signum] = &waiter;
-    TakeSeat(signum, waiter.sleeper);
-    waiter.seats.insert(signum);
+    if (offered_by_[signum] != nullptr) continue;
+    offered_by_[signum] = &waiter;
+    OfferSlot(signum, waiter.sleeper);
+    waiter.offered.insert(signum);
   }
 }
 
-void KernelSignals::Lend(const SignalSet& signals, Waiter& waiter) {
-  SignalSet lent;
-  for (int signum : waiter.stand_in.able_for()) {
-    if (signals.contains(signum)) lent.insert(signum);
+void KernelSignals::Lead(const SignalSet& signals, Waiter& waiter) {
+  SignalSet led;
+  for (int signum : waiter.leader.able_for()) {
+    if (signals.contains(signum)) led.insert(signum);
   }
-  if (borrower_ != nullptr || lent.empty()) {
-    waiter.stand_in.WaitFor({});
+  if (leader_ != nullptr || led.empty()) {
+    waiter.leader.WaitFor({});
     return;
   }
-  borrower_ = &waiter;
-  lent_ = lent;
+  leader_ = &waiter;
+  led_ = led;
   RingForEach(true);
-  waiter.stand_in.WaitFor(lent);
+  waiter.leader.WaitFor(led);
   // The service's thread looks, and leaves them to this one.
-  if (left_out_ != lent) RingDoorbell();
+  if (left_out_ != led) RingDoorbell();
 }
 
-void KernelSignals::Rise(Waiter& waiter, FutexWakes& wakes) {
-  if (borrower_ == &waiter) {
-    borrower_ = nullptr;
+void KernelSignals::StepDown(Waiter& waiter, FutexWakes& wakes) {
+  if (leader_ == &waiter) {
+    leader_ = nullptr;
     had_its_turn_ = waiter.took;
     // Not each time: to set a timer takes longer than all else here.
     if (!timer_set_) {
       timer_set_ = true;
       itimerspec time = {};
-      time.it_value = absl::ToTimespec(kLoan);
+      time.it_value = absl::ToTimespec(kAbsence);
       timer_settime(*timer_, 0, &time, nullptr);
     }
   }
-  for (int signum : std::exchange(waiter.seats, {})) {
-    if (seated_[signum] == &waiter) UnseatAndDeliver(signum, wakes);
+  for (int signum : std::exchange(waiter.offered, {})) {
+    if (offered_by_[signum] == &waiter) TakeBackAndDeliver(signum, wakes);
   }
 }
 
-void KernelSignals::Catch(bool waits, FutexWakes& wakes) {
-  if (borrower_ != nullptr) return;
-  uint64_t left = Mask(lent_);
+void KernelSignals::Drain(bool waits, FutexWakes& wakes) {
+  if (leader_ != nullptr) return;
+  uint64_t left = Mask(led_);
   // The lowest number comes first in a wait: without a look at the others, a
   // storm of it would starve them.
   if (waits && had_its_turn_ != 0) left &= ~Bit(had_its_turn_);
@@ -354,15 +354,15 @@ void KernelSignals::Catch(bool waits, FutexWakes& wakes) {
   }
 }
 
-int KernelSignals::Unseat(int signum, RawSiginfo& info) {
+int KernelSignals::TakeBack(int signum, RawSiginfo& info) {
   if (!IsStandard(signum)) return 0;
-  if (std::exchange(seated_[signum], nullptr) == nullptr) return 0;
-  return ClearSeat(signum, info);
+  if (std::exchange(offered_by_[signum], nullptr) == nullptr) return 0;
+  return TakeSlot(signum, info);
 }
 
-void KernelSignals::UnseatAndDeliver(int signum, FutexWakes& wakes) {
+void KernelSignals::TakeBackAndDeliver(int signum, FutexWakes& wakes) {
   RawSiginfo info;
-  const int count = Unseat(signum, info);
+  const int count = TakeBack(signum, info);
   if (count == 0) return;
   const absl::Time now = internal::Now();
   for (int i = 0; i < count; ++i) {
@@ -379,7 +379,7 @@ void KernelSignals::Synchronize() {
   RingDoorbell();
   // Nobody else moves it on: the caller holds the disposition mutex.
   for (uint32_t seen; (seen = taken_over_.load()) != change;) {
-    TOCSIN_STEP("KernelSignals: waits for the service's thread");
+    TOCSIN_STEP("ServiceThread: is waited for");
     FutexWait(taken_over_, seen);
   }
 }
@@ -419,9 +419,9 @@ void KernelSignals::Run() {
         }
         leaving_ = {};
         if (std::exchange(rung_by_timer, false)) timer_set_ = false;
-        if (borrower_ == nullptr) lent_ = {};
-        RingForEach(!lent_.empty());
-        left_out_ = lent_;
+        if (leader_ == nullptr) led_ = {};
+        RingForEach(!led_.empty());
+        left_out_ = led_;
         left = Mask(left_out_);
         wanted = (Mask(wanted_) & ~left) | Bit(kDoorbell);
         change = change_.load();
@@ -437,7 +437,7 @@ void KernelSignals::Run() {
     }
     const absl::Duration timeout =
         had_their_turn != 0 ? absl::ZeroDuration() : Alarm() - internal::Now();
-    TOCSIN_STEP("KernelSignals: about to wait");
+    TOCSIN_STEP("ServiceThread: about to wait");
     const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
     if (signum == -EAGAIN) {
       had_their_turn = 0;
@@ -453,7 +453,7 @@ void KernelSignals::Run() {
       rung_by_timer |= info.Full().si_code == SI_TIMER;
       continue;
     }
-    TOCSIN_STEP("KernelSignals: has taken a signal");
+    TOCSIN_STEP("ServiceThread: has taken a signal");
     const bool redirected = Unwrap(info);
     Dispatch(info, redirected);
   }
@@ -476,18 +476,18 @@ struct KernelSignals::Fork {
       mine->wanted_.insert(kDoorbell);
       for (int signum : mine->wanted_) RestoreDisposition(signum);
       for (int signum : mine->wanted_) StopForwarding(signum);
-      mine->lent_ = {};
-      mine->borrower_ = nullptr;
+      mine->led_ = {};
+      mine->leader_ = nullptr;
       for (Subscription* subscription : mine->registered_) {
         subscription->ForgetWaiters();
       }
       mine->registered_.clear();
-      mine->seated_.fill(nullptr);
+      mine->offered_by_.fill(nullptr);
       mine->mutex_.Unlock();
     }
     // Also where no service is alive any more.
     ForgetHandlersAfterFork();
-    StandIn::ForgetAfterFork();
+    Leader::ForgetAfterFork();
     disposition_mutex.Unlock();
   }
 

@@ -5,8 +5,8 @@
 // this order, and it says in kernel_signals.cc how:
 //   1. in a handler's frame that was set up but has not run yet;
 //   2. in a handler that is past its look at whether to forward;
-//   3. pending on the service's thread, or left in a seat (direct_handoff.h), or
-//      taken by a stand-in (leader.h), which itself sends it again;
+//   3. pending on the service's thread, or left in a slot (direct_handoff.h),
+//      or taken by a leader (leader.h), which itself sends it again;
 //   4. in the queues of receivers, from which somebody takes it or none does.
 // When one of several receivers goes, 4 is what matters: a signal that another
 // one has in its queue too, or that somebody took, has been heard.
@@ -59,27 +59,27 @@ class KernelSignals final : public Dispatcher {
 
   bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
-  SignalSet ToStandInFor(const Subscription& subscription) override
+  SignalSet ToLeadFor(const Subscription& subscription) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Sit(const Subscription& subscription, Waiter& waiter) override
+  void Promote(const Subscription& subscription, Waiter& waiter) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Rise(Waiter& waiter, FutexWakes& wakes) override
+  void StepDown(Waiter& waiter, FutexWakes& wakes) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Catch(bool waits, FutexWakes& wakes) override
+  void Drain(bool waits, FutexWakes& wakes) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // The standard signals of `subscription` that nobody else receives or looks
   // at. Others would have to wait until its thread gets to run.
   SignalSet Alone(const Subscription& subscription) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Has `waiter` stand in for those of `signals` that it is able to.
-  void Lend(const SignalSet& signals, Waiter& waiter)
+  // Has `waiter` lead for those of `signals` that it is able to.
+  void Lead(const SignalSet& signals, Waiter& waiter)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Has nobody sit for `signum` any more. Returns how many signals were in the
-  // seat, of which `info` is the first.
-  int Unseat(int signum, RawSiginfo& info)
+  // Takes the slot for `signum` back. Returns how many signals were in it, of
+  // which `info` is the first.
+  int TakeBack(int signum, RawSiginfo& info)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void UnseatAndDeliver(int signum, FutexWakes& wakes)
+  void TakeBackAndDeliver(int signum, FutexWakes& wakes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   std::vector<RawSiginfo> LeaveLocked(Subscription& subscription)
@@ -103,17 +103,17 @@ class KernelSignals final : public Dispatcher {
   // What was still on its way of those in `leaving_`.
   std::vector<RawSiginfo> left_over_ ABSL_GUARDED_BY(mutex_);
 
-  // Who sits for each standard signal.
-  std::array<const Waiter*, kStandardSignals + 1> seated_
+  // Who offered the slot for each standard signal.
+  std::array<const Waiter*, kStandardSignals + 1> offered_by_
       ABSL_GUARDED_BY(mutex_) = {};
 
   // Signals, of those wanted, that the service's thread does not wait for,
-  // because `borrower_` stands in for it. When that one rises they stay lent
-  // for a moment: as a rule it is soon back, and need not wake the service's
-  // thread twice.
-  SignalSet lent_ ABSL_GUARDED_BY(mutex_);
+  // because `leader_` does. When that one steps down they stay its own for a
+  // moment: as a rule it is soon back, and need not wake the service's thread
+  // twice.
+  SignalSet led_ ABSL_GUARDED_BY(mutex_);
   SignalSet left_out_ ABSL_GUARDED_BY(mutex_);  // when that thread last looked
-  Waiter* borrower_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  Waiter* leader_ ABSL_GUARDED_BY(mutex_) = nullptr;
   int had_its_turn_ ABSL_GUARDED_BY(mutex_) = 0;  // what the last one took last
   std::optional<timer_t> timer_;  // rings at the end of that moment
   // From when it is set until its bell was heard. Meanwhile it must be neither

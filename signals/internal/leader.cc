@@ -25,7 +25,7 @@ bool Blocks(const sigset_t& mask, const SignalSet& signals) {
 
 }  // namespace
 
-StandIn::StandIn(const SignalSet& signals) : able_for_(signals) {
+Leader::Leader(const SignalSet& signals) : able_for_(signals) {
   if (signals.empty()) return;
   sigset_t mask;
   pthread_sigmask(SIG_BLOCK, nullptr, &mask);
@@ -36,28 +36,28 @@ StandIn::StandIn(const SignalSet& signals) : able_for_(signals) {
   thread_ = this_thread;
 }
 
-StandIn::~StandIn() {
+Leader::~Leader() {
   if (!rung_.load()) return;
   RawSiginfo bell;
   TakePending(Bit(kDoorbell), bell, absl::ZeroDuration());
 }
 
-void StandIn::Block(const Sleeper&, absl::Time until) {
+void Leader::Block(const Sleeper&, absl::Time until) {
   RawSiginfo info;
   const int signum = TakePending(
       Mask(signals_) | Bit(kDoorbell), info,
       until == absl::InfiniteFuture()
           ? absl::InfiniteDuration()
           : std::max(until - internal::Now(), absl::ZeroDuration()));
-  TOCSIN_STEP("StandIn: wait is over");
+  TOCSIN_STEP("Leader: wait is over");
   if (signum > 0 && signum != kDoorbell) taken_ = info;
 }
 
-void StandIn::Interrupt() {
+void Leader::Interrupt() {
   rung_.store(true);
   syscall(SYS_tgkill, getpid(), thread_, kDoorbell);
 }
 
-void StandIn::ForgetAfterFork() { this_thread = 0; }
+void Leader::ForgetAfterFork() { this_thread = 0; }
 
 }  // namespace tocsin::internal

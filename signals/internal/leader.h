@@ -1,9 +1,13 @@
 // A thread in Receive() that waits for signals itself, in the place of the
-// service's thread: one wake-up for a signal instead of two.
+// service's thread: one wake-up for a signal instead of two. This is the
+// leader/followers pattern (Schmidt et al., POSA 2): one thread at a time
+// leads, and the service's thread is the follower that is always there.
 //
-// It can where it blocks them and the doorbell (ScopedSignalBlock), so that
-// they become pending and no handler runs. Where it does not, it may sit
-// instead (direct_handoff.h).
+// Its own thread makes and uses a Leader; others call Interrupt() alone.
+//
+// It can lead where it blocks the signals and the doorbell (ScopedSignalBlock),
+// so that they become pending and no handler runs. Where it does not, it may
+// offer a slot instead (direct_handoff.h).
 #ifndef TOCSIN_SIGNALS_INTERNAL_LEADER_H_
 #define TOCSIN_SIGNALS_INTERNAL_LEADER_H_
 
@@ -20,17 +24,17 @@
 
 namespace tocsin::internal {
 
-class StandIn final : public BlockingCall {
+class Leader final : public BlockingCall {
  public:
   // Able if `signals` are some, and the calling thread blocks them all and the
   // doorbell.
-  explicit StandIn(const SignalSet& signals = {});
-  StandIn(const StandIn&) = delete;
-  StandIn& operator=(const StandIn&) = delete;
+  explicit Leader(const SignalSet& signals = {});
+  Leader(const Leader&) = delete;
+  Leader& operator=(const Leader&) = delete;
   // Leaves no bell pending, which would ring once the thread's mask is put
   // back, and end the process if the service is gone. Nobody calls Interrupt()
   // any more.
-  ~StandIn();
+  ~Leader();
 
   bool able() const { return thread_ != 0; }
 

@@ -90,7 +90,7 @@ TOCSIN_UNINSTRUMENTED bool Spill(long process, const uint64_t* info) {
                                      __ATOMIC_RELAXED)) {
       continue;
     }
-    TOCSIN_STEP("Forwarder: about to fill a slot");
+    TOCSIN_STEP("Handler: about to fill a spill slot");
     CopyRaw(slot.info.words, info);
     __atomic_store_n(&slot.state, uint32_t{kReady}, __ATOMIC_SEQ_CST);
     Ring(process);
@@ -107,7 +107,7 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
   for (int tries = 0;; ++tries) {
     fields[1] = code;
     fields[2] = __atomic_load_n(&handler_state.mark, __ATOMIC_SEQ_CST);
-    TOCSIN_STEP("Forwarder: about to forward");
+    TOCSIN_STEP("Handler: about to forward");
     const long result = Syscall(
         SYS_rt_tgsigqueueinfo, process,
         __atomic_load_n(&handler_state.service_thread, __ATOMIC_SEQ_CST),
@@ -128,27 +128,27 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
   SendToProcess(signum, info);
 }
 
-// False if nobody sits there, or another handler is at it.
-TOCSIN_UNINSTRUMENTED bool LeaveInSeat(int signum, const uint64_t* info) {
+// False if nobody has offered a slot, or another handler is at it.
+TOCSIN_UNINSTRUMENTED bool HandOver(int signum, const uint64_t* info) {
   if (signum > kStandardSignals) return false;
-  Seat& seat = handler_state.seats[signum];
-  if (MoveSeat(seat, kFilled, kFilling)) {
-    const bool room = seat.count < kMostInSeat;
-    if (room) ++seat.count;
-    __atomic_store_n(&seat.state, uint32_t{kFilled}, __ATOMIC_SEQ_CST);
+  HandoffSlot& slot = handler_state.handoff_slots[signum];
+  if (MoveSlot(slot, kFilled, kFilling)) {
+    const bool room = slot.count < kMostInSlot;
+    if (room) ++slot.count;
+    __atomic_store_n(&slot.state, uint32_t{kFilled}, __ATOMIC_SEQ_CST);
     return room;
   }
-  if (!MoveSeat(seat, kTaken, kFilling)) return false;
-  TOCSIN_STEP("Forwarder: about to fill a seat");
-  CopyRaw(seat.info.words, info);
-  seat.count = 1;
-  // Its thread may be gone once the seat is filled; then only the address
+  if (!MoveSlot(slot, kOffered, kFilling)) return false;
+  TOCSIN_STEP("Handler: about to hand over");
+  CopyRaw(slot.info.words, info);
+  slot.count = 1;
+  // Its thread may be gone once the slot is filled; then only the address
   // counts.
-  uint32_t* const word = seat.word;
+  uint32_t* const word = slot.word;
   const bool asleep =
       __atomic_exchange_n(word, uint32_t{kWoken}, __ATOMIC_SEQ_CST) == kAsleep;
-  TOCSIN_STEP("Forwarder: has marked the sleeper");
-  __atomic_store_n(&seat.state, uint32_t{kFilled}, __ATOMIC_SEQ_CST);
+  TOCSIN_STEP("Handler: has marked the sleeper");
+  __atomic_store_n(&slot.state, uint32_t{kFilled}, __ATOMIC_SEQ_CST);
   if (asleep) {
     Syscall(SYS_futex, Address(word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
   }
@@ -187,16 +187,16 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
     TakeDefaultAction(signum, info);
     return;
   }
-  TOCSIN_STEP("Forwarder: handler begins");
+  TOCSIN_STEP("Handler: begins");
   // Counted before the look at `forwarded`: StopForwarding() clears that and
   // then waits for the count to be zero. Both orders are sequentially
   // consistent, so either we see that it is cleared, or it sees that we are
   // here.
   __atomic_fetch_add(&handler_state.handlers_running[signum], 1,
                      __ATOMIC_SEQ_CST);
-  TOCSIN_STEP("Forwarder: handler is counted");
+  TOCSIN_STEP("Handler: is counted");
   if (__atomic_load_n(&handler_state.forwarded[signum], __ATOMIC_SEQ_CST)) {
-    if (!LeaveInSeat(signum, info)) SendToService(process, signum, info);
+    if (!HandOver(signum, info)) SendToService(process, signum, info);
   } else if (signum != kDoorbell && called_by_kernel) {
     SendToProcess(signum, info);
   }

@@ -16,11 +16,11 @@ namespace tocsin::internal {
 
 Subscription::Subscription(std::shared_ptr<Dispatcher> dispatcher,
                            const SignalSet& signals,
-                           const ReceiverOptions& options, bool watched)
+                           const ReceiverOptions& options, bool observed)
     : dispatcher_(std::move(dispatcher)),
       signals_(signals),
       options_(options),
-      watched_(watched),
+      observed_(observed),
       queue_(signals, options.capacity, dispatcher_->arrivals_) {
   MutexLock lock(dispatcher_->mutex_);
   dispatcher_->arrivals_.AddPlaces(queue_.places());
@@ -51,13 +51,13 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
   absl::Status status = CheckCancelled();
   if (!status.ok()) return status;
   std::optional<Queued> queued;
-  SignalSet to_stand_in_for;
+  SignalSet to_lead_for;
   {
     FutexWakes wakes;
     MutexLock lock(dispatcher_->mutex_);
     queued =
-        DequeueOrCatch(/*waits=*/timeout == absl::InfiniteDuration(), wakes);
-    to_stand_in_for = dispatcher_->ToStandInFor(*this);
+        DequeueOrDrain(/*waits=*/timeout == absl::InfiniteDuration(), wakes);
+    to_lead_for = dispatcher_->ToLeadFor(*this);
   }
   if (queued.has_value())
     return ToEvent(queued->info, queued->count, queued->received_at);
@@ -65,13 +65,13 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
                                ? absl::InfiniteFuture()
                                : dispatcher_->Now() + timeout;
   Waiter waiter(dispatcher_->fake_ ? absl::InfiniteFuture() : until,
-                to_stand_in_for, dispatcher_->waiting_room_);
+                to_lead_for, dispatcher_->waiting_room_);
   TOCSIN_STEP("Receive: found nothing");
   while (true) {
     {
       FutexWakes wakes;
       MutexLock lock(dispatcher_->mutex_);
-      dispatcher_->Rise(waiter, wakes);
+      dispatcher_->StepDown(waiter, wakes);
       // A thread whose wait is over takes an event all the same if it was
       // picked for it: nobody else was.
       if (status.ok() || !waiter.listed) queued = Dequeue();
@@ -81,12 +81,12 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
         break;
       }
       List(waiter);
-      if (first_waiter_ == &waiter) dispatcher_->Sit(*this, waiter);
+      if (first_waiter_ == &waiter) dispatcher_->Promote(*this, waiter);
     }
     TOCSIN_STEP("Receive: about to sleep");
     status = waiter.Sleep();
     TOCSIN_STEP("Receive: wait is over");
-    if (const auto taken = waiter.stand_in.Taken(); taken.has_value()) {
+    if (const auto taken = waiter.leader.Taken(); taken.has_value()) {
       waiter.took = taken->signum();
       // Nobody is subscribed to it when the receiver was closed meanwhile.
       if (!dispatcher_->Dispatch(*taken, /*redirected=*/false)) {
@@ -104,7 +104,7 @@ std::optional<SignalEvent> Subscription::TryReceive() {
   {
     FutexWakes wakes;
     MutexLock lock(dispatcher_->mutex_);
-    queued = DequeueOrCatch(/*waits=*/false, wakes);
+    queued = DequeueOrDrain(/*waits=*/false, wakes);
   }
   if (!queued.has_value()) return std::nullopt;
   return ToEvent(queued->info, queued->count, queued->received_at);
@@ -159,11 +159,11 @@ std::optional<Subscription::Queued> Subscription::Dequeue() {
   return queued;
 }
 
-std::optional<Subscription::Queued> Subscription::DequeueOrCatch(
+std::optional<Subscription::Queued> Subscription::DequeueOrDrain(
     bool waits, FutexWakes& wakes) {
   std::optional<Queued> queued = Dequeue();
   if (queued.has_value()) return queued;
-  dispatcher_->Catch(waits, wakes);
+  dispatcher_->Drain(waits, wakes);
   return Dequeue();
 }
 

@@ -30,25 +30,25 @@ namespace tocsin::internal {
 // A thread in Receive(). It is in its subscription's list until somebody picks
 // it, because there is an event for it, or it gives up.
 struct Waiter {
-  Waiter(absl::Time until, const SignalSet& to_stand_in_for, WaitingRoom& room)
-      : stand_in(to_stand_in_for), place(room), sleeper(until, Call()) {}
+  Waiter(absl::Time until, const SignalSet& to_lead_for, WaitingRoom& room)
+      : leader(to_lead_for), place(room), sleeper(until, Call()) {}
 
-  // Where it sits, the handler wakes it.
+  // Where it has offered a slot, the handler wakes it.
   absl::Status Sleep() {
-    return seats.empty() ? sleeper.Sleep() : sleeper.SleepOnWord();
+    return offered.empty() ? sleeper.Sleep() : sleeper.SleepOnWord();
   }
 
-  StandIn stand_in;
+  Leader leader;
   WaitingRoom::Place place;
   Sleeper sleeper;
-  SignalSet seats;  // that it sits in
-  int took = 0;     // the signal that it took last, standing in
+  SignalSet offered;  // for which it has offered a slot
+  int took = 0;       // the signal that it took last, as the leader
   bool listed = false;
   Waiter* next = nullptr;
 
  private:
   BlockingCall* Call() {
-    if (stand_in.able()) return &stand_in;
+    if (leader.able()) return &leader;
     return &place;
   }
 };
@@ -56,9 +56,9 @@ struct Waiter {
 // One receiver: its signals, its queue and the threads that wait for it.
 class Subscription {
  public:
-  // `watched`: the dispatcher's watch sees its signals.
+  // `observed`: the dispatcher's observer sees its signals.
   Subscription(std::shared_ptr<Dispatcher> dispatcher, const SignalSet& signals,
-               const ReceiverOptions& options, bool watched = false);
+               const ReceiverOptions& options, bool observed = false);
   Subscription(const Subscription&) = delete;
   Subscription& operator=(const Subscription&) = delete;
   ~Subscription();
@@ -85,8 +85,8 @@ class Subscription {
   void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
                FutexWakes& wakes) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   std::optional<Queued> Dequeue() ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  // Also of what is pending for one that stood in and is expected back.
-  std::optional<Queued> DequeueOrCatch(bool waits, FutexWakes& wakes)
+  // Also of what is pending for one that led and is expected back.
+  std::optional<Queued> DequeueOrDrain(bool waits, FutexWakes& wakes)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
   absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void MarkClosed(FutexWakes& wakes);
@@ -100,7 +100,7 @@ class Subscription {
   const std::shared_ptr<Dispatcher> dispatcher_;
   SignalSet signals_;  // changed by Enter() only
   const ReceiverOptions options_;
-  const bool watched_;
+  const bool observed_;
 
   EventQueue queue_;
   Waiter* first_waiter_ = nullptr;  // in the order of their coming
