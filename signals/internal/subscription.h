@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -53,6 +54,8 @@ struct Waiter {
   }
 };
 
+class KernelSignals;
+
 // One receiver: its signals, its queue and the threads that wait for it.
 class Subscription {
  public:
@@ -77,6 +80,7 @@ class Subscription {
  private:
   friend class Dispatcher;
   friend class KernelSignals;
+  friend std::vector<RawSiginfo> Unsubscribe(KernelSignals&, Subscription&);
 
   using Queued = EventQueue::Queued;
 
