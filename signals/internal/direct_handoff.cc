@@ -1,6 +1,7 @@
 #include "tocsin/signals/internal/direct_handoff.h"
 
 #include <cstdint>
+#include <utility>
 
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/handler_state.h"
@@ -35,6 +36,19 @@ TOCSIN_UNINSTRUMENTED int TakeSlot(int signum, RawSiginfo& info) {
 bool IsWaitedFor(int signum) {
   return __atomic_load_n(&handler_state.handoff_slots[signum].state,
                          __ATOMIC_SEQ_CST) == kOffered;
+}
+
+bool DirectHandoff::Offer(int signum, Sleeper& sleeper) {
+  if (offered_by_[signum] != nullptr) return false;
+  offered_by_[signum] = &sleeper;
+  OfferSlot(signum, sleeper);
+  return true;
+}
+
+int DirectHandoff::TakeBack(int signum, RawSiginfo& info) {
+  if (!IsStandard(signum)) return 0;
+  if (std::exchange(offered_by_[signum], nullptr) == nullptr) return 0;
+  return TakeSlot(signum, info);
 }
 
 }  // namespace tocsin::internal

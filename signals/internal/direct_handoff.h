@@ -8,6 +8,8 @@
 #ifndef TOCSIN_SIGNALS_INTERNAL_DIRECT_HANDOFF_H_
 #define TOCSIN_SIGNALS_INTERNAL_DIRECT_HANDOFF_H_
 
+#include <array>
+
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 
@@ -22,6 +24,25 @@ void OfferSlot(int signum, Sleeper& sleeper);
 int TakeSlot(int signum, RawSiginfo& info);
 // Whether a slot is offered and no signal was left yet. For tests.
 bool IsWaitedFor(int signum);
+
+// Who has offered the slot for each standard signal.
+class DirectHandoff {
+ public:
+  // Offers it for `sleeper`. False if somebody has.
+  bool Offer(int signum, Sleeper& sleeper);
+  bool IsOfferedBy(int signum, const Sleeper& sleeper) const {
+    return offered_by_[signum] == &sleeper;
+  }
+  // Takes the slot for `signum` back. Returns how many signals were in it, of
+  // which `info` is the first.
+  int TakeBack(int signum, RawSiginfo& info);
+
+  // In a forked child, which has none of the threads that offered.
+  void ForgetAfterFork() { offered_by_.fill(nullptr); }
+
+ private:
+  std::array<const Sleeper*, kStandardSignals + 1> offered_by_ = {};
+};
 
 }  // namespace tocsin::internal
 

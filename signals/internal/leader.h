@@ -14,10 +14,13 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <cstdint>
+#include <ctime>
 #include <optional>
 #include <utility>
 
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
@@ -58,6 +61,53 @@ class Leader final : public BlockingCall {
   SignalSet signals_;
   std::optional<RawSiginfo> taken_;
   std::atomic<bool> rung_{false};
+};
+
+// Which thread leads, and for which signals. At most one does at a time.
+class Leadership {
+ public:
+  // Makes the timer, which rings the bell of `thread`. At RLIMIT_SIGPENDING
+  // there is none, and no thread leads.
+  void MakeTimer(pid_t thread);
+  // Once that thread has ended: see timer_set_.
+  void DeleteTimer();
+  bool possible() const { return timer_.has_value(); }
+
+  // Has `leader` lead for those of `signals` that it is able to, if nobody
+  // does. `sleeper` is what wakes it.
+  void Promote(const SignalSet& signals, Leader& leader, Sleeper& sleeper);
+  // If it led. `took`: the signal that it took last.
+  void StepDown(const Sleeper& sleeper, int took);
+
+  // Has nobody lead for them any more. The leader itself has to look again.
+  void TakeBack(const SignalSet& signals);
+  void WakeLeader(FutexWakes& wakes);
+
+  // What may be pending and taken by nobody, as a mask, because its leader has
+  // stepped down and is expected back. `waits`: it is the leader that asks, and
+  // that will wait for the signal that it took last.
+  uint64_t ToDrain(bool waits) const;
+
+  // What the service's thread leaves out of its wait from now on. `timer_rang`:
+  // its bell was that of the timer.
+  SignalSet LeaveOut(bool timer_rang);
+
+  // In a forked child, which does not have the leader.
+  void ForgetAfterFork();
+
+ private:
+  // Signals that the service's thread does not wait for, because `leader_`
+  // does. When that one steps down they stay its own for a moment: as a rule it
+  // is soon back, and need not wake the service's thread twice.
+  SignalSet led_;
+  SignalSet left_out_;  // when that thread last looked
+  Sleeper* leader_ = nullptr;
+  int had_its_turn_ = 0;          // what the last one took last
+  std::optional<timer_t> timer_;  // rings at the end of that moment
+  // From when it is set until its bell was heard. Meanwhile it must be neither
+  // set nor deleted: with that, the kernel withdraws a bell that is pending
+  // (measured on Linux 6.18), and with it every other that was merged into it.
+  bool timer_set_ = false;
 };
 
 }  // namespace tocsin::internal
