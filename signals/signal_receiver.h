@@ -34,7 +34,6 @@
 namespace tocsin {
 
 namespace internal {
-class Dispatcher;
 class Subscription;
 }  // namespace internal
 

@@ -20,15 +20,10 @@ absl::StatusOr<std::unique_ptr<SignalService>> SignalService::Start() {
   return service;
 }
 
-SignalService::SignalService(std::shared_ptr<internal::KernelSignals> kernel)
-    : dispatcher_(kernel), kernel_(std::move(kernel)) {}
-
 SignalService::SignalService(std::shared_ptr<internal::Dispatcher> dispatcher)
     : dispatcher_(std::move(dispatcher)) {}
 
-SignalService::~SignalService() {
-  if (kernel_ != nullptr) kernel_->Stop();
-}
+SignalService::~SignalService() { dispatcher_->Stop(); }
 
 absl::StatusOr<SignalReceiver> SignalService::Open(const SignalSet& signals,
                                                    ReceiverOptions options) {
@@ -53,8 +48,6 @@ absl::StatusOr<SignalReceiver> SignalService::Open(
 
 SignalServiceStats SignalService::stats() const { return dispatcher_->stats(); }
 
-absl::Status SignalService::Verify() const {
-  return kernel_ != nullptr ? kernel_->Verify() : absl::OkStatus();
-}
+absl::Status SignalService::Verify() const { return dispatcher_->Verify(); }
 
 }  // namespace tocsin

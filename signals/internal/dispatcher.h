@@ -67,6 +67,14 @@ class Dispatcher {
       ABSL_LOCKS_EXCLUDED(observer_mutex_);
   void StopObserving() ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
+  // The end of the service: closes what is open. Does nothing where the signals
+  // come from a test, which calls CloseAll().
+  virtual void Stop() {}
+
+  // Whether every signal that is received comes here; else the error says which
+  // do not.
+  virtual absl::Status Verify() const { return absl::OkStatus(); }
+
   // Ends the process by `signum`, after writing `report` to stderr.
   virtual void Die(int signum, const std::string& report) = 0;
 

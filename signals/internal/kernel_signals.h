@@ -39,7 +39,7 @@ class KernelSignals final : public Dispatcher {
   // At most one in a process, from Start() to Stop().
   static absl::StatusOr<std::shared_ptr<KernelSignals>> Start()
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
-  void Stop() ABSL_LOCKS_EXCLUDED(disposition_mutex);
+  void Stop() override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
   absl::Status Enter(Subscription& subscription) override
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
@@ -48,7 +48,7 @@ class KernelSignals final : public Dispatcher {
 
   void Die(int signum, const std::string& report) override;
 
-  absl::Status Verify() const ABSL_LOCKS_EXCLUDED(disposition_mutex);
+  absl::Status Verify() const override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
  private:
   struct Fork;
