@@ -1,5 +1,8 @@
 // The system call that makes a child process run another program.
 //
+// May be called from any thread. The child shares its memory until it runs the
+// program.
+//
 // posix_spawn(3) will not do. It cannot leave a signal ignored that has a
 // handler here, and its process id may belong to somebody else by the time one
 // asks for a pidfd, where the kernel reaps children by itself.

@@ -26,9 +26,9 @@ class Arrivals {
   void AddPlaces(uint32_t places);
   void RemovePlaces(uint32_t places) { places_ -= places; }
 
-  // One more, held by the caller.
+  // One more, held by the caller, who is about to put it into queues.
   uint32_t Add();
-  // By one holder more: a queue that it is in, or who is about to fill them.
+  // Each queue that it is in holds it.
   void Hold(uint32_t arrival) { ++arrivals_[arrival].holders; }
   void Release(uint32_t arrival);
 

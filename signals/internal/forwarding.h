@@ -2,14 +2,6 @@
 // what arrives, and when none is under way any more.
 //
 // May be called from any thread, but not in a signal handler.
-//
-// What a close must wait for, so that no signal is lost on the way:
-//   1. RestoreDisposition(): signals from now on have their old effect;
-//   2. StopForwarding(): handlers that start from now on, for a signal that
-//      came before, give it back to the process instead;
-//   3. AwaitHandlers(): handlers that had started before have forwarded theirs;
-//   4. TakeSlot() gives what is still in the slot, and the service's thread
-//      takes what is still pending on it (kernel_signals.cc).
 #ifndef TOCSIN_SIGNALS_INTERNAL_FORWARDING_H_
 #define TOCSIN_SIGNALS_INTERNAL_FORWARDING_H_
 
@@ -27,8 +19,10 @@ namespace tocsin::internal {
 void SetServiceThread(pid_t thread)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 
+// Handlers that start from now on give their signal back to the process.
 void StopForwarding(int signum)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
+// Waits until handlers that had started before have forwarded theirs.
 void AwaitHandlers(int signum);
 
 // Takes the mark off a forwarded siginfo. False if it bears none.

@@ -1,15 +1,7 @@
-// The source of real signals: the dedicated thread that waits for them, and the
-// protocol by which receivers come and go without one being lost.
+// The source of real signals: starts and stops what hears them, lets receivers
+// in and out, and sees to what a fork() leaves of all that.
 //
-// A signal is, at any moment, in one of these places; Leave() empties them in
-// this order, and it says in kernel_signals.cc how:
-//   1. in a handler's frame that was set up but has not run yet;
-//   2. in a handler that is past its look at whether to forward;
-//   3. pending on the service's thread, or left in a slot (direct_handoff.h),
-//      or taken by a leader (leader.h), which itself sends it again;
-//   4. in the queues of receivers, from which somebody takes it or none does.
-// When one of several receivers goes, 4 is what matters: a signal that another
-// one has in its queue too, or that somebody took, has been heard.
+// Public members may be called from any thread but the service's own.
 #ifndef TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
 #define TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
 

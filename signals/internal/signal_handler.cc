@@ -213,7 +213,7 @@ TOCSIN_UNINSTRUMENTED void GiveBack(const RawSiginfo& info) {
   uint64_t full[kFullWords];
   CopyRaw(full, info.words);
   ClearPadding(full);
-  SendToProcess(info.signum(), full);
+  SendToProcess(Fields(full)[0], full);
 }
 
 TOCSIN_UNINSTRUMENTED void RingDoorbell() { Ring(Syscall(SYS_getpid)); }

@@ -1,5 +1,9 @@
 // What runs in signal handlers.
 //
+// That is on any thread and at any moment, so all of it makes raw system calls
+// and uses atomics only, calls nothing outside of its file, and leaves errno
+// alone. GiveBack() and RingDoorbell() may be called by threads as well.
+//
 // Only the service's thread blocks signals. So the kernel hands a signal to
 // some other thread, where our handler runs; its one act is to queue the signal
 // again, siginfo and all, for the service's thread (rt_tgsigqueueinfo(2)). The
@@ -23,6 +27,7 @@ namespace tocsin::internal {
 // this signal; one from a stranger, or several merged into one, do no harm.
 inline constexpr int kDoorbell = SIGSTKFLT;
 
+// What a disposition takes to have the kernel call the handler.
 struct HandlerAddresses {
   void (*handler)(int, siginfo_t*, void*);
   void (*restorer)();
@@ -33,6 +38,7 @@ extern const HandlerAddresses kHandlerAddresses;
 // in force decides what becomes of it.
 void GiveBack(const RawSiginfo& info);
 
+// Wakes the service's thread.
 void RingDoorbell();
 
 }  // namespace tocsin::internal

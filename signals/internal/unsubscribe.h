@@ -3,6 +3,20 @@
 //
 // May be called from any thread that holds the disposition mutex, but not from
 // the service's, for which it waits.
+//
+// A signal is, at any moment, in one of these places. They are emptied in this
+// order:
+//   1. in a handler's frame that was set up but has not run yet. After
+//      RestoreDisposition() signals have their old effect; after
+//      StopForwarding() handlers that start give theirs back to the process;
+//   2. in a handler that is past its look at whether to forward, for which
+//      AwaitHandlers() waits;
+//   3. pending on the service's thread, which takes it out; or left in a slot
+//      (direct_handoff.h), which is taken back; or taken by a leader
+//      (leader.h), which itself sends it again;
+//   4. in the queues of receivers, from which somebody takes it or none does.
+// When one of several receivers goes, 4 is what matters: a signal that another
+// one has in its queue too, or that somebody took, has been heard.
 #ifndef TOCSIN_SIGNALS_INTERNAL_UNSUBSCRIBE_H_
 #define TOCSIN_SIGNALS_INTERNAL_UNSUBSCRIBE_H_
 
