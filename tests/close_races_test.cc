@@ -1,5 +1,6 @@
-// The windows of the forwarding handler, of the close protocol, of the seats,
-// slots and stand-ins and of the service's thread, each held open at its step.
+// The windows of the forwarding handler, of the close protocol, of direct
+// hand-offs, spill slots and leaders and of the service's thread, each held
+// open at its step.
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -67,21 +68,21 @@ void RingTimer(timer_t timer) {
 }
 
 // The library has one timer only, the service's, and sets it by this program's
-// own timer_settime(). While `loans_last`, it does not ring by itself.
-std::atomic<bool> loans_last = false;
-std::atomic<int> loans = 0;
-std::atomic<timer_t> loan_timer;
+// own timer_settime(). While `timer_waits`, it does not ring by itself.
+std::atomic<bool> timer_waits = false;
+std::atomic<int> timer_sets = 0;
+std::atomic<timer_t> leader_timer;
 
 }  // namespace
 }  // namespace tocsin
 
 extern "C" int timer_settime(timer_t timer, int, const itimerspec* time,
                              itimerspec*) noexcept {
-  tocsin::loan_timer = timer;
+  tocsin::leader_timer = timer;
   itimerspec then = *time;
-  if (tocsin::loans_last) then.it_value = {.tv_sec = 1000, .tv_nsec = 0};
+  if (tocsin::timer_waits) then.it_value = {.tv_sec = 1000, .tv_nsec = 0};
   const int result = tocsin::SetTimer(timer, then);
-  ++tocsin::loans;
+  ++tocsin::timer_sets;
   return result;
 }
 
@@ -422,7 +423,7 @@ TEST_F(CloseRaces, WhatTheServiceThreadHasInHandIsQueued) {
   EXPECT_THAT(Effects(), IsEmpty());
 }
 
-TEST_F(CloseRaces, WhatAStandInHasTakenIsSentAgain) {
+TEST_F(CloseRaces, WhatALeaderHasTakenIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
   HeldAt over("Leader: wait is over");
   absl::Status status;
@@ -503,12 +504,12 @@ TEST_F(StopRaces, AHandlerThatForwardsABellIsWaitedFor) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
-// Seats. ---------------------------------------------------------------------
+// Direct hand-off. -----------------------------------------------------------
 
-// A thread that waits in a seat.
-class SeatRaces : public CloseRaces {
+// A thread that waits and has offered its slot.
+class HandoffRaces : public CloseRaces {
  protected:
-  void AwaitSeat() {
+  void AwaitSlot() {
     while (!internal::IsWaitedFor(SIGUSR1)) sched_yield();
     listener_.AwaitAsleep();
   }
@@ -522,9 +523,9 @@ class SeatRaces : public CloseRaces {
   }};
 };
 
-TEST_F(SeatRaces, WhoRisesWaitsForTheHandlerThatFillsIt) {
+TEST_F(HandoffRaces, WhoTakesItBackWaitsForTheHandlerThatFillsIt) {
   go_.count_down();
-  AwaitSeat();
+  AwaitSlot();
   HeldAt fills("Handler: about to hand over");
   AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
@@ -540,10 +541,10 @@ TEST_F(SeatRaces, WhoRisesWaitsForTheHandlerThatFillsIt) {
 }
 
 // Or the handler would write to a stack that has gone.
-TEST_F(SeatRaces, WhoRisesWaitsUntilTheHandlerHasDoneWithItsWord) {
+TEST_F(HandoffRaces, WhoTakesItBackWaitsUntilTheHandlerHasDoneWithItsWord) {
   SetDisposition(SIGUSR2, [](int) {});
   go_.count_down();
-  AwaitSeat();
+  AwaitSlot();
   HeldAt marked("Handler: has marked the sleeper");
   AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
@@ -558,9 +559,9 @@ TEST_F(SeatRaces, WhoRisesWaitsUntilTheHandlerHasDoneWithItsWord) {
   EXPECT_EQ(event_->value->sival_int, 7);
 }
 
-TEST_F(SeatRaces, AHandlerThatFindsAnotherAtItForwards) {
+TEST_F(HandoffRaces, AHandlerThatFindsAnotherAtItForwards) {
   go_.count_down();
-  AwaitSeat();
+  AwaitSlot();
   HeldAt fills("Handler: about to hand over");
   AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender first(SIGUSR1, 1);
@@ -577,7 +578,7 @@ TEST_F(SeatRaces, AHandlerThatFindsAnotherAtItForwards) {
   EXPECT_EQ(event_->count, 2);
 }
 
-TEST_F(SeatRaces, ASignalThatComesWhileItIsBeingTakenIsReceived) {
+TEST_F(HandoffRaces, ASignalThatComesWhileItIsBeingOfferedIsReceived) {
   HeldAt takes("DirectHandoff: about to offer a slot");
   go_.count_down();
   takes.AwaitThread();
@@ -673,23 +674,23 @@ TEST_F(SlotRaces, OneIsFreeOnlyWhenItsSignalWasTaken) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
-// Stand-ins. -----------------------------------------------------------------
+// Leaders. -------------------------------------------------------------------
 
-// Waits until `task` stands in for the service's thread: /proc shows what a
+// Waits until `task` leads in the service's thread's place: /proc shows what a
 // thread waits for as not blocked.
-void AwaitStandIn(const std::string& task, int signum) {
+void AwaitLeader(const std::string& task, int signum) {
   while (Contains(StatusMask(task, "SigBlk"), signum) ||
          !Contains(StatusMask(ServiceThread(), "SigBlk"), signum)) {
     sched_yield();
   }
 }
 
-class StandInRaces : public CloseRaces {
+class LeaderRaces : public CloseRaces {
  protected:
   const ScopedSignalBlock block_{{SIGUSR1}};
 };
 
-TEST_F(StandInRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
+TEST_F(LeaderRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
   HeldAt over("Leader: wait is over");
   absl::Status status = absl::UnknownError("not back");
@@ -697,7 +698,7 @@ TEST_F(StandInRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
     status = receiver.Receive().status();
     EXPECT_FALSE(Contains(StatusMask(TaskOfThisThread(), "SigPnd"), SIGSTKFLT));
   });
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   SendSelf(SIGUSR1);
   over.AwaitThread();
   listener.Cancel();
@@ -707,16 +708,16 @@ TEST_F(StandInRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
-// Its handler looked for a stand-in after it had forwarded, as there was none
+// Its handler looked for a leader after it had forwarded, as there was none
 // before. The service's thread takes a bell before SIGRTMIN.
-TEST_F(StandInRaces, WhatWasOnItsWayToTheServiceThreadIsReceived) {
+TEST_F(LeaderRaces, WhatWasOnItsWayToTheServiceThreadIsReceived) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1, SIGRTMIN});
   HeldAt forwards("Handler: about to forward");
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   int first = 0;
   Beside listener([&] { first = Next(receiver).signum; });
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   forwards.Release();
   sender.Join();
   SendSelf(SIGRTMIN);
@@ -726,25 +727,25 @@ TEST_F(StandInRaces, WhatWasOnItsWayToTheServiceThreadIsReceived) {
 }
 
 // The service's timer rings when this says so.
-class LoanRaces : public StandInRaces {
+class LeaderTimerRaces : public LeaderRaces {
  protected:
-  LoanRaces() {
-    loans_last = true;
-    loans = 0;
+  LeaderTimerRaces() {
+    timer_waits = true;
+    timer_sets = 0;
   }
-  ~LoanRaces() override {
+  ~LeaderTimerRaces() override {
     receiver_.Close();
     listener_.Join();
-    loans_last = false;
+    timer_waits = false;
   }
 
-  // Has the listener receive one more, and stand in again.
+  // Has the listener receive one more, and lead again.
   void SendOne() {
-    AwaitStandIn(listener_.task(), SIGUSR1);
+    AwaitLeader(listener_.task(), SIGUSR1);
     const int before = heard_;
     SendSelf(SIGUSR1);
     while (heard_ == before) sched_yield();
-    AwaitStandIn(listener_.task(), SIGUSR1);
+    AwaitLeader(listener_.task(), SIGUSR1);
   }
 
   SignalReceiver receiver_ = OpenReceiver(*service_, {SIGUSR1});
@@ -755,29 +756,29 @@ class LoanRaces : public StandInRaces {
 };
 
 // Or the bell might be withdrawn, and others that were merged into it.
-TEST_F(LoanRaces, TheTimerIsLeftAloneUntilItsBellWasHeard) {
+TEST_F(LeaderTimerRaces, TheTimerIsLeftAloneUntilItsBellWasHeard) {
   SendOne();
-  EXPECT_EQ(loans, 1);
+  EXPECT_EQ(timer_sets, 1);
   SignalReceiver witness = OpenReceiver(*service_, {SIGRTMIN});
   SendSelf(SIGRTMIN);
   EXPECT_EQ(Next(witness).signum, SIGRTMIN);  // after a bell that was not its
   SendOne();
-  EXPECT_EQ(loans, 1);
-  RingTimer(loan_timer);
+  EXPECT_EQ(timer_sets, 1);
+  RingTimer(leader_timer);
   SendSelf(SIGRTMIN);
   EXPECT_EQ(Next(witness).signum, SIGRTMIN);
   SendOne();
-  EXPECT_EQ(loans, 2);
+  EXPECT_EQ(timer_sets, 2);
 }
 
 // The bell by which it ends is merged into the timer's, which must not be
 // withdrawn.
-TEST_F(LoanRaces, TheServiceEndsWhileTheTimersBellIsPending) {
+TEST_F(LeaderTimerRaces, TheServiceEndsWhileTheTimersBellIsPending) {
   SendOne();
   receiver_.Close();
   listener_.Join();
   ServiceThreadHeld held;
-  RingTimer(loan_timer);
+  RingTimer(leader_timer);
   EXPECT_TRUE(Contains(StatusMask(ServiceThread(), "SigPnd"), SIGSTKFLT));
   Beside stopper([&] { service_.reset(); });
   stopper.AwaitAsleep();
@@ -998,7 +999,7 @@ TEST_F(ForkRaces, AForkWaitsForWhoChangesDispositions) {
   ExpectThatAForkWaits(restored);
 }
 
-TEST_F(ForkRaces, AForkWaitsForWhoTakesASeat) {
+TEST_F(ForkRaces, AForkWaitsForWhoOffersASlot) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   HeldAt takes("DirectHandoff: about to offer a slot");

@@ -154,8 +154,8 @@ class AfterTheSleep : public ReceiveRaces {
   HeldAt over_{kWaitIsOver};
 };
 
-// A reader that stands in the line, or in its seat, and whose wait a cancel has
-// ended, but for the last look.
+// A reader that stands in the line, or offers its slot, and whose wait a cancel
+// has ended, but for the last look.
 class CancelledReader {
  public:
   explicit CancelledReader(SignalReceiver& receiver) : reader_(receiver) {
@@ -353,9 +353,9 @@ TEST(RealReceiveRaces, ATimeoutThatIsOverLeavesNoEventToNobody) {
   EXPECT_EQ(reader.Value(), 7);
 }
 
-// The handler leaves it in the seat of a thread that was cancelled, while
+// The handler leaves it in the slot of a thread that was cancelled, while
 // another waits in the same receiver.
-TEST(RealReceiveRaces, ACancelledThreadReturnsWhatIsLeftInItsSeat) {
+TEST(RealReceiveRaces, ACancelledThreadReturnsWhatIsLeftInItsSlot) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   CancelledReader cancelled(receiver);
@@ -369,10 +369,10 @@ TEST(RealReceiveRaces, ACancelledThreadReturnsWhatIsLeftInItsSeat) {
   EXPECT_EQ(other.Value(), 2);
 }
 
-// Waits until the reader's thread stands in for the service's, and that one has
+// Waits until the reader's thread leads, and the service's has
 // looked since: it waits again, no bell is left, and it does not wait for
 // `signum`. /proc shows what a thread waits for as not blocked.
-void AwaitStandIn(const Reader& reader, int signum) {
+void AwaitLeader(const Reader& reader, int signum) {
   const auto waits_for = [](const std::string& task, int waited_for) {
     return !Contains(StatusMask(task, "SigBlk"), waited_for);
   };
@@ -395,13 +395,13 @@ int TakePendingValue(int signum) {
   return info.si_value.sival_int;
 }
 
-TEST(RealReceiveRaces, WhatAStandInTookIsSentAgainWhenItsReceiverWasClosed) {
+TEST(RealReceiveRaces, WhatALeaderTookIsSentAgainWhenItsReceiverWasClosed) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader, SIGUSR1);
+  AwaitLeader(reader, SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   receiver.Close();
@@ -412,14 +412,14 @@ TEST(RealReceiveRaces, WhatAStandInTookIsSentAgainWhenItsReceiverWasClosed) {
   EXPECT_EQ(service->stats().redelivered, 1u);
 }
 
-TEST(RealReceiveRaces, WhatAStandInTookIsDiscardedIfItsReceiverSaysSo) {
+TEST(RealReceiveRaces, WhatALeaderTookIsDiscardedIfItsReceiverSaysSo) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(
       *service, {SIGUSR1}, {.on_close = ReceiverOptions::OnClose::kDiscard});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader, SIGUSR1);
+  AwaitLeader(reader, SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   receiver.Close();
@@ -430,13 +430,13 @@ TEST(RealReceiveRaces, WhatAStandInTookIsDiscardedIfItsReceiverSaysSo) {
   EXPECT_EQ(service->stats().redelivered, 0u);
 }
 
-TEST(RealReceiveRaces, ACancelledStandInReturnsWhatItTook) {
+TEST(RealReceiveRaces, ACancelledLeaderReturnsWhatItTook) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader, SIGUSR1);
+  AwaitLeader(reader, SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   reader.Cancel();
