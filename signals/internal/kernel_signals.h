@@ -20,6 +20,7 @@
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/service_thread.h"
 #include "tocsin/signals/internal/subscription.h"
+#include "tocsin/signals/internal/waiter.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {
