@@ -56,7 +56,7 @@ class TestDispatcher final : public internal::Dispatcher {
   const std::vector<int>& sent_again() const { return sent_again_; }
 
   void Die(int, const std::string& report) override { ADD_FAILURE() << report; }
-  std::vector<RawSiginfo> Leave(Subscription& subscription) override {
+  std::vector<RawSiginfo> Leave(internal::Subscriber& subscription) override {
     Dispatcher::Leave(subscription);
     return std::exchange(on_their_way_, {});
   }

@@ -6,7 +6,6 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/siginfo.h"
-#include "tocsin/signals/internal/subscription.h"
 
 namespace tocsin::internal {
 
@@ -24,9 +23,9 @@ bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
     MutexLock lock(mutex_);
     now = fake_ ? fake_now_ : internal::Now();
     subscribed = Deliver(info, redirected, now, wakes);
-    for (const Subscription* subscription : registered_) {
+    for (const Subscriber* subscription : registered_) {
       observed |=
-          subscription->observed_ && subscription->signals_.contains(signum);
+          subscription->observed() && subscription->signals().contains(signum);
     }
   }
   if (observed) ShowToObserver(info, now);
@@ -39,8 +38,8 @@ bool Dispatcher::Deliver(const RawSiginfo& info, bool redirected,
   if (redirected) ++stats_.redirected;
   bool subscribed = false;
   const uint32_t arrival = arrivals_.Add();
-  for (Subscription* subscription : registered_) {
-    if (!subscription->signals_.contains(info.signum())) continue;
+  for (Subscriber* subscription : registered_) {
+    if (!subscription->signals().contains(info.signum())) continue;
     subscription->Enqueue(info, arrival, now, wakes);
     subscribed = true;
   }
@@ -93,11 +92,8 @@ void Dispatcher::Advance(absl::Duration duration) {
     FutexWakes wakes;
     MutexLock lock(mutex_);
     fake_now_ += duration;
-    for (Subscription* subscription : registered_) {
-      for (auto* waiter = subscription->first_waiter_; waiter != nullptr;
-           waiter = waiter->next) {
-        waiter->sleeper.WakeLater(wakes);
-      }
+    for (Subscriber* subscription : registered_) {
+      subscription->WakeAll(wakes);
     }
   }
   RingAlarm();
@@ -110,13 +106,13 @@ SignalServiceStats Dispatcher::stats() const {
   return stats;
 }
 
-absl::Status Dispatcher::Enter(Subscription& subscription) {
+absl::Status Dispatcher::Enter(Subscriber& subscription) {
   MutexLock lock(mutex_);
   Register(subscription);
   return absl::OkStatus();
 }
 
-std::vector<RawSiginfo> Dispatcher::Leave(Subscription& subscription) {
+std::vector<RawSiginfo> Dispatcher::Leave(Subscriber& subscription) {
   FutexWakes wakes;
   MutexLock lock(mutex_);
   if (Unregister(subscription)) subscription.MarkClosed(wakes);
@@ -126,7 +122,7 @@ std::vector<RawSiginfo> Dispatcher::Leave(Subscription& subscription) {
 void Dispatcher::CloseAll() {
   FutexWakes wakes;
   MutexLock lock(mutex_);
-  for (Subscription* subscription : registered_) {
+  for (Subscriber* subscription : registered_) {
     subscription->MarkClosed(wakes);
   }
   registered_.clear();
@@ -143,28 +139,28 @@ void Dispatcher::Return(const std::vector<RawSiginfo>& signals,
   if (redeliver) SendAgain(signals);
 }
 
-void Dispatcher::Register(Subscription& subscription) {
+void Dispatcher::Register(Subscriber& subscription) {
   registered_.push_back(&subscription);
-  subscription.closed_ = false;
+  subscription.MarkOpen();
   FindShared();
 }
 
-bool Dispatcher::Unregister(Subscription& subscription) {
+bool Dispatcher::Unregister(Subscriber& subscription) {
   const bool was_registered = std::erase(registered_, &subscription) > 0;
   FindShared();
   return was_registered;
 }
 
-bool Dispatcher::IsRegistered(const Subscription& subscription) const {
+bool Dispatcher::IsRegistered(const Subscriber& subscription) const {
   return std::find(registered_.begin(), registered_.end(), &subscription) !=
          registered_.end();
 }
 
-SignalSet Dispatcher::Subscribed(const Subscription* except) const {
+SignalSet Dispatcher::Subscribed(const Subscriber* except) const {
   SignalSet signals;
-  for (const Subscription* subscription : registered_) {
+  for (const Subscriber* subscription : registered_) {
     if (subscription == except) continue;
-    for (int signum : subscription->signals_) signals.insert(signum);
+    for (int signum : subscription->signals()) signals.insert(signum);
   }
   return signals;
 }
@@ -172,8 +168,8 @@ SignalSet Dispatcher::Subscribed(const Subscription* except) const {
 void Dispatcher::FindShared() {
   SignalSet seen;
   shared_ = {};
-  for (const Subscription* subscription : registered_) {
-    for (int signum : subscription->signals_) {
+  for (const Subscriber* subscription : registered_) {
+    for (int signum : subscription->signals()) {
       (seen.contains(signum) ? shared_ : seen).insert(signum);
     }
   }

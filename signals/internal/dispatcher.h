@@ -19,6 +19,7 @@
 #include "tocsin/signals/internal/event_queue.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/subscriber.h"
 #include "tocsin/signals/internal/waiting_room.h"
 #include "tocsin/signals/receiver_options.h"
 #include "tocsin/signals/signal_event.h"
@@ -80,11 +81,11 @@ class Dispatcher {
 
   // Brings a subscription into the registry. May take signals out of it, as its
   // options say.
-  virtual absl::Status Enter(Subscription& subscription);
+  virtual absl::Status Enter(Subscriber& subscription);
 
   // Takes it out. Its queue stays. Returns the signals that were on their way
   // to it and must be sent again. Does nothing the second time.
-  virtual std::vector<RawSiginfo> Leave(Subscription& subscription);
+  virtual std::vector<RawSiginfo> Leave(Subscriber& subscription);
 
   // Closes all that are open, for good.
   void CloseAll() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -107,7 +108,7 @@ class Dispatcher {
   virtual void SendAgain(const std::vector<RawSiginfo>&) {}
 
   // The signals of `subscription` for which a thread may lead.
-  virtual SignalSet ToLeadFor(const Subscription&)
+  virtual SignalSet ToLeadFor(const Subscriber&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return {};
   }
@@ -116,7 +117,7 @@ class Dispatcher {
   // first in its line, by a shorter way than the service's thread, if there is
   // one: it leads, or offers slots. StepDown() undoes it, when the wait is
   // over.
-  virtual void Promote(const Subscription&, Waiter&)
+  virtual void Promote(const Subscriber&, Waiter&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   virtual void StepDown(Waiter&, FutexWakes&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
@@ -129,19 +130,18 @@ class Dispatcher {
   bool Deliver(const RawSiginfo& info, bool redirected, absl::Time now,
                FutexWakes& wakes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  void Register(Subscription& subscription)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Register(Subscriber& subscription) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False if it is not registered (any more).
-  bool Unregister(Subscription& subscription)
+  bool Unregister(Subscriber& subscription)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool IsRegistered(const Subscription& subscription) const
+  bool IsRegistered(const Subscriber& subscription) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What the registered ones, but for `except`, are subscribed to.
-  SignalSet Subscribed(const Subscription* except = nullptr) const
+  SignalSet Subscribed(const Subscriber* except = nullptr) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable SlimMutex mutex_;
-  std::vector<Subscription*> registered_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Subscriber*> registered_ ABSL_GUARDED_BY(mutex_);
   // Signals that several of them are subscribed to.
   SignalSet shared_ ABSL_GUARDED_BY(mutex_);
   SignalServiceStats stats_ ABSL_GUARDED_BY(mutex_);

@@ -79,14 +79,14 @@ void KernelSignals::Stop() {
     ScopedMask mask;
     MutexLock disposition_lock(disposition_mutex);
     if (alive != this) return;  // in a forked child
-    std::vector<Subscription*> open;
+    std::vector<Subscriber*> open;
     {
       MutexLock lock(mutex_);
       open = registered_;
     }
-    for (Subscription* subscription : open) {
+    for (Subscriber* subscription : open) {
       std::vector<RawSiginfo> signals = Unsubscribe(*this, *subscription);
-      if (subscription->options_.on_close ==
+      if (subscription->options().on_close ==
           ReceiverOptions::OnClose::kRedeliver) {
         again.insert(again.end(), signals.begin(), signals.end());
       }
@@ -110,7 +110,7 @@ void KernelSignals::Stop() {
   Return(again, ReceiverOptions::OnClose::kRedeliver);
 }
 
-absl::Status KernelSignals::Enter(Subscription& subscription) {
+absl::Status KernelSignals::Enter(Subscriber& subscription) {
   ScopedMask mask;
   MutexLock disposition_lock(disposition_mutex);
   if (alive != this) {
@@ -118,9 +118,9 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
         "forked: this SignalService belongs to the parent process; start one "
         "in the child");
   }
-  if (subscription.options_.honor_ignored) {
-    for (int signum : SignalSet(subscription.signals_)) {
-      if (IsIgnored(signum)) subscription.signals_.erase(signum);
+  if (subscription.options().honor_ignored) {
+    for (int signum : SignalSet(subscription.signals())) {
+      if (IsIgnored(signum)) subscription.LeaveAlone(signum);
     }
   }
   SignalSet first;
@@ -128,12 +128,12 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
     FutexWakes wakes;
     MutexLock lock(mutex_);
     // Nobody has a slot for what several receive.
-    for (int signum : subscription.signals_) TakeBackAndDeliver(signum, wakes);
+    for (int signum : subscription.signals()) TakeBackAndDeliver(signum, wakes);
     Register(subscription);  // the last that can throw
     // Nor leads for it: who does looks again.
-    leadership_.TakeBack(subscription.signals_);
+    leadership_.TakeBack(subscription.signals());
     leadership_.WakeLeader(wakes);
-    for (int signum : subscription.signals_) {
+    for (int signum : subscription.signals()) {
       if (!wanted_.contains(signum)) first.insert(signum);
       wanted_.insert(signum);
     }
@@ -149,7 +149,7 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
   return absl::OkStatus();
 }
 
-std::vector<RawSiginfo> KernelSignals::Leave(Subscription& subscription) {
+std::vector<RawSiginfo> KernelSignals::Leave(Subscriber& subscription) {
   ScopedMask mask;
   MutexLock disposition_lock(disposition_mutex);
   if (alive != this) return {};  // stopped, or in a forked child
@@ -198,10 +198,10 @@ void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
   for (const RawSiginfo& info : signals) GiveBack(info);
 }
 
-SignalSet KernelSignals::Alone(const Subscription& subscription) const {
+SignalSet KernelSignals::Alone(const Subscriber& subscription) const {
   SignalSet alone;
-  if (subscription.observed_) return alone;
-  for (int signum : subscription.signals_) {
+  if (subscription.observed()) return alone;
+  for (int signum : subscription.signals()) {
     if (!IsStandard(signum) || shared_.contains(signum)) continue;
     // While it leaves, it is still registered.
     if (wanted_.contains(signum)) alone.insert(signum);
@@ -209,14 +209,14 @@ SignalSet KernelSignals::Alone(const Subscription& subscription) const {
   return alone;
 }
 
-SignalSet KernelSignals::ToLeadFor(const Subscription& subscription) {
+SignalSet KernelSignals::ToLeadFor(const Subscriber& subscription) {
   if (!leadership_.possible()) return {};
   // Its descriptor is to become readable also while no thread waits.
-  if (subscription.fd_ >= 0) return {};
+  if (subscription.GaveOutDescriptor()) return {};
   return Alone(subscription);
 }
 
-void KernelSignals::Promote(const Subscription& subscription, Waiter& waiter) {
+void KernelSignals::Promote(const Subscriber& subscription, Waiter& waiter) {
   const SignalSet alone = Alone(subscription);
   if (waiter.leader.able()) {
     leadership_.Promote(alone, waiter.leader, waiter.sleeper);
@@ -272,7 +272,7 @@ struct KernelSignals::Fork {
       for (int signum : mine->wanted_) RestoreDisposition(signum);
       for (int signum : mine->wanted_) StopForwarding(signum);
       mine->leadership_.ForgetAfterFork();
-      for (Subscription* subscription : mine->registered_) {
+      for (Subscriber* subscription : mine->registered_) {
         subscription->ForgetWaiters();
       }
       mine->registered_.clear();

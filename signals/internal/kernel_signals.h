@@ -19,7 +19,7 @@
 #include "tocsin/signals/internal/leader.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/service_thread.h"
-#include "tocsin/signals/internal/subscription.h"
+#include "tocsin/signals/internal/subscriber.h"
 #include "tocsin/signals/internal/waiter.h"
 #include "tocsin/signals/signal_set.h"
 
@@ -34,9 +34,9 @@ class KernelSignals final : public Dispatcher {
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
   void Stop() override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
-  absl::Status Enter(Subscription& subscription) override
+  absl::Status Enter(Subscriber& subscription) override
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
-  std::vector<RawSiginfo> Leave(Subscription& subscription) override
+  std::vector<RawSiginfo> Leave(Subscriber& subscription) override
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
   void Die(int signum, const std::string& report) override;
@@ -46,13 +46,13 @@ class KernelSignals final : public Dispatcher {
  private:
   struct Fork;
   friend class ServiceThread;
-  friend std::vector<RawSiginfo> Unsubscribe(KernelSignals&, Subscription&);
+  friend std::vector<RawSiginfo> Unsubscribe(KernelSignals&, Subscriber&);
 
   bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
-  SignalSet ToLeadFor(const Subscription& subscription) override
+  SignalSet ToLeadFor(const Subscriber& subscription) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Promote(const Subscription& subscription, Waiter& waiter) override
+  void Promote(const Subscriber& subscription, Waiter& waiter) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StepDown(Waiter& waiter, FutexWakes& wakes) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -61,7 +61,7 @@ class KernelSignals final : public Dispatcher {
 
   // The standard signals of `subscription` that nobody else receives or looks
   // at. Others would have to wait until its thread gets to run.
-  SignalSet Alone(const Subscription& subscription) const
+  SignalSet Alone(const Subscriber& subscription) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Delivers what is in the slot for `signum`, and takes that back.
   void TakeBackAndDeliver(int signum, FutexWakes& wakes)

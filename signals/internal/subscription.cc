@@ -17,10 +17,8 @@ namespace tocsin::internal {
 Subscription::Subscription(std::shared_ptr<Dispatcher> dispatcher,
                            const SignalSet& signals,
                            const ReceiverOptions& options, bool observed)
-    : dispatcher_(std::move(dispatcher)),
-      signals_(signals),
-      options_(options),
-      observed_(observed),
+    : Subscriber(signals, options, observed),
+      dispatcher_(std::move(dispatcher)),
       queue_(signals, options.capacity, dispatcher_->arrivals_) {
   MutexLock lock(dispatcher_->mutex_);
   dispatcher_->arrivals_.AddPlaces(queue_.places());
@@ -184,6 +182,12 @@ void Subscription::MarkClosed(FutexWakes& wakes) {
   closed_ = true;
   SetReadable(true);
   while (first_waiter_ != nullptr) Pick(wakes);
+}
+
+void Subscription::WakeAll(FutexWakes& wakes) {
+  for (auto* waiter = first_waiter_; waiter != nullptr; waiter = waiter->next) {
+    waiter->sleeper.WakeLater(wakes);
+  }
 }
 
 void Subscription::List(Waiter& waiter) {

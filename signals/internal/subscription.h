@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -19,6 +18,7 @@
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/event_queue.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/subscriber.h"
 #include "tocsin/signals/internal/waiter.h"
 #include "tocsin/signals/receiver_options.h"
 #include "tocsin/signals/signal_event.h"
@@ -26,10 +26,8 @@
 
 namespace tocsin::internal {
 
-class KernelSignals;
-
 // One receiver: its signals, its queue and the threads that wait for it.
-class Subscription {
+class Subscription final : public Subscriber {
  public:
   // `observed`: the dispatcher's observer sees its signals.
   Subscription(std::shared_ptr<Dispatcher> dispatcher, const SignalSet& signals,
@@ -44,44 +42,35 @@ class Subscription {
   absl::StatusOr<SignalEvent> Receive(absl::Duration timeout);
   std::optional<SignalEvent> TryReceive();
   int fd();
-  const SignalSet& signals() const { return signals_; }
   uint64_t dropped() const;
   absl::Status iteration_status() const;
   void set_iteration_status(const absl::Status& status);
 
  private:
-  friend class Dispatcher;
-  friend class KernelSignals;
-  friend std::vector<RawSiginfo> Unsubscribe(KernelSignals&, Subscription&);
-
   using Queued = EventQueue::Queued;
 
   // The dispatcher's mutex guards all below but the constants. The analysis
   // does not see that dispatcher_->mutex_ is the one that the dispatcher holds.
   void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
-               FutexWakes& wakes) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+               FutexWakes& wakes) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   std::optional<Queued> Dequeue() ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // Also of what is pending for one that led and is expected back.
   std::optional<Queued> DequeueOrDrain(bool waits, FutexWakes& wakes)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
   absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  void MarkClosed(FutexWakes& wakes);
-  // In a forked child: the threads that waited are not in this process.
-  void ForgetWaiters() { first_waiter_ = last_waiter_ = nullptr; }
+  void MarkClosed(FutexWakes& wakes) override;
+  void WakeAll(FutexWakes& wakes) override;
+  void ForgetWaiters() override { first_waiter_ = last_waiter_ = nullptr; }
+  bool GaveOutDescriptor() const override { return fd_ >= 0; }
   void List(Waiter& waiter);
   void Unlist(Waiter& waiter);
   void Pick(FutexWakes& wakes);
   void SetReadable(bool readable);
 
   const std::shared_ptr<Dispatcher> dispatcher_;
-  SignalSet signals_;  // changed by Enter() only
-  const ReceiverOptions options_;
-  const bool observed_;
-
   EventQueue queue_;
   Waiter* first_waiter_ = nullptr;  // in the order of their coming
   Waiter* last_waiter_ = nullptr;
-  bool closed_ = false;
   int fd_ = -1;
   absl::Status iteration_status_;
 };

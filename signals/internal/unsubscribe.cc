@@ -8,13 +8,13 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/kernel_signals.h"
-#include "tocsin/signals/internal/subscription.h"
+#include "tocsin/signals/internal/subscriber.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {
 
 std::vector<RawSiginfo> Unsubscribe(KernelSignals& kernel,
-                                    Subscription& subscription) {
+                                    Subscriber& subscription) {
   SignalSet last;  // those that nobody else receives
   {
     MutexLock lock(kernel.mutex_);

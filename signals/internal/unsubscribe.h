@@ -29,13 +29,13 @@
 namespace tocsin::internal {
 
 class KernelSignals;
-class Subscription;
+class Subscriber;
 
 // Takes `subscription` out of the registry, and the handlers and the service's
 // thread off the signals that nobody else receives. Returns those that were on
 // their way to it and must be sent again. Does nothing the second time.
 std::vector<RawSiginfo> Unsubscribe(KernelSignals& kernel,
-                                    Subscription& subscription)
+                                    Subscriber& subscription)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 
 }  // namespace tocsin::internal
