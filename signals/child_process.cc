@@ -28,7 +28,8 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/wait.h"
-#include "tocsin/signals/internal/launch.h"
+#include "tocsin/signals/internal/child_launch.h"
+#include "tocsin/signals/internal/ignored_at_start.h"
 #include "tocsin/signals/signal_set.h"
 
 extern char** environ;
@@ -37,21 +38,6 @@ namespace tocsin {
 namespace {
 
 using internal::MutexLock;
-
-// The signals that were ignored when the process started, as a mask. Looked at
-// before anything of the program runs: what it ignores by its own choice,
-// SIGPIPE for instance, is no wish of those who started it.
-constinit uint64_t ignored_at_start = 0;
-
-[[gnu::constructor(101)]] void RememberIgnored() {
-  for (int signum = 1; signum <= SIGRTMAX; ++signum) {
-    struct sigaction action;
-    if (sigaction(signum, nullptr, &action) == 0 &&
-        action.sa_handler == SIG_IGN) {
-      ignored_at_start |= uint64_t{1} << (signum - 1);
-    }
-  }
-}
 
 absl::Status CallError(absl::string_view call, absl::string_view subject,
                        int error) {
@@ -212,7 +198,7 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(std::vector<std::string> argv,
     launch.directory = options.working_directory.c_str();
   }
   launch.own_group = options.own_group;
-  launch.ignored_signals = ignored_at_start;
+  launch.ignored_signals = internal::IgnoredAtStart();
 
   const internal::Launched launched = internal::Start(launch);
   if (launched.pid < 0) {

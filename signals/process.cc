@@ -5,7 +5,7 @@
 
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/disposition.h"
 
 namespace tocsin {
 namespace {

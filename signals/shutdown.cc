@@ -1,19 +1,26 @@
 #include "tocsin/signals/shutdown.h"
 
-#include <unistd.h>
+#include <pthread.h>
 
+#include <atomic>
+#include <cstdint>
 #include <sstream>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/service_manager.h"
+#include "tocsin/signals/signal_receiver.h"
 
 namespace tocsin {
 
@@ -29,43 +36,103 @@ std::string Words(const SignalEvent& event) {
 
 }  // namespace
 
+// What moves through the phases: it looks at the signals on the service's
+// thread, and acts on one of its own.
+class Shutdown::Phases final : private internal::SynchronousObserver {
+ public:
+  Phases(SignalService& service, TaskGroup& group,
+         const ShutdownPolicy& policy);
+  Phases(const Phases&) = delete;
+  Phases& operator=(const Phases&) = delete;
+
+  absl::Status status() const { return status_; }
+  Phase phase() const;
+  std::stop_token drain_token() const { return drain_.get_token(); }
+  std::optional<SignalEvent> cause() const;
+
+  // Nothing is forced any more. Waits for callbacks that are running.
+  void End();
+
+ private:
+  void OnSignal(const SignalEvent& event) override;
+  absl::Time alarm() const override;
+  void OnAlarm() override;
+
+  void Act();
+  // Blocks until the phase is past `phase`. False if the shutdown is over.
+  bool AwaitEndOf(Phase phase);
+  void Move(Phase phase, absl::Time ends) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Force(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  internal::Dispatcher& dispatcher_;
+  TaskGroup& group_;
+  const ShutdownPolicy policy_;
+  absl::Status status_;
+  std::stop_source drain_;
+
+  mutable internal::SlimMutex mutex_;
+  Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kRunning;
+  std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
+  absl::Time phase_ends_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  bool forced_ ABSL_GUARDED_BY(mutex_) = false;
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<uint32_t> moves_{
+      0};  // of phase_ and over_; the thread sleeps on it
+
+  std::optional<SignalReceiver> receiver_;
+  std::optional<pthread_t> thread_;
+};
+
 Shutdown::Shutdown(SignalService& service, TaskGroup& group,
                    ShutdownPolicy policy)
+    : phases_(std::make_unique<Phases>(service, group, policy)) {}
+
+// Callbacks may ask for the phase until they have returned.
+Shutdown::~Shutdown() { phases_->End(); }
+
+absl::Status Shutdown::status() const { return phases_->status(); }
+
+Shutdown::Phase Shutdown::phase() const { return phases_->phase(); }
+
+std::stop_token Shutdown::drain_token() const { return phases_->drain_token(); }
+
+std::optional<SignalEvent> Shutdown::cause() const { return phases_->cause(); }
+
+Shutdown::Phases::Phases(SignalService& service, TaskGroup& group,
+                         const ShutdownPolicy& policy)
     : dispatcher_(*service.dispatcher_), group_(group), policy_(policy) {
   if (policy_.signals.empty()) return;
-  status_ = dispatcher_.Watch(*this);
+  status_ = dispatcher_.Observe(*this);
   if (!status_.ok()) return;
   pthread_t thread;
   auto act = [](void* self) -> void* {
     pthread_setname_np(pthread_self(), "tocsin-shutdown");
-    static_cast<Shutdown*>(self)->Act();
+    static_cast<Phases*>(self)->Act();
     return nullptr;
   };
   if (const int error = pthread_create(&thread, nullptr, act, this);
       error != 0) {
     status_ = absl::ResourceExhaustedError(absl::StrCat(
         "pthread_create for Shutdown: ", internal::ErrorText(error)));
-    dispatcher_.Unwatch();
+    dispatcher_.StopObserving();
     return;
   }
   thread_ = thread;
   absl::Cleanup not_opened = [this] { End(); };
-  // Nobody reads it. It keeps the signals coming, for the watch to see.
+  // Nobody reads it. It keeps the signals coming, for the observer to see.
   ReceiverOptions options;
   options.honor_ignored = true;
   options.on_close = ReceiverOptions::OnClose::kDiscard;
   absl::StatusOr<SignalReceiver> receiver =
-      service.Open(policy_.signals, options, /*watched=*/true);
+      service.Open(policy_.signals, options, /*observed=*/true);
   std::move(not_opened).Cancel();
   status_ = receiver.status();
   if (receiver.ok()) receiver_ = *std::move(receiver);
 }
 
-Shutdown::~Shutdown() { End(); }
-
-void Shutdown::End() {
+void Shutdown::Phases::End() {
   if (!thread_.has_value()) return;
-  dispatcher_.Unwatch();
+  dispatcher_.StopObserving();
   {
     MutexLock lock(mutex_);
     over_ = true;
@@ -75,17 +142,17 @@ void Shutdown::End() {
   pthread_join(*thread_, nullptr);
 }
 
-Shutdown::Phase Shutdown::phase() const {
+Shutdown::Phase Shutdown::Phases::phase() const {
   MutexLock lock(mutex_);
   return phase_;
 }
 
-std::optional<SignalEvent> Shutdown::cause() const {
+std::optional<SignalEvent> Shutdown::Phases::cause() const {
   MutexLock lock(mutex_);
   return cause_;
 }
 
-void Shutdown::OnSignal(const SignalEvent& event) {
+void Shutdown::Phases::OnSignal(const SignalEvent& event) {
   MutexLock lock(mutex_);
   if (phase_ == Phase::kRunning) {
     cause_ = event;
@@ -103,12 +170,12 @@ void Shutdown::OnSignal(const SignalEvent& event) {
   Force(absl::StrCat("a second signal came, ", Words(event)));
 }
 
-absl::Time Shutdown::alarm() const {
+absl::Time Shutdown::Phases::alarm() const {
   MutexLock lock(mutex_);
   return phase_ends_;
 }
 
-void Shutdown::OnAlarm() {
+void Shutdown::Phases::OnAlarm() {
   MutexLock lock(mutex_);
   if (phase_ == Phase::kDraining) {
     Move(Phase::kStopping, phase_ends_ + policy_.grace);
@@ -118,7 +185,7 @@ void Shutdown::OnAlarm() {
   }
 }
 
-void Shutdown::Move(Phase phase, absl::Time ends) {
+void Shutdown::Phases::Move(Phase phase, absl::Time ends) {
   phase_ = phase;
   phase_ends_ = ends;
   moves_.fetch_add(1);
@@ -127,7 +194,7 @@ void Shutdown::Move(Phase phase, absl::Time ends) {
 
 // The phases move on the service's thread; this one does what each of them
 // means, as that may take as long as it likes.
-void Shutdown::Act() {
+void Shutdown::Phases::Act() {
   if (!AwaitEndOf(Phase::kRunning)) return;
   drain_.request_stop();
   // A manager that does not listen is no reason to end otherwise.
@@ -136,7 +203,7 @@ void Shutdown::Act() {
   group_.Cancel(absl::CancelledError(Words(*cause())));
 }
 
-bool Shutdown::AwaitEndOf(Phase phase) {
+bool Shutdown::Phases::AwaitEndOf(Phase phase) {
   while (true) {
     const uint32_t moves = moves_.load();
     {
@@ -149,7 +216,7 @@ bool Shutdown::AwaitEndOf(Phase phase) {
   }
 }
 
-void Shutdown::Force(const std::string& why) {
+void Shutdown::Phases::Force(const std::string& why) {
   if (std::exchange(forced_, true)) return;
   phase_ends_ = absl::InfiniteFuture();
   std::string report =

@@ -31,22 +31,14 @@
 #ifndef TOCSIN_SIGNALS_SHUTDOWN_H_
 #define TOCSIN_SIGNALS_SHUTDOWN_H_
 
-#include <pthread.h>
-
-#include <atomic>
-#include <cstdint>
+#include <memory>
 #include <optional>
 #include <stop_token>
-#include <string>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/task_group.h"
-#include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/signal_event.h"
-#include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
 #include "tocsin/signals/signal_set.h"
 
@@ -70,7 +62,7 @@ struct ShutdownPolicy {
   SecondSignal second = SecondSignal::kDieNow;
 };
 
-class Shutdown final : private internal::SignalWatch {
+class Shutdown {
  public:
   enum class Phase { kRunning, kDraining, kStopping };
 
@@ -86,45 +78,20 @@ class Shutdown final : private internal::SignalWatch {
   // OK, or why it cannot hear the signals: what SignalService::Open() said, or
   // kResourceExhausted for the thread, or kAlreadyExists if the service has
   // one.
-  absl::Status status() const { return status_; }
+  absl::Status status() const;
 
   Phase phase() const;
 
   // Requested when draining begins, or stopping if there is no draining.
-  std::stop_token drain_token() const { return drain_.get_token(); }
+  std::stop_token drain_token() const;
 
   // The signal that began it; nothing while running.
   std::optional<SignalEvent> cause() const;
 
  private:
-  void OnSignal(const SignalEvent& event) override;
-  absl::Time alarm() const override;
-  void OnAlarm() override;
+  class Phases;
 
-  void End();
-  void Act();
-  // Blocks until the phase is past `phase`. False if the shutdown is over.
-  bool AwaitEndOf(Phase phase);
-  void Move(Phase phase, absl::Time ends) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Force(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
-  internal::Dispatcher& dispatcher_;
-  TaskGroup& group_;
-  const ShutdownPolicy policy_;
-  absl::Status status_;
-  std::stop_source drain_;
-
-  mutable internal::SlimMutex mutex_;
-  Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kRunning;
-  std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
-  absl::Time phase_ends_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
-  bool forced_ ABSL_GUARDED_BY(mutex_) = false;
-  bool over_ ABSL_GUARDED_BY(mutex_) = false;
-  std::atomic<uint32_t> moves_{
-      0};  // of phase_ and over_; the thread sleeps on it
-
-  std::optional<SignalReceiver> receiver_;
-  std::optional<pthread_t> thread_;
+  const std::unique_ptr<Phases> phases_;
 };
 
 }  // namespace tocsin

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "tocsin/signals/internal/dispatcher.h"
+#include "tocsin/signals/internal/subscription.h"
 
 namespace tocsin {
 

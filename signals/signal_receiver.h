@@ -27,35 +27,15 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "tocsin/signals/receiver_options.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin {
 
 namespace internal {
-class Dispatcher;
 class Subscription;
 }  // namespace internal
-
-inline constexpr int kMaxReceiverCapacity = 1'000'000;
-
-struct ReceiverOptions {
-  // How many real-time signals wait in the queue at most, from 1 to
-  // kMaxReceiverCapacity. The memory is allocated when the receiver is opened,
-  // about 80 bytes for each, if there is a real-time signal among its signals.
-  int capacity = 1024;
-
-  // What becomes of events that nobody has received when the receiver is
-  // destroyed. kRedeliver: they are sent to the process again, so that they
-  // have the effect that they had without us, or reach a receiver that has not
-  // seen them. Those that another receiver has or had too are not sent again.
-  enum class OnClose { kRedeliver, kDiscard };
-  OnClose on_close = OnClose::kRedeliver;
-
-  // Leave alone the signals that are ignored (SIG_IGN) when the receiver is
-  // opened, as nohup(1) and shells do to background jobs; see signals().
-  bool honor_ignored = false;
-};
 
 class SignalReceiver {
  public:

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/kernel_signals.h"
+#include "tocsin/signals/internal/subscription.h"
 
 namespace tocsin {
 
@@ -19,23 +20,18 @@ absl::StatusOr<std::unique_ptr<SignalService>> SignalService::Start() {
   return service;
 }
 
-SignalService::SignalService(std::shared_ptr<internal::KernelSignals> kernel)
-    : dispatcher_(kernel), kernel_(std::move(kernel)) {}
-
 SignalService::SignalService(std::shared_ptr<internal::Dispatcher> dispatcher)
     : dispatcher_(std::move(dispatcher)) {}
 
-SignalService::~SignalService() {
-  if (kernel_ != nullptr) kernel_->Stop();
-}
+SignalService::~SignalService() { dispatcher_->Stop(); }
 
 absl::StatusOr<SignalReceiver> SignalService::Open(const SignalSet& signals,
                                                    ReceiverOptions options) {
-  return Open(signals, options, /*watched=*/false);
+  return Open(signals, options, /*observed=*/false);
 }
 
 absl::StatusOr<SignalReceiver> SignalService::Open(
-    const SignalSet& signals, const ReceiverOptions& options, bool watched) {
+    const SignalSet& signals, const ReceiverOptions& options, bool observed) {
   if (absl::Status status = CheckReceivable(signals); !status.ok()) {
     return status;
   }
@@ -45,15 +41,13 @@ absl::StatusOr<SignalReceiver> SignalService::Open(
                      "; give 1 to ", kMaxReceiverCapacity));
   }
   auto subscription = std::make_unique<internal::Subscription>(
-      dispatcher_, signals, options, watched);
+      dispatcher_, signals, options, observed);
   if (absl::Status status = subscription->Enter(); !status.ok()) return status;
   return SignalReceiver(std::move(subscription));
 }
 
 SignalServiceStats SignalService::stats() const { return dispatcher_->stats(); }
 
-absl::Status SignalService::Verify() const {
-  return kernel_ != nullptr ? kernel_->Verify() : absl::OkStatus();
-}
+absl::Status SignalService::Verify() const { return dispatcher_->Verify(); }
 
 }  // namespace tocsin

@@ -34,7 +34,6 @@ class Shutdown;
 
 namespace internal {
 class Dispatcher;
-class KernelSignals;
 }  // namespace internal
 
 class SignalService {
@@ -74,17 +73,14 @@ class SignalService {
   friend class FakeSignals;
   friend class Shutdown;
 
-  explicit SignalService(std::shared_ptr<internal::KernelSignals> kernel);
-  // One that is driven by a test and not by the kernel.
+  // What it is driven by: the kernel, or a test.
   explicit SignalService(std::shared_ptr<internal::Dispatcher> dispatcher);
 
   absl::StatusOr<SignalReceiver> Open(const SignalSet& signals,
                                       const ReceiverOptions& options,
-                                      bool watched);
+                                      bool observed);
 
   const std::shared_ptr<internal::Dispatcher> dispatcher_;
-  // The same object, if the signals come from the kernel; else null.
-  const std::shared_ptr<internal::KernelSignals> kernel_;
 };
 
 }  // namespace tocsin

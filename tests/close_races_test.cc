@@ -1,5 +1,6 @@
-// The windows of the forwarding handler, of the close protocol, of the seats,
-// slots and stand-ins and of the service's thread, each held open at its step.
+// The windows of the forwarding handler, of the close protocol, of direct
+// hand-offs, spill slots and leaders and of the service's thread, each held
+// open at its step.
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -31,8 +32,10 @@
 #include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tests/steps.h"
-#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/direct_handoff.h"
+#include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/kernel_signals.h"
+#include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_receiver.h"
@@ -65,21 +68,21 @@ void RingTimer(timer_t timer) {
 }
 
 // The library has one timer only, the service's, and sets it by this program's
-// own timer_settime(). While `loans_last`, it does not ring by itself.
-std::atomic<bool> loans_last = false;
-std::atomic<int> loans = 0;
-std::atomic<timer_t> loan_timer;
+// own timer_settime(). While `timer_waits`, it does not ring by itself.
+std::atomic<bool> timer_waits = false;
+std::atomic<int> timer_sets = 0;
+std::atomic<timer_t> leader_timer;
 
 }  // namespace
 }  // namespace tocsin
 
 extern "C" int timer_settime(timer_t timer, int, const itimerspec* time,
                              itimerspec*) noexcept {
-  tocsin::loan_timer = timer;
+  tocsin::leader_timer = timer;
   itimerspec then = *time;
-  if (tocsin::loans_last) then.it_value = {.tv_sec = 1000, .tv_nsec = 0};
+  if (tocsin::timer_waits) then.it_value = {.tv_sec = 1000, .tv_nsec = 0};
   const int result = tocsin::SetTimer(timer, then);
-  ++tocsin::loans;
+  ++tocsin::timer_sets;
   return result;
 }
 
@@ -264,7 +267,7 @@ class ServiceThreadHeld {
   void Release() { wait_->Release(); }
 
  private:
-  static constexpr char kStep[] = "KernelSignals: about to wait";
+  static constexpr char kStep[] = "ServiceThread: about to wait";
   std::optional<HeldAt> wait_;
 };
 
@@ -277,7 +280,7 @@ class CloseRaces : public Races {
 
 TEST_F(CloseRaces, ASignalWhoseHandlerHasNotBegunHasItsOldEffect) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt begins("Forwarder: handler begins");
+  HeldAt begins("Handler: begins");
   Sender sender(SIGUSR1, 7);
   begins.AwaitThread();
   receiver.Close();
@@ -289,8 +292,8 @@ TEST_F(CloseRaces, ASignalWhoseHandlerHasNotBegunHasItsOldEffect) {
 
 TEST_F(CloseRaces, AHandlerThatHasNotLookedYetIsWaitedFor) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt counted("Forwarder: handler is counted");
-  AtStep waits("Forwarder: waits for a handler", Nothing);
+  HeldAt counted("Handler: is counted");
+  AtStep waits("Forwarding: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   counted.AwaitThread();
   Beside closer([&] { receiver.Close(); });
@@ -304,8 +307,8 @@ TEST_F(CloseRaces, AHandlerThatHasNotLookedYetIsWaitedFor) {
 
 TEST_F(CloseRaces, AHandlerThatIsAboutToForwardIsWaitedFor) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt forwards("Forwarder: about to forward");
-  AtStep waits("Forwarder: waits for a handler", Nothing);
+  HeldAt forwards("Handler: about to forward");
+  AtStep waits("Forwarding: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   Beside closer([&] { receiver.Close(); });
@@ -320,14 +323,14 @@ TEST_F(CloseRaces, AHandlerThatIsAboutToForwardIsWaitedFor) {
 // While another one is being waited for.
 TEST_F(CloseRaces, AHandlerThatBeginsAfterwardsForwardsNothing) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
-  HeldAt forwards("Forwarder: about to forward");
+  HeldAt forwards("Handler: about to forward");
   Sender first(SIGRTMIN, 1);
   forwards.AwaitThread();
-  HeldAt begins("Forwarder: handler begins");
+  HeldAt begins("Handler: begins");
   Sender second(SIGRTMIN, 2);
   begins.AwaitThread();
-  AtStep waits("Forwarder: waits for a handler", Nothing);
-  AtStep also_forwards("Forwarder: about to forward", Nothing);
+  AtStep waits("Forwarding: waits for a handler", Nothing);
+  AtStep also_forwards("Handler: about to forward", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   begins.Release();
@@ -341,7 +344,7 @@ TEST_F(CloseRaces, AHandlerThatBeginsAfterwardsForwardsNothing) {
 
 TEST_F(CloseRaces, TheOldDispositionIsThereBeforeForwardingStops) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt restored("KernelSignals: dispositions are restored");
+  HeldAt restored("Unsubscribe: dispositions are restored");
   Beside closer([&] { receiver.Close(); });
   restored.AwaitThread();
   EXPECT_FALSE(internal::HandlerInPlace(SIGUSR1));
@@ -360,7 +363,7 @@ TEST_F(CloseRaces, WhatIsPendingOnTheServiceThreadIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
   ServiceThreadHeld held;
   Sender(SIGRTMIN, 7).Join();
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   held.Release();
@@ -381,7 +384,7 @@ TEST_F(CloseRaces, AllThatIsPendingOnTheServiceThreadIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
   ServiceThreadHeld held;
   Sender(SIGRTMIN, 0, kSignals).Join();
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   held.Release();
@@ -395,7 +398,7 @@ TEST_F(CloseRaces, WhatIsPendingOnTheProcessStaysOrIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
   ServiceThreadHeld held;
   for (int i = 0; i < kSignals; ++i) QueueSelf(SIGRTMIN, i);
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   held.Release();
@@ -405,10 +408,10 @@ TEST_F(CloseRaces, WhatIsPendingOnTheProcessStaysOrIsSentAgain) {
 
 TEST_F(CloseRaces, WhatTheServiceThreadHasInHandIsQueued) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGRTMIN});
-  HeldAt taken("KernelSignals: has taken a signal");
+  HeldAt taken("ServiceThread: has taken a signal");
   QueueSelf(SIGRTMIN, 7);
   taken.AwaitThread();
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
   EXPECT_FALSE(closer.over());
@@ -420,9 +423,9 @@ TEST_F(CloseRaces, WhatTheServiceThreadHasInHandIsQueued) {
   EXPECT_THAT(Effects(), IsEmpty());
 }
 
-TEST_F(CloseRaces, WhatAStandInHasTakenIsSentAgain) {
+TEST_F(CloseRaces, WhatALeaderHasTakenIsSentAgain) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt over("StandIn: wait is over");
+  HeldAt over("Leader: wait is over");
   absl::Status status;
   Beside listener([&] {
     const ScopedSignalBlock block({SIGUSR1});
@@ -430,7 +433,7 @@ TEST_F(CloseRaces, WhatAStandInHasTakenIsSentAgain) {
     // And no bell is left, which would ring when the mask is put back.
     EXPECT_FALSE(Contains(StatusMask(TaskOfThisThread(), "SigPnd"), SIGSTKFLT));
   });
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   receiver.Close();
@@ -450,7 +453,7 @@ class StopRaces : public Races {
     SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN}, options);
     ServiceThreadHeld held;
     Sender(SIGRTMIN, 7).Join();
-    AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+    AtStep waits("ServiceThread: is waited for", Nothing);
     Beside stopper([&] { service.reset(); });
     stopper.AwaitStep(waits);
     held.Release();
@@ -472,7 +475,7 @@ TEST_F(StopRaces, WhatIsPendingOnItsThreadIsDiscardedWhereThatWasAskedFor) {
 TEST_F(StopRaces, ABellWhoseHandlerHasNotBegunDoesNoHarm) {
   Child child(Fork([] {
     auto service = StartService();
-    HeldAt begins("Forwarder: handler begins");
+    HeldAt begins("Handler: begins");
     Beside stranger([] { raise(SIGSTKFLT); });
     begins.AwaitThread();
     service.reset();
@@ -485,8 +488,8 @@ TEST_F(StopRaces, ABellWhoseHandlerHasNotBegunDoesNoHarm) {
 TEST_F(StopRaces, AHandlerThatForwardsABellIsWaitedFor) {
   Child child(Fork([] {
     auto service = StartService();
-    HeldAt forwards("Forwarder: about to forward");
-    AtStep waits("Forwarder: waits for a handler", Nothing);
+    HeldAt forwards("Handler: about to forward");
+    AtStep waits("Forwarding: waits for a handler", Nothing);
     Beside stranger([] { raise(SIGSTKFLT); });
     forwards.AwaitThread();
     Beside stopper([&] { service.reset(); });
@@ -499,12 +502,12 @@ TEST_F(StopRaces, AHandlerThatForwardsABellIsWaitedFor) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
-// Seats. ---------------------------------------------------------------------
+// Direct hand-off. -----------------------------------------------------------
 
-// A thread that waits in a seat.
-class SeatRaces : public CloseRaces {
+// A thread that waits and has offered its slot.
+class HandoffRaces : public CloseRaces {
  protected:
-  void AwaitSeat() {
+  void AwaitSlot() {
     while (!internal::IsWaitedFor(SIGUSR1)) sched_yield();
     listener_.AwaitAsleep();
   }
@@ -518,11 +521,11 @@ class SeatRaces : public CloseRaces {
   }};
 };
 
-TEST_F(SeatRaces, WhoRisesWaitsForTheHandlerThatFillsIt) {
+TEST_F(HandoffRaces, WhoTakesItBackWaitsForTheHandlerThatFillsIt) {
   go_.count_down();
-  AwaitSeat();
-  HeldAt fills("Forwarder: about to fill a seat");
-  AtStep waits("Forwarder: waits for a seat to be filled", Nothing);
+  AwaitSlot();
+  HeldAt fills("Handler: about to hand over");
+  AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   fills.AwaitThread();
   listener_.Cancel();
@@ -536,12 +539,12 @@ TEST_F(SeatRaces, WhoRisesWaitsForTheHandlerThatFillsIt) {
 }
 
 // Or the handler would write to a stack that has gone.
-TEST_F(SeatRaces, WhoRisesWaitsUntilTheHandlerHasDoneWithItsWord) {
+TEST_F(HandoffRaces, WhoTakesItBackWaitsUntilTheHandlerHasDoneWithItsWord) {
   SetDisposition(SIGUSR2, [](int) {});
   go_.count_down();
-  AwaitSeat();
-  HeldAt marked("Forwarder: has marked the sleeper");
-  AtStep waits("Forwarder: waits for a seat to be filled", Nothing);
+  AwaitSlot();
+  HeldAt marked("Handler: has marked the sleeper");
+  AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   marked.AwaitThread();
   listener_.Interrupt(SIGUSR2);
@@ -554,14 +557,14 @@ TEST_F(SeatRaces, WhoRisesWaitsUntilTheHandlerHasDoneWithItsWord) {
   EXPECT_EQ(event_->value->sival_int, 7);
 }
 
-TEST_F(SeatRaces, AHandlerThatFindsAnotherAtItForwards) {
+TEST_F(HandoffRaces, AHandlerThatFindsAnotherAtItForwards) {
   go_.count_down();
-  AwaitSeat();
-  HeldAt fills("Forwarder: about to fill a seat");
-  AtStep waits("Forwarder: waits for a seat to be filled", Nothing);
+  AwaitSlot();
+  HeldAt fills("Handler: about to hand over");
+  AtStep waits("DirectHandoff: waits for a handler", Nothing);
   Sender first(SIGUSR1, 1);
   fills.AwaitThread();
-  AtStep forwards("Forwarder: about to forward", Nothing);
+  AtStep forwards("Handler: about to forward", Nothing);
   Sender second(SIGUSR1, 2);
   second.Join();
   EXPECT_TRUE(forwards.passed());
@@ -573,8 +576,8 @@ TEST_F(SeatRaces, AHandlerThatFindsAnotherAtItForwards) {
   EXPECT_EQ(event_->count, 2);
 }
 
-TEST_F(SeatRaces, ASignalThatComesWhileItIsBeingTakenIsReceived) {
-  HeldAt takes("Forwarder: about to take a seat");
+TEST_F(HandoffRaces, ASignalThatComesWhileItIsBeingOfferedIsReceived) {
+  HeldAt takes("DirectHandoff: about to offer a slot");
   go_.count_down();
   takes.AwaitThread();
   Sender(SIGUSR1, 7).Join();
@@ -611,7 +614,7 @@ TEST_F(SlotRaces, OneThatIsBeingFilledIsLeftAlone) {
     SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
     const timer_t timers[] = {MakeTimer(1), MakeTimer(2)};
     LeaveNoRoom();
-    HeldAt fills("Forwarder: about to fill a slot");
+    HeldAt fills("Handler: about to fill a spill slot");
     Sender first(SIGRTMIN, [&] { RingTimer(timers[0]); });
     fills.AwaitThread();
     Sender second(SIGRTMIN, [&] { RingTimer(timers[1]); });
@@ -633,7 +636,7 @@ TEST_F(SlotRaces, HandlersAtTheSameTimeFillSeveral) {
     const timer_t timers[] = {MakeTimer(1), MakeTimer(2)};
     LeaveNoRoom();
     ServiceThreadHeld held;
-    HeldAt fills("Forwarder: about to fill a slot");
+    HeldAt fills("Handler: about to fill a spill slot");
     Sender first(SIGRTMIN, [&] { RingTimer(timers[0]); });
     fills.AwaitThread();
     Sender(SIGRTMIN, [&] { RingTimer(timers[1]); }).Join();
@@ -657,7 +660,7 @@ TEST_F(SlotRaces, OneIsFreeOnlyWhenItsSignalWasTaken) {
     SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
     const timer_t timers[] = {MakeTimer(1), MakeTimer(2)};
     LeaveNoRoom();
-    HeldAt frees("Forwarder: about to free a slot");
+    HeldAt frees("Forwarding: about to free a spill slot");
     Sender(SIGRTMIN, [&] { RingTimer(timers[0]); }).Join();
     frees.AwaitThread();
     Sender(SIGRTMIN, [&] { RingTimer(timers[1]); }).Join();
@@ -669,22 +672,22 @@ TEST_F(SlotRaces, OneIsFreeOnlyWhenItsSignalWasTaken) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
-// Stand-ins. -----------------------------------------------------------------
+// Leaders. -------------------------------------------------------------------
 
-class StandInRaces : public CloseRaces {
+class LeaderRaces : public CloseRaces {
  protected:
   const ScopedSignalBlock block_{{SIGUSR1}};
 };
 
-TEST_F(StandInRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
+TEST_F(LeaderRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt over("StandIn: wait is over");
+  HeldAt over("Leader: wait is over");
   absl::Status status = absl::UnknownError("not back");
   Beside listener([&] {
     status = receiver.Receive().status();
     EXPECT_FALSE(Contains(StatusMask(TaskOfThisThread(), "SigPnd"), SIGSTKFLT));
   });
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   SendSelf(SIGUSR1);
   over.AwaitThread();
   listener.Cancel();
@@ -694,16 +697,16 @@ TEST_F(StandInRaces, ACancelThatComesAsASignalDoesLeavesNoBell) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
-// Its handler looked for a stand-in after it had forwarded, as there was none
+// Its handler looked for a leader after it had forwarded, as there was none
 // before. The service's thread takes a bell before SIGRTMIN.
-TEST_F(StandInRaces, WhatWasOnItsWayToTheServiceThreadIsReceived) {
+TEST_F(LeaderRaces, WhatWasOnItsWayToTheServiceThreadIsReceived) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1, SIGRTMIN});
-  HeldAt forwards("Forwarder: about to forward");
+  HeldAt forwards("Handler: about to forward");
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   int first = 0;
   Beside listener([&] { first = Next(receiver).signum; });
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   forwards.Release();
   sender.Join();
   SendSelf(SIGRTMIN);
@@ -713,25 +716,25 @@ TEST_F(StandInRaces, WhatWasOnItsWayToTheServiceThreadIsReceived) {
 }
 
 // The service's timer rings when this says so.
-class LoanRaces : public StandInRaces {
+class LeaderTimerRaces : public LeaderRaces {
  protected:
-  LoanRaces() {
-    loans_last = true;
-    loans = 0;
+  LeaderTimerRaces() {
+    timer_waits = true;
+    timer_sets = 0;
   }
-  ~LoanRaces() override {
+  ~LeaderTimerRaces() override {
     receiver_.Close();
     listener_.Join();
-    loans_last = false;
+    timer_waits = false;
   }
 
-  // Has the listener receive one more, and stand in again.
+  // Has the listener receive one more, and lead again.
   void SendOne() {
-    AwaitStandIn(listener_.task(), SIGUSR1);
+    AwaitLeader(listener_.task(), SIGUSR1);
     const int before = heard_;
     SendSelf(SIGUSR1);
     while (heard_ == before) sched_yield();
-    AwaitStandIn(listener_.task(), SIGUSR1);
+    AwaitLeader(listener_.task(), SIGUSR1);
   }
 
   SignalReceiver receiver_ = OpenReceiver(*service_, {SIGUSR1});
@@ -742,29 +745,29 @@ class LoanRaces : public StandInRaces {
 };
 
 // Or the bell might be withdrawn, and others that were merged into it.
-TEST_F(LoanRaces, TheTimerIsLeftAloneUntilItsBellWasHeard) {
+TEST_F(LeaderTimerRaces, TheTimerIsLeftAloneUntilItsBellWasHeard) {
   SendOne();
-  EXPECT_EQ(loans, 1);
+  EXPECT_EQ(timer_sets, 1);
   SignalReceiver witness = OpenReceiver(*service_, {SIGRTMIN});
   SendSelf(SIGRTMIN);
   EXPECT_EQ(Next(witness).signum, SIGRTMIN);  // after a bell that was not its
   SendOne();
-  EXPECT_EQ(loans, 1);
-  RingTimer(loan_timer);
+  EXPECT_EQ(timer_sets, 1);
+  RingTimer(leader_timer);
   SendSelf(SIGRTMIN);
   EXPECT_EQ(Next(witness).signum, SIGRTMIN);
   SendOne();
-  EXPECT_EQ(loans, 2);
+  EXPECT_EQ(timer_sets, 2);
 }
 
 // The bell by which it ends is merged into the timer's, which must not be
 // withdrawn.
-TEST_F(LoanRaces, TheServiceEndsWhileTheTimersBellIsPending) {
+TEST_F(LeaderTimerRaces, TheServiceEndsWhileTheTimersBellIsPending) {
   SendOne();
   receiver_.Close();
   listener_.Join();
   ServiceThreadHeld held;
-  RingTimer(loan_timer);
+  RingTimer(leader_timer);
   EXPECT_TRUE(Contains(StatusMask(ServiceThread(), "SigPnd"), SIGSTKFLT));
   Beside stopper([&] { service_.reset(); });
   stopper.AwaitAsleep();
@@ -777,7 +780,7 @@ TEST_F(LoanRaces, TheServiceEndsWhileTheTimersBellIsPending) {
 class OpenRaces : public CloseRaces {};
 
 TEST_F(OpenRaces, ASignalHasItsOldEffectUntilTheHandlerIsThere) {
-  HeldAt installs("Forwarder: about to install the handler");
+  HeldAt installs("Disposition: about to install the handler");
   std::optional<SignalReceiver> receiver;
   Beside opener([&] { receiver.emplace(OpenReceiver(*service_, {SIGUSR1})); });
   installs.AwaitThread();
@@ -800,7 +803,7 @@ TEST_F(OpenRaces, ASignalHasItsOldEffectUntilTheHandlerIsThere) {
 // Or the service's thread would forward it to itself, for ever.
 TEST_F(OpenRaces, TheServiceThreadBlocksSigprofBeforeItsHandlerIsThere) {
   ServiceThreadHeld held;
-  AtStep waits("KernelSignals: waits for the service's thread", Nothing);
+  AtStep waits("ServiceThread: is waited for", Nothing);
   std::optional<SignalReceiver> receiver;
   Beside opener([&] { receiver.emplace(OpenReceiver(*service_, {SIGPROF})); });
   opener.AwaitStep(waits);
@@ -843,7 +846,7 @@ using HandlerRaces = CloseRaces;
 
 TEST_F(HandlerRaces, NoOtherSignalInterruptsIt) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
-  HeldAt forwards("Forwarder: about to forward");
+  HeldAt forwards("Handler: about to forward");
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   const uint64_t blocked = StatusMask(sender.task(), "SigBlk");
@@ -858,7 +861,7 @@ TEST_F(HandlerRaces, ItRunsOnTheAlternateStackOfAThreadThatHasOne) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
   static char stack[256 * 1024];
   const char* frame = nullptr;
-  AtStep forwards("Forwarder: about to forward", [&] {
+  AtStep forwards("Handler: about to forward", [&] {
     frame = static_cast<const char*>(__builtin_frame_address(0));
   });
   Sender(SIGUSR1, [] {
@@ -880,11 +883,11 @@ using FairnessRaces = CloseRaces;
 // The kernel hands out the lower number first.
 TEST_F(FairnessRaces, EachStandardSignalHasItsTurnBeforeOneHasASecond) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1, SIGTERM});
-  HeldAt taken("KernelSignals: has taken a signal");
+  HeldAt taken("ServiceThread: has taken a signal");
   SendSelf(SIGUSR1);
   taken.AwaitThread();
   for (int signum : {SIGUSR1, SIGTERM}) SendSelf(signum);
-  HeldAt waits("KernelSignals: about to wait");
+  HeldAt waits("ServiceThread: about to wait");
   taken.Release();
   waits.AwaitThread();
   EXPECT_EQ(Next(receiver).signum, SIGUSR1);
@@ -921,7 +924,7 @@ class ForkRaces : public Races {
   static int OpenAndCloseInAChild() {
     if (!ServiceThread().empty()) AwaitState(ServiceThread(), "S");
     Child child(Fork([] {
-      AtStep waits("Forwarder: waits for a handler", [] { _exit(9); });
+      AtStep waits("Forwarding: waits for a handler", [] { _exit(9); });
       auto own = StartService();
       OpenReceiver(*own, {SIGUSR1}).Close();
       _exit(HasFailure() ? 1 : 0);
@@ -951,7 +954,7 @@ class ForkRaces : public Races {
 TEST_F(ForkRaces, AHandlerThatRunsInTheParentIsNotWaitedForInTheChild) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-  HeldAt forwards("Forwarder: about to forward");
+  HeldAt forwards("Handler: about to forward");
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   EXPECT_EQ(OpenAndCloseInAChild(), 0);
@@ -963,11 +966,11 @@ TEST_F(ForkRaces, AHandlerThatRunsInTheParentIsNotWaitedForInTheChild) {
 TEST_F(ForkRaces, NorOneThatTheServiceOfTheParentHasLeftBehind) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-  HeldAt begins("Forwarder: handler begins");
+  HeldAt begins("Handler: begins");
   Sender sender(SIGUSR1, 7);
   begins.AwaitThread();
   service.reset();
-  HeldAt counted("Forwarder: handler is counted");
+  HeldAt counted("Handler: is counted");
   begins.Release();
   counted.AwaitThread();
   EXPECT_EQ(OpenAndCloseInAChild(), 0);
@@ -980,15 +983,15 @@ TEST_F(ForkRaces, NorOneThatTheServiceOfTheParentHasLeftBehind) {
 TEST_F(ForkRaces, AForkWaitsForWhoChangesDispositions) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-  HeldAt restored("KernelSignals: dispositions are restored");
+  HeldAt restored("Unsubscribe: dispositions are restored");
   Beside closer([&] { receiver.Close(); });
   ExpectThatAForkWaits(restored);
 }
 
-TEST_F(ForkRaces, AForkWaitsForWhoTakesASeat) {
+TEST_F(ForkRaces, AForkWaitsForWhoOffersASlot) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-  HeldAt takes("Forwarder: about to take a seat");
+  HeldAt takes("DirectHandoff: about to offer a slot");
   Beside listener([&] { EXPECT_FALSE(receiver.Receive().ok()); });
   ExpectThatAForkWaits(takes);
   receiver.Close();

@@ -15,14 +15,16 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/subscription.h"
 #include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
 
 using internal::RawSiginfo;
-using internal::SignalWatch;
 using internal::Subscription;
+using internal::SynchronousObserver;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -54,7 +56,7 @@ class TestDispatcher final : public internal::Dispatcher {
   const std::vector<int>& sent_again() const { return sent_again_; }
 
   void Die(int, const std::string& report) override { ADD_FAILURE() << report; }
-  std::vector<RawSiginfo> Leave(Subscription& subscription) override {
+  std::vector<RawSiginfo> Leave(internal::Subscriber& subscription) override {
     Dispatcher::Leave(subscription);
     return std::exchange(on_their_way_, {});
   }
@@ -145,7 +147,7 @@ TEST_F(DispatcherTest, CountsWhatCameThroughAHandler) {
   EXPECT_EQ(dispatcher_->stats().redirected, 2u);
 }
 
-class RecordingWatch : public SignalWatch {
+class RecordingWatch : public SynchronousObserver {
  public:
   void OnSignal(const SignalEvent& event) override { seen.push_back(event); }
   absl::Time alarm() const override { return next; }
@@ -163,7 +165,7 @@ TEST_F(DispatcherTest, ShowsTheWatchTheSignalsOfItsSubscriptionOnly) {
   auto other = Open({SIGUSR1, SIGUSR2});
   auto watched = Open({SIGUSR1, SIGTERM}, {}, /*watched=*/true);
   RecordingWatch watch;
-  ASSERT_TRUE(dispatcher_->Watch(watch).ok());
+  ASSERT_TRUE(dispatcher_->Observe(watch).ok());
   dispatcher_->Send(SIGUSR2, 1);
   EXPECT_THAT(watch.seen, IsEmpty());
   dispatcher_->Send(SIGUSR1, 2);
@@ -185,7 +187,7 @@ TEST_F(DispatcherTest, ShowsASignalOnceThoughSeveralAreWatched) {
   auto first = Open({SIGUSR1}, {}, /*watched=*/true);
   auto second = Open({SIGUSR1}, {}, /*watched=*/true);
   RecordingWatch watch;
-  ASSERT_TRUE(dispatcher_->Watch(watch).ok());
+  ASSERT_TRUE(dispatcher_->Observe(watch).ok());
   dispatcher_->Send(SIGUSR1);
   EXPECT_EQ(watch.seen.size(), 1u);
 }
@@ -194,14 +196,14 @@ TEST_F(DispatcherTest, HasOneWatchAtATime) {
   auto watched = Open({SIGUSR1}, {}, /*watched=*/true);
   RecordingWatch first;
   RecordingWatch second;
-  ASSERT_TRUE(dispatcher_->Watch(first).ok());
-  EXPECT_EQ(dispatcher_->Watch(second),
+  ASSERT_TRUE(dispatcher_->Observe(first).ok());
+  EXPECT_EQ(dispatcher_->Observe(second),
             absl::AlreadyExistsError("this SignalService has a Shutdown, and "
                                      "there can be only one"));
   dispatcher_->Send(SIGUSR1);
   EXPECT_EQ(first.seen.size(), 1u);
-  dispatcher_->Unwatch();
-  ASSERT_TRUE(dispatcher_->Watch(second).ok());
+  dispatcher_->StopObserving();
+  ASSERT_TRUE(dispatcher_->Observe(second).ok());
   dispatcher_->Send(SIGUSR1);
   EXPECT_EQ(first.seen.size(), 1u);
   EXPECT_EQ(second.seen.size(), 1u);
@@ -211,7 +213,7 @@ TEST_F(DispatcherTest, RingsEachAlarmThatIsDue) {
   EXPECT_EQ(dispatcher_->Alarm(), absl::InfiniteFuture());
   RecordingWatch watch;
   watch.next = kStart + absl::Seconds(10);
-  ASSERT_TRUE(dispatcher_->Watch(watch).ok());
+  ASSERT_TRUE(dispatcher_->Observe(watch).ok());
   EXPECT_EQ(dispatcher_->Alarm(), kStart + absl::Seconds(10));
   dispatcher_->Advance(absl::Seconds(10) - absl::Nanoseconds(1));
   EXPECT_EQ(watch.alarms, 0);
@@ -219,7 +221,7 @@ TEST_F(DispatcherTest, RingsEachAlarmThatIsDue) {
   EXPECT_EQ(watch.alarms, 1);
   dispatcher_->Advance(absl::Seconds(25));
   EXPECT_EQ(watch.alarms, 3);
-  dispatcher_->Unwatch();
+  dispatcher_->StopObserving();
   EXPECT_EQ(dispatcher_->Alarm(), absl::InfiniteFuture());
   dispatcher_->Advance(absl::Hours(1));
   EXPECT_EQ(watch.alarms, 3);
@@ -237,7 +239,7 @@ TEST_F(DispatcherTest, UnwatchWaitsForWhatTheWatchIsDoing) {
     bool over = false;
   } watch;
   auto watched = Open({SIGUSR1}, {}, /*watched=*/true);
-  ASSERT_TRUE(dispatcher_->Watch(watch).ok());
+  ASSERT_TRUE(dispatcher_->Observe(watch).ok());
   std::thread sender([&] { dispatcher_->Send(SIGUSR1); });
   watch.entered.wait();
   // The watch holds up nobody else meanwhile.
@@ -246,7 +248,7 @@ TEST_F(DispatcherTest, UnwatchWaitsForWhatTheWatchIsDoing) {
   EXPECT_EQ(dispatcher_->stats().received, 2u);
   bool over_at_return = false;
   ScopedThread leaver([&] {
-    dispatcher_->Unwatch();
+    dispatcher_->StopObserving();
     over_at_return = watch.over;
   });
   leaver.AwaitAsleep();

@@ -67,9 +67,10 @@ inline std::string ServiceThread() {
 }
 
 // Waits until the task waits for `signum` in the place of the service's thread,
-// and that one has looked since: it waits again, no bell is left, and it does
-// not wait for `signum`. /proc shows what a thread waits for as not blocked.
-inline void AwaitStandIn(const std::string& task, int signum) {
+// as the leader, and that one has looked since: it waits again, no bell is
+// left, and it does not wait for `signum`. /proc shows what a thread waits for
+// as not blocked.
+inline void AwaitLeader(const std::string& task, int signum) {
   const auto waits_for = [](const std::string& who, int waited_for) {
     return !Contains(StatusMask(who, "SigBlk"), waited_for);
   };

@@ -17,7 +17,7 @@
 #include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
 

@@ -15,8 +15,10 @@
 #include "tests/signal_testing.h"
 #include "tests/steps.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/signals/internal/direct_handoff.h"
 #include "tocsin/signals/internal/dispatcher.h"
-#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/subscription.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/testing/fake_signals.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -152,8 +154,8 @@ class AfterTheSleep : public ReceiveRaces {
   HeldAt over_{kWaitIsOver};
 };
 
-// A reader that stands in the line, or in its seat, and whose wait a cancel has
-// ended, but for the last look.
+// A reader that stands in the line, or offers its slot, and whose wait a cancel
+// has ended, but for the last look.
 class CancelledReader {
  public:
   explicit CancelledReader(SignalReceiver& receiver) : reader_(receiver) {
@@ -351,9 +353,9 @@ TEST(RealReceiveRaces, ATimeoutThatIsOverLeavesNoEventToNobody) {
   EXPECT_EQ(reader.Value(), 7);
 }
 
-// The handler leaves it in the seat of a thread that was cancelled, while
+// The handler leaves it in the slot of a thread that was cancelled, while
 // another waits in the same receiver.
-TEST(RealReceiveRaces, ACancelledThreadReturnsWhatIsLeftInItsSeat) {
+TEST(RealReceiveRaces, ACancelledThreadReturnsWhatIsLeftInItsSlot) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   CancelledReader cancelled(receiver);
@@ -378,13 +380,13 @@ int TakePendingValue(int signum) {
   return info.si_value.sival_int;
 }
 
-TEST(RealReceiveRaces, WhatAStandInTookIsSentAgainWhenItsReceiverWasClosed) {
+TEST(RealReceiveRaces, WhatALeaderTookIsSentAgainWhenItsReceiverWasClosed) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader.task(), SIGUSR1);
+  AwaitLeader(reader.task(), SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   receiver.Close();
@@ -395,14 +397,14 @@ TEST(RealReceiveRaces, WhatAStandInTookIsSentAgainWhenItsReceiverWasClosed) {
   EXPECT_EQ(service->stats().redelivered, 1u);
 }
 
-TEST(RealReceiveRaces, WhatAStandInTookIsDiscardedIfItsReceiverSaysSo) {
+TEST(RealReceiveRaces, WhatALeaderTookIsDiscardedIfItsReceiverSaysSo) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(
       *service, {SIGUSR1}, {.on_close = ReceiverOptions::OnClose::kDiscard});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader.task(), SIGUSR1);
+  AwaitLeader(reader.task(), SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   receiver.Close();
@@ -413,13 +415,13 @@ TEST(RealReceiveRaces, WhatAStandInTookIsDiscardedIfItsReceiverSaysSo) {
   EXPECT_EQ(service->stats().redelivered, 0u);
 }
 
-TEST(RealReceiveRaces, ACancelledStandInReturnsWhatItTook) {
+TEST(RealReceiveRaces, ACancelledLeaderReturnsWhatItTook) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   HeldAt over(kWaitIsOver);
   Reader reader(receiver);
-  AwaitStandIn(reader.task(), SIGUSR1);
+  AwaitLeader(reader.task(), SIGUSR1);
   QueueSelf(SIGUSR1, 7);
   over.AwaitThread();
   reader.Cancel();
@@ -430,7 +432,7 @@ TEST(RealReceiveRaces, ACancelledStandInReturnsWhatItTook) {
 
 // The watch.
 
-class UntoldWatch final : public internal::SignalWatch {
+class UntoldWatch final : public internal::SynchronousObserver {
  public:
   void OnSignal(const SignalEvent& event) override { ADD_FAILURE() << event; }
   absl::Time alarm() const override { return absl::InfiniteFuture(); }
@@ -448,9 +450,9 @@ TEST(WatchRaces, ASignalOnItsWayToTheWatchIsNotShownOnceThatHasGone) {
                                       /*watched=*/true);
   ASSERT_TRUE(subscription.Enter().ok());
   UntoldWatch watch;
-  ASSERT_TRUE(dispatcher->Watch(watch).ok());
-  AtStep unwatched("Dispatcher: about to show the watch a signal",
-                   [&] { dispatcher->Unwatch(); });
+  ASSERT_TRUE(dispatcher->Observe(watch).ok());
+  AtStep unwatched("Dispatcher: about to show the observer a signal",
+                   [&] { dispatcher->StopObserving(); });
   siginfo_t info{};
   info.si_signo = SIGUSR1;
   EXPECT_TRUE(dispatcher->Dispatch(internal::RawSiginfo::From(info),

@@ -1,6 +1,6 @@
 // The short ways of a signal to threads that wait for it. To one thread, past
-// the service's: a seat, where a handler leaves it, and standing in for that
-// thread. To many: one wake-up for all.
+// the service's: a direct hand-off, where a handler leaves it, and leading in
+// that thread's place. To many: one wake-up for all.
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -29,8 +29,9 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/task_group.h"
-#include "tocsin/signals/internal/forwarder.h"
-#include "tocsin/signals/internal/stand_in.h"
+#include "tocsin/signals/internal/direct_handoff.h"
+#include "tocsin/signals/internal/leader.h"
+#include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/signal_event.h"
@@ -43,7 +44,7 @@ namespace {
 // Receives on a thread of its own until the receiver is closed.
 class Listener {
  public:
-  // It sits for `signum`.
+  // It offers a slot for `signum`.
   Listener(SignalReceiver& receiver, int signum)
       : receiver_(receiver), signum_(signum), thread_([this] {
           task_ = TaskOfThisThread();
@@ -59,8 +60,8 @@ class Listener {
     thread_.join();
   }
 
-  // Waits until its thread sits and sleeps.
-  void AwaitSeat() const {
+  // Waits until its thread has offered it and sleeps.
+  void AwaitSlot() const {
     while (!internal::IsWaitedFor(signum_)) sched_yield();
     AwaitState(task(), "S");
   }
@@ -83,7 +84,7 @@ class Listener {
   // Lets it go no further than into a handler of the program, which it enters
   // from its sleep, until Release().
   void Hold() {
-    AwaitSeat();
+    AwaitSlot();
     HoldAsItIs();
   }
   void HoldAsItIs() {
@@ -128,13 +129,13 @@ class ServiceThreadHeld {
   static inline std::atomic<bool> held_ = false;
 };
 
-TEST(Seat, SparesTheServiceThread) {
+TEST(DirectHandoff, SparesTheServiceThread) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGHUP});
   Listener listener(receiver, SIGUSR1);
   const ServiceThreadHeld held;
   for (int i = 0; i < 20; ++i) {
-    listener.AwaitSeat();
+    listener.AwaitSlot();
     const int signum = i % 2 == 0 ? SIGUSR1 : SIGHUP;
     SendSelf(signum);
     EXPECT_EQ(listener.Next().signum, signum);
@@ -143,7 +144,7 @@ TEST(Seat, SparesTheServiceThread) {
   EXPECT_EQ(service->stats().redirected, 20u);
 }
 
-TEST(Seat, MergesWhatComesBeforeItsThreadRuns) {
+TEST(DirectHandoff, MergesWhatComesBeforeItsThreadRuns) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGHUP, SIGRTMIN});
   Listener listener(receiver, SIGUSR1);
@@ -165,7 +166,7 @@ TEST(Seat, MergesWhatComesBeforeItsThreadRuns) {
   EXPECT_EQ(stats.merged, 2u);
 }
 
-TEST(Seat, ThatIsFullLeavesTheRestToTheServiceThread) {
+TEST(DirectHandoff, ThatIsFullLeavesTheRestToTheServiceThread) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   Listener listener(receiver, SIGUSR1);
@@ -178,7 +179,7 @@ TEST(Seat, ThatIsFullLeavesTheRestToTheServiceThread) {
   EXPECT_EQ(service->stats().received, 1001u);
 }
 
-TEST(Seat, GivesWhatIsLeftInItToTheOldDispositionAtTheClose) {
+TEST(DirectHandoff, GivesWhatIsLeftInItToTheOldDispositionAtTheClose) {
   static std::atomic<int> handled;
   handled = 0;
   SetDisposition(SIGUSR1, [](int) { ++handled; });
@@ -195,7 +196,7 @@ TEST(Seat, GivesWhatIsLeftInItToTheOldDispositionAtTheClose) {
   listener.ExpectEnd();
 }
 
-TEST(Seat, IsLeftBeforeAnotherReceiverComesIn) {
+TEST(DirectHandoff, IsTakenBackBeforeAnotherReceiverComesIn) {
   auto service = StartService();
   SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
   Listener listener(first, SIGUSR1);
@@ -212,18 +213,18 @@ TEST(Seat, IsLeftBeforeAnotherReceiverComesIn) {
   EXPECT_EQ(event.count, 2);
 }
 
-TEST(Seat, IsNotForWhatSeveralReceive) {
+TEST(DirectHandoff, IsNotForWhatSeveralReceive) {
   auto service = StartService();
   SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
   SignalReceiver second = OpenReceiver(*service, {SIGHUP, SIGUSR1, SIGWINCH});
   SignalReceiver third = OpenReceiver(*service, {SIGHUP});
   Listener listener(second, SIGWINCH);
-  listener.AwaitSeat();
+  listener.AwaitSlot();
   EXPECT_FALSE(internal::IsWaitedFor(SIGHUP));
   EXPECT_FALSE(internal::IsWaitedFor(SIGUSR1));
 }
 
-TEST(Seat, IsLeftBeforeAShutdownLooksOn) {
+TEST(DirectHandoff, IsTakenBackBeforeAShutdownLooksOn) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
   Listener listener(receiver, SIGTERM);
@@ -241,11 +242,11 @@ TEST(Seat, IsLeftBeforeAShutdownLooksOn) {
 // ThreadSanitizer ends a process that starts a thread after it was forked from
 // one with several.
 #ifndef ABSL_HAVE_THREAD_SANITIZER
-TEST(Seat, OfTheParentIsNoneOfTheChild) {
+TEST(DirectHandoff, OfTheParentIsNoneOfTheChild) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   Listener listener(receiver, SIGUSR1);
-  listener.AwaitSeat();
+  listener.AwaitSlot();
   {
     Child child(Fork([] { EXPECT_FALSE(internal::IsWaitedFor(SIGUSR1)); }));
     EXPECT_EQ(ExitStatus(child.Wait()), 0);
@@ -265,9 +266,9 @@ TEST(Seat, OfTheParentIsNoneOfTheChild) {
 }
 #endif
 
-// The thread that waited longest sits; one that gives up leaves the seat to the
-// next that comes.
-TEST(Seat, GoesToTheNextThreadOfTheSameReceiver) {
+// The thread that waited longest offers it; one that gives up leaves that to
+// the next that comes.
+TEST(DirectHandoff, GoesToTheNextThreadOfTheSameReceiver) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   {
@@ -283,18 +284,18 @@ TEST(Seat, GoesToTheNextThreadOfTheSameReceiver) {
   }
   Listener second(receiver, SIGUSR1);
   for (int value : {1, 2}) {
-    second.AwaitSeat();
+    second.AwaitSlot();
     QueueSelf(SIGUSR1, value);
     EXPECT_EQ(second.Next().value->sival_int, value);
   }
 }
 
-TEST(StandIn, SparesTheServiceThread) {
+TEST(Leader, SparesTheServiceThread) {
   const ScopedSignalBlock block({SIGUSR1, SIGHUP});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGHUP});
   Listener listener(receiver, SIGUSR1);
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   const ServiceThreadHeld held;
   for (int i = 0; i < 20; ++i) {
     const int signum = i % 2 == 0 ? SIGUSR1 : SIGHUP;
@@ -306,14 +307,14 @@ TEST(StandIn, SparesTheServiceThread) {
 }
 
 // Also while it is away: what is pending then, TryReceive() finds.
-TEST(StandIn, FindsWhatCameWhileItWasAway) {
+TEST(Leader, FindsWhatCameWhileItWasAway) {
   const ScopedSignalBlock block({SIGUSR1, SIGHUP, SIGTERM});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGHUP, SIGTERM});
   const std::string task = TaskOfThisThread();
   std::optional<ServiceThreadHeld> held;
   std::thread sender([&] {
-    AwaitStandIn(task, SIGUSR1);
+    AwaitLeader(task, SIGUSR1);
     held.emplace();
     QueueSelf(SIGUSR1, 1);
   });
@@ -328,14 +329,14 @@ TEST(StandIn, FindsWhatCameWhileItWasAway) {
   EXPECT_FALSE(receiver.TryReceive().has_value());
 }
 
-TEST(StandIn, ThatStaysAwayIsReplaced) {
+TEST(Leader, ThatStaysAwayIsReplaced) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   const std::string task = TaskOfThisThread();
   for (uint64_t received : {2u, 4u}) {
     std::thread sender([&] {
-      AwaitStandIn(task, SIGUSR1);
+      AwaitLeader(task, SIGUSR1);
       SendSelf(SIGUSR1);
     });
     Next(receiver);
@@ -346,15 +347,15 @@ TEST(StandIn, ThatStaysAwayIsReplaced) {
   }
 }
 
-TEST(StandIn, IsWokenForWhatComesAnotherWay) {
+TEST(Leader, IsWokenForWhatComesAnotherWay) {
   const ScopedSignalBlock block({SIGUSR1, SIGRTMIN});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGRTMIN});
   Listener listener(receiver, SIGUSR1);
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   // Through the handler, on a thread that does not block it.
   for (int i = 0; i < 10; ++i) {
-    AwaitStandIn(listener.task(), SIGUSR1);
+    AwaitLeader(listener.task(), SIGUSR1);
     std::thread([] {
       sigset_t mask;
       sigemptyset(&mask);
@@ -364,33 +365,33 @@ TEST(StandIn, IsWokenForWhatComesAnotherWay) {
     EXPECT_EQ(listener.Next().signum, SIGUSR1);
   }
   EXPECT_EQ(service->stats().redirected, 10u);
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   SendSelf(SIGRTMIN);
   EXPECT_EQ(listener.Next().signum, SIGRTMIN);
 }
 
-TEST(StandIn, GoesWhenItsScopeIsCancelled) {
+TEST(Leader, GoesWhenItsScopeIsCancelled) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   const std::string task = TaskOfThisThread();
   CancelScope scope;
   std::thread canceller([&] {
-    AwaitStandIn(task, SIGUSR1);
+    AwaitLeader(task, SIGUSR1);
     scope.Cancel();
   });
   EXPECT_EQ(receiver.Receive().status().code(), absl::StatusCode::kCancelled);
   canceller.join();
 }
 
-TEST(StandIn, SharesWithAReceiverThatComesIn) {
+TEST(Leader, SharesWithAReceiverThatComesIn) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
   Listener listener(first, SIGUSR1);
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   SignalReceiver second = OpenReceiver(*service, {SIGUSR1});
-  // It does not stand in any more.
+  // It does not lead any more.
   while (!Contains(StatusMask(listener.task(), "SigBlk"), SIGUSR1)) {
     sched_yield();
   }
@@ -399,12 +400,12 @@ TEST(StandIn, SharesWithAReceiverThatComesIn) {
   EXPECT_EQ(listener.Next().signum, SIGUSR1);
 }
 
-TEST(StandIn, LetsAShutdownLookOn) {
+TEST(Leader, LetsAShutdownLookOn) {
   const ScopedSignalBlock block({SIGTERM});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
   Listener listener(receiver, SIGTERM);
-  AwaitStandIn(listener.task(), SIGTERM);
+  AwaitLeader(listener.task(), SIGTERM);
   TaskGroup group;
   Shutdown shutdown(*service, group, {.signals = {SIGTERM}});
   ASSERT_TRUE(shutdown.status().ok());
@@ -414,14 +415,14 @@ TEST(StandIn, LetsAShutdownLookOn) {
   EXPECT_EQ(listener.Next().signum, SIGTERM);
 }
 
-TEST(StandIn, ThatIsAwayLetsAShutdownLookOn) {
+TEST(Leader, ThatIsAwayLetsAShutdownLookOn) {
   const ScopedSignalBlock block({SIGTERM});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
   const std::string task = TaskOfThisThread();
   std::optional<ServiceThreadHeld> held;
   std::thread sender([&] {
-    AwaitStandIn(task, SIGTERM);
+    AwaitLeader(task, SIGTERM);
     held.emplace();
     SendSelf(SIGTERM);
   });
@@ -439,7 +440,7 @@ TEST(StandIn, ThatIsAwayLetsAShutdownLookOn) {
 }
 
 // A signal that races with the close is received or pending afterwards.
-TEST(StandIn, LosesAndDoublesNothingAtAClose) {
+TEST(Leader, LosesAndDoublesNothingAtAClose) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   sigset_t mask;
@@ -461,7 +462,7 @@ TEST(StandIn, LosesAndDoublesNothingAtAClose) {
   }
 }
 
-TEST(StandIn, MayBeCancelledWhileTheServiceEnds) {
+TEST(Leader, MayBeCancelledWhileTheServiceEnds) {
   const ScopedSignalBlock block({SIGUSR1});
   for (int i = 0; i < 300; ++i) {
     auto service = StartService();
@@ -480,7 +481,7 @@ TEST(StandIn, MayBeCancelledWhileTheServiceEnds) {
 
 // A bell that comes when a signal has ended the wait already would end the
 // process once it is not blocked any more: the handler is gone by then.
-TEST(StandIn, LeavesNoBellBehind) {
+TEST(Leader, LeavesNoBellBehind) {
   for (int i = 0; i < 300; ++i) {
     const ScopedSignalBlock block({SIGUSR1});
     auto service = StartService();
@@ -505,14 +506,14 @@ TEST(StandIn, LeavesNoBellBehind) {
 }
 
 // Each of a few has its turn, though the kernel hands out the lowest first.
-TEST(StandIn, StarvesNoneInAStorm) {
+TEST(Leader, StarvesNoneInAStorm) {
   const ScopedSignalBlock block({SIGUSR1, SIGTERM});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGTERM});
   const std::string task = TaskOfThisThread();
   std::optional<ServiceThreadHeld> held;
   std::thread sender([&] {
-    AwaitStandIn(task, SIGUSR1);
+    AwaitLeader(task, SIGUSR1);
     held.emplace();
     SendSelf(SIGUSR1);
   });
@@ -525,12 +526,12 @@ TEST(StandIn, StarvesNoneInAStorm) {
 
 // ThreadSanitizer: see above.
 #ifndef ABSL_HAVE_THREAD_SANITIZER
-TEST(StandIn, OfTheParentIsNoneOfTheChild) {
+TEST(Leader, OfTheParentIsNoneOfTheChild) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   Listener listener(receiver, SIGUSR1);
-  AwaitStandIn(listener.task(), SIGUSR1);
+  AwaitLeader(listener.task(), SIGUSR1);
   Child child(Fork([&] {
     QueueSelf(SIGUSR1, 2);
     EXPECT_FALSE(receiver.TryReceive().has_value());
@@ -550,55 +551,55 @@ bool HasBell() {
   return Contains(StatusMask(TaskOfThisThread(), "SigPnd"), SIGSTKFLT);
 }
 
-TEST(StandIn, TakesTheBellThatNobodyElseTakes) {
+TEST(Leader, TakesTheBellThatNobodyElseTakes) {
   const ScopedSignalBlock block({SIGUSR1});
   {
-    internal::StandIn stand_in({SIGUSR1});
-    stand_in.Interrupt();
+    internal::Leader leader({SIGUSR1});
+    leader.Interrupt();
     EXPECT_TRUE(HasBell());
   }
   EXPECT_FALSE(HasBell());
 }
 
-TEST(StandIn, WaitsForABellAndForWhatItIsTold) {
+TEST(Leader, WaitsForABellAndForWhatItIsTold) {
   const ScopedSignalBlock block({SIGUSR1, SIGHUP});
   const internal::Sleeper sleeper;
-  internal::StandIn stand_in({SIGUSR1, SIGHUP});
+  internal::Leader leader({SIGUSR1, SIGHUP});
   SendSelf(SIGUSR1);
   SendSelf(SIGHUP);
-  stand_in.Interrupt();
-  stand_in.Block(sleeper, absl::InfinitePast());
-  EXPECT_FALSE(stand_in.Taken().has_value());
+  leader.Interrupt();
+  leader.Block(sleeper, absl::InfinitePast());
+  EXPECT_FALSE(leader.Taken().has_value());
   EXPECT_FALSE(HasBell());
-  stand_in.WaitFor({SIGUSR1});
-  stand_in.Block(sleeper, absl::InfinitePast());
-  EXPECT_EQ(stand_in.Taken().value().signum(), SIGUSR1);
-  EXPECT_FALSE(stand_in.Taken().has_value());
+  leader.WaitFor({SIGUSR1});
+  leader.Block(sleeper, absl::InfinitePast());
+  EXPECT_EQ(leader.Taken().value().signum(), SIGUSR1);
+  EXPECT_FALSE(leader.Taken().has_value());
   // Nothing it waits for is left.
-  stand_in.Block(sleeper, absl::InfinitePast());
-  EXPECT_FALSE(stand_in.Taken().has_value());
-  stand_in.WaitFor({SIGHUP});
-  stand_in.Block(sleeper, absl::InfinitePast());
-  EXPECT_EQ(stand_in.Taken().value().signum(), SIGHUP);
+  leader.Block(sleeper, absl::InfinitePast());
+  EXPECT_FALSE(leader.Taken().has_value());
+  leader.WaitFor({SIGHUP});
+  leader.Block(sleeper, absl::InfinitePast());
+  EXPECT_EQ(leader.Taken().value().signum(), SIGHUP);
 }
 
-TEST(StandIn, IsAbleWhereAllItsSignalsAndTheBellAreBlocked) {
+TEST(Leader, IsAbleWhereAllItsSignalsAndTheBellAreBlocked) {
   sigset_t only;
   sigemptyset(&only);
   sigaddset(&only, SIGUSR1);
   sigset_t before;
   pthread_sigmask(SIG_BLOCK, &only, &before);
-  EXPECT_FALSE(internal::StandIn({SIGUSR1}).able());  // not the bell
+  EXPECT_FALSE(internal::Leader({SIGUSR1}).able());  // not the bell
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   const ScopedSignalBlock block({SIGUSR1});
-  EXPECT_TRUE(internal::StandIn({SIGUSR1}).able());
-  EXPECT_FALSE(internal::StandIn({SIGUSR1, SIGHUP}).able());
-  EXPECT_FALSE(internal::StandIn().able());
+  EXPECT_TRUE(internal::Leader({SIGUSR1}).able());
+  EXPECT_FALSE(internal::Leader({SIGUSR1, SIGHUP}).able());
+  EXPECT_FALSE(internal::Leader().able());
 }
 
-// Whether `listener` sits for SIGUSR1, or else stands in, as soon as it does
-// one of the two.
-bool Sits(const Listener& listener) {
+// Whether `listener` offers a slot for SIGUSR1, or else leads, as soon as it
+// does one of the two.
+bool OffersSlot(const Listener& listener) {
   while (Contains(StatusMask(listener.task(), "SigBlk"), SIGUSR1)) {
     if (internal::IsWaitedFor(SIGUSR1)) return true;
     sched_yield();
@@ -606,7 +607,7 @@ bool Sits(const Listener& listener) {
   return false;
 }
 
-TEST(StandIn, IsNoneThatDoesNotBlockTheBell) {
+TEST(Leader, IsNoneThatDoesNotBlockTheBell) {
   sigset_t only;
   sigemptyset(&only);
   sigaddset(&only, SIGUSR1);
@@ -616,21 +617,21 @@ TEST(StandIn, IsNoneThatDoesNotBlockTheBell) {
     auto service = StartService();
     SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
     Listener listener(receiver, SIGUSR1);
-    EXPECT_TRUE(Sits(listener));
+    EXPECT_TRUE(OffersSlot(listener));
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-TEST(StandIn, IsNoneOfAReceiverThatGaveOutItsDescriptor) {
+TEST(Leader, IsNoneOfAReceiverThatGaveOutItsDescriptor) {
   const ScopedSignalBlock block({SIGUSR1});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   EXPECT_GE(receiver.fd(), 0);
   Listener listener(receiver, SIGUSR1);
-  EXPECT_TRUE(Sits(listener));
+  EXPECT_TRUE(OffersSlot(listener));
 }
 
-TEST(StandIn, IsNoneWhereThereIsNoRoomForItsTimer) {
+TEST(Leader, IsNoneWhereThereIsNoRoomForItsTimer) {
   Child child(Fork([] {
     const rlimit none = {};
     ASSERT_EQ(setrlimit(RLIMIT_SIGPENDING, &none), 0);
@@ -638,20 +639,20 @@ TEST(StandIn, IsNoneWhereThereIsNoRoomForItsTimer) {
     auto service = StartService();
     SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
     Listener listener(receiver, SIGUSR1);
-    EXPECT_TRUE(Sits(listener));
+    EXPECT_TRUE(OffersSlot(listener));
     SendSelf(SIGUSR1);
     EXPECT_EQ(listener.Next().signum, SIGUSR1);
   }));
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
-TEST(StandIn, IsOneAtATime) {
+TEST(Leader, IsOneAtATime) {
   const ScopedSignalBlock block({SIGUSR1, SIGUSR2});
   auto service = StartService();
   SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
   SignalReceiver second = OpenReceiver(*service, {SIGUSR2});
   Listener one(first, SIGUSR1);
-  AwaitStandIn(one.task(), SIGUSR1);
+  AwaitLeader(one.task(), SIGUSR1);
   Listener other(second, SIGUSR2);
   AwaitState(other.task(), "S");
   SendSelf(SIGUSR2);
@@ -662,16 +663,16 @@ TEST(StandIn, IsOneAtATime) {
   EXPECT_TRUE(Contains(StatusMask(ServiceThread(), "SigBlk"), SIGUSR1));
 }
 
-// A stand-in that has not run since the close does not take it either, nor does
+// A leader that has not run since the close does not take it either, nor does
 // the service's thread in its place.
-TEST(StandIn, LeavesASignalAloneAfterTheClose) {
+TEST(Leader, LeavesASignalAloneAfterTheClose) {
   const ScopedSignalBlock block({SIGUSR1, SIGTERM});
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
   std::optional<Listener> listener;
   listener.emplace(receiver, SIGUSR1);
-  AwaitStandIn(listener->task(), SIGUSR1);
+  AwaitLeader(listener->task(), SIGUSR1);
   listener->HoldAsItIs();
   receiver.Close();
   SendSelf(SIGUSR1);
@@ -686,11 +687,11 @@ TEST(StandIn, LeavesASignalAloneAfterTheClose) {
   listener.reset();
 }
 
-TEST(StandIn, OfAForkedChildIsRungOnItsOwnThread) {
+TEST(Leader, OfAForkedChildIsRungOnItsOwnThread) {
   const ScopedSignalBlock block({SIGUSR1});
   const auto rings = [] {
-    internal::StandIn stand_in({SIGUSR1});
-    stand_in.Interrupt();
+    internal::Leader leader({SIGUSR1});
+    leader.Interrupt();
     EXPECT_TRUE(HasBell());
   };
   rings();

@@ -129,7 +129,7 @@ TEST(SignalReceiver, ReceiveForEndsWithTheTimeoutOrTheSignal) {
   EXPECT_EQ(receiver.ReceiveFor(absl::ZeroDuration())->signum, SIGUSR1);
 }
 
-// Whether its thread waits in a seat, as for a standard signal, or not.
+// Whether its thread has offered a slot, as for a standard signal, or not.
 TEST(SignalReceiver, ATimeoutEndsAWaitForAnySignal) {
   auto service = StartService();
   for (int signum : {SIGUSR1, SIGRTMIN}) {

@@ -1,37 +1,27 @@
 #include "tocsin/signals/internal/kernel_signals.h"
 
 #include <poll.h>
-#include <sys/syscall.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
+#include <atomic>
 #include <climits>
+#include <csignal>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/signals/internal/forwarding.h"
+#include "tocsin/signals/internal/pending_signals.h"
+#include "tocsin/signals/internal/signal_handler.h"
+#include "tocsin/signals/internal/unsubscribe.h"
 #include "tocsin/signals/process.h"
 
 namespace tocsin::internal {
 namespace {
-
-// All signals but the faults, which are raised on the thread that caused them:
-// a blocked one would skip the program's crash handler. SIGPROF stays open too,
-// so that a profiler sees this thread, unless it is itself received.
-sigset_t ServiceMask(bool receives_sigprof) {
-  sigset_t mask;
-  sigfillset(&mask);  // without the C library's own, which setuid(2) waits for
-  for (int fault :
-       {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) {
-    sigdelset(&mask, fault);
-  }
-  if (!receives_sigprof) sigdelset(&mask, SIGPROF);
-  return mask;
-}
 
 // Blocks signals in the calling thread. While dispositions change and locks are
 // held, no handler of the program's runs here, which might call us again.
@@ -49,37 +39,16 @@ class ScopedMask {
   sigset_t previous_;
 };
 
-// How many of one real-time signal are taken in a row before the others get a
-// look; standard signals have one each.
-constexpr int kRealTimeBatch = 64;
-
-// What is pending on the thread, the kernel hands out before what is pending on
-// the process. Of the latter a close takes no more than this: a timer can send
-// them as fast as they are taken, and where they are they are not lost.
-constexpr int kMostOfProcess = 1024;
-
-// Takes one that is pending of `left`, and strikes its number off, lest a storm
-// of one starve the others. False if there is none.
-bool TakeNext(uint64_t& left, RawSiginfo& info) {
-  if (left == 0) return false;
-  const int signum = TakePending(left, info, absl::ZeroDuration());
-  if (signum <= 0) return false;
-  left &= ~Bit(signum);
-  return true;
-}
-
 // Of this process among those that were forked from each other: one more than
 // its parent's.
 constinit std::atomic<int> process_generation = 0;
-
-// How long signals stay lent, at most, to a thread that does not wait for them.
-constexpr absl::Duration kLoan = absl::Milliseconds(10);
 
 constinit KernelSignals* alive ABSL_GUARDED_BY(disposition_mutex) = nullptr;
 
 }  // namespace
 
-KernelSignals::KernelSignals() : generation_(process_generation) {}
+KernelSignals::KernelSignals()
+    : generation_(process_generation), thread_(*this) {}
 
 absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
   ScopedMask mask;
@@ -90,28 +59,15 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
         "pass it on by reference");
   }
   auto kernel = std::make_shared<KernelSignals>();
-  auto run = [](void* self) -> void* {
-    pthread_setname_np(pthread_self(), "tocsin-signals");
-    static_cast<KernelSignals*>(self)->Run();
-    return nullptr;
-  };
-  // The thread is born with the mask of this one.
-  if (const int error =
-          pthread_create(&kernel->thread_, nullptr, run, kernel.get());
-      error != 0) {
+  if (const int error = kernel->thread_.Start(); error != 0) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "pthread_create for the signal service: ", ErrorText(error)));
   }
-  while (kernel->thread_id_.load() == 0) FutexWait(kernel->thread_id_, 0);
-  const auto thread_id = static_cast<pid_t>(kernel->thread_id_.load());
-  SetServiceThread(thread_id);
-  sigevent ring = {};
-  ring.sigev_notify = SIGEV_THREAD_ID;
-  ring.sigev_signo = kDoorbell;
-  ring._sigev_un._tid = thread_id;
-  // At RLIMIT_SIGPENDING there is none, and no thread stands in.
-  timer_t timer;
-  if (timer_create(CLOCK_MONOTONIC, &ring, &timer) == 0) kernel->timer_ = timer;
+  SetServiceThread(kernel->thread_.id());
+  {
+    MutexLock lock(kernel->mutex_);
+    kernel->leadership_.MakeTimer(kernel->thread_.id());
+  }
   Forward(kDoorbell);  // so that a stranger's does not end the process
   alive = kernel.get();
   return kernel;
@@ -123,14 +79,14 @@ void KernelSignals::Stop() {
     ScopedMask mask;
     MutexLock disposition_lock(disposition_mutex);
     if (alive != this) return;  // in a forked child
-    std::vector<Subscription*> open;
+    std::vector<Subscriber*> open;
     {
       MutexLock lock(mutex_);
       open = registered_;
     }
-    for (Subscription* subscription : open) {
-      std::vector<RawSiginfo> signals = LeaveLocked(*subscription);
-      if (subscription->options_.on_close ==
+    for (Subscriber* subscription : open) {
+      std::vector<RawSiginfo> signals = Unsubscribe(*this, *subscription);
+      if (subscription->options().on_close ==
           ReceiverOptions::OnClose::kRedeliver) {
         again.insert(again.end(), signals.begin(), signals.end());
       }
@@ -141,18 +97,20 @@ void KernelSignals::Stop() {
     {
       MutexLock lock(mutex_);
       stopping_ = true;
-      change_.fetch_add(1);
+      thread_.NoteChange();
     }
     RingDoorbell();
-    pthread_join(thread_, nullptr);
-    // Not before: see timer_set_.
-    if (timer_.has_value()) timer_delete(*timer_);
+    thread_.Join();
+    {
+      MutexLock lock(mutex_);
+      leadership_.DeleteTimer();
+    }
     alive = nullptr;
   }
   Return(again, ReceiverOptions::OnClose::kRedeliver);
 }
 
-absl::Status KernelSignals::Enter(Subscription& subscription) {
+absl::Status KernelSignals::Enter(Subscriber& subscription) {
   ScopedMask mask;
   MutexLock disposition_lock(disposition_mutex);
   if (alive != this) {
@@ -160,30 +118,30 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
         "forked: this SignalService belongs to the parent process; start one "
         "in the child");
   }
-  if (subscription.options_.honor_ignored) {
-    for (int signum : SignalSet(subscription.signals_)) {
-      if (IsIgnored(signum)) subscription.signals_.erase(signum);
+  if (subscription.options().honor_ignored) {
+    for (int signum : SignalSet(subscription.signals())) {
+      if (IsIgnored(signum)) subscription.LeaveAlone(signum);
     }
   }
   SignalSet first;
   {
     FutexWakes wakes;
     MutexLock lock(mutex_);
-    // Nobody sits for what several receive.
-    for (int signum : subscription.signals_) UnseatAndDeliver(signum, wakes);
+    // Nobody has a slot for what several receive.
+    for (int signum : subscription.signals()) TakeBackAndDeliver(signum, wakes);
     Register(subscription);  // the last that can throw
-    // Nor stands in for it: who does looks again.
-    for (int signum : subscription.signals_) lent_.erase(signum);
-    if (borrower_ != nullptr) borrower_->sleeper.WakeLater(wakes);
-    for (int signum : subscription.signals_) {
+    // Nor leads for it: who does looks again.
+    leadership_.TakeBack(subscription.signals());
+    leadership_.WakeLeader(wakes);
+    for (int signum : subscription.signals()) {
       if (!wanted_.contains(signum)) first.insert(signum);
       wanted_.insert(signum);
     }
-    change_.fetch_add(1);
+    thread_.NoteChange();
   }
   // The thread must block SIGPROF before a handler forwards one to it, or it
   // would be its own handler that takes it there, for ever.
-  if (first.contains(SIGPROF)) Synchronize();
+  if (first.contains(SIGPROF)) thread_.Synchronize();
   for (int signum : first) Forward(signum);
   // Nothing to wait for: what is forwarded stays pending on the thread until it
   // waits for it.
@@ -191,53 +149,11 @@ absl::Status KernelSignals::Enter(Subscription& subscription) {
   return absl::OkStatus();
 }
 
-std::vector<RawSiginfo> KernelSignals::Leave(Subscription& subscription) {
+std::vector<RawSiginfo> KernelSignals::Leave(Subscriber& subscription) {
   ScopedMask mask;
   MutexLock disposition_lock(disposition_mutex);
   if (alive != this) return {};  // stopped, or in a forked child
-  return LeaveLocked(subscription);
-}
-
-std::vector<RawSiginfo> KernelSignals::LeaveLocked(Subscription& subscription) {
-  SignalSet last;  // those that nobody else receives
-  {
-    MutexLock lock(mutex_);
-    if (!IsRegistered(subscription)) return {};
-    const SignalSet others = Subscribed(&subscription);
-    for (int signum : subscription.signals_) {
-      if (!others.contains(signum)) last.insert(signum);
-    }
-  }
-  uint64_t conflicts = 0;
-  for (int signum : last) {
-    if (!RestoreDisposition(signum)) ++conflicts;
-  }
-  TOCSIN_STEP("KernelSignals: dispositions are restored");
-  // Place 1: handlers that have not run yet will send theirs to the process
-  // again.
-  for (int signum : last) StopForwarding(signum);
-  if (!last.empty()) {
-    // Place 2: these have forwarded theirs now.
-    for (int signum : last) AwaitHandlers(signum);
-    // Place 3: the thread takes them out of its pending signals.
-    {
-      MutexLock lock(mutex_);
-      for (int signum : last) {
-        wanted_.erase(signum);
-        lent_.erase(signum);
-        RawSiginfo info;
-        if (Unseat(signum, info) > 0) left_over_.push_back(info);
-      }
-      leaving_ = last;
-    }
-    Synchronize();
-  }
-  FutexWakes wakes;
-  MutexLock lock(mutex_);
-  stats_.conflicts += conflicts;
-  Unregister(subscription);
-  subscription.MarkClosed(wakes);
-  return std::exchange(left_over_, {});
+  return Unsubscribe(*this, subscription);
 }
 
 absl::Status KernelSignals::Verify() const {
@@ -282,10 +198,10 @@ void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
   for (const RawSiginfo& info : signals) GiveBack(info);
 }
 
-SignalSet KernelSignals::Alone(const Subscription& subscription) const {
+SignalSet KernelSignals::Alone(const Subscriber& subscription) const {
   SignalSet alone;
-  if (subscription.watched_) return alone;
-  for (int signum : subscription.signals_) {
+  if (subscription.observed()) return alone;
+  for (int signum : subscription.signals()) {
     if (!IsStandard(signum) || shared_.contains(signum)) continue;
     // While it leaves, it is still registered.
     if (wanted_.contains(signum)) alone.insert(signum);
@@ -293,175 +209,48 @@ SignalSet KernelSignals::Alone(const Subscription& subscription) const {
   return alone;
 }
 
-SignalSet KernelSignals::ToStandInFor(const Subscription& subscription) {
-  if (!timer_.has_value()) return {};
+SignalSet KernelSignals::ToLeadFor(const Subscriber& subscription) {
+  if (!leadership_.possible()) return {};
   // Its descriptor is to become readable also while no thread waits.
-  if (subscription.fd_ >= 0) return {};
+  if (subscription.GaveOutDescriptor()) return {};
   return Alone(subscription);
 }
 
-void KernelSignals::Sit(const Subscription& subscription, Waiter& waiter) {
+void KernelSignals::Promote(const Subscriber& subscription, Waiter& waiter) {
   const SignalSet alone = Alone(subscription);
-  if (waiter.stand_in.able()) {
-    Lend(alone, waiter);
+  if (waiter.leader.able()) {
+    leadership_.Promote(alone, waiter.leader, waiter.sleeper);
     return;
   }
   for (int signum : alone) {
-    if (seated_[signum] != nullptr) continue;
-    seated_[signum] = &waiter;
-    TakeSeat(signum, waiter.sleeper);
-    waiter.seats.insert(signum);
+    if (handoff_.Offer(signum, waiter.sleeper)) waiter.offered.insert(signum);
   }
 }
 
-void KernelSignals::Lend(const SignalSet& signals, Waiter& waiter) {
-  SignalSet lent;
-  for (int signum : waiter.stand_in.able_for()) {
-    if (signals.contains(signum)) lent.insert(signum);
-  }
-  if (borrower_ != nullptr || lent.empty()) {
-    waiter.stand_in.WaitFor({});
-    return;
-  }
-  borrower_ = &waiter;
-  lent_ = lent;
-  RingForEach(true);
-  waiter.stand_in.WaitFor(lent);
-  // The service's thread looks, and leaves them to this one.
-  if (left_out_ != lent) RingDoorbell();
-}
-
-void KernelSignals::Rise(Waiter& waiter, FutexWakes& wakes) {
-  if (borrower_ == &waiter) {
-    borrower_ = nullptr;
-    had_its_turn_ = waiter.took;
-    // Not each time: to set a timer takes longer than all else here.
-    if (!timer_set_) {
-      timer_set_ = true;
-      itimerspec time = {};
-      time.it_value = absl::ToTimespec(kLoan);
-      timer_settime(*timer_, 0, &time, nullptr);
+void KernelSignals::StepDown(Waiter& waiter, FutexWakes& wakes) {
+  leadership_.StepDown(waiter.sleeper, waiter.took);
+  for (int signum : std::exchange(waiter.offered, {})) {
+    if (handoff_.IsOfferedBy(signum, waiter.sleeper)) {
+      TakeBackAndDeliver(signum, wakes);
     }
   }
-  for (int signum : std::exchange(waiter.seats, {})) {
-    if (seated_[signum] == &waiter) UnseatAndDeliver(signum, wakes);
-  }
 }
 
-void KernelSignals::Catch(bool waits, FutexWakes& wakes) {
-  if (borrower_ != nullptr) return;
-  uint64_t left = Mask(lent_);
-  // The lowest number comes first in a wait: without a look at the others, a
-  // storm of it would starve them.
-  if (waits && had_its_turn_ != 0) left &= ~Bit(had_its_turn_);
+void KernelSignals::Drain(bool waits, FutexWakes& wakes) {
+  uint64_t left = leadership_.ToDrain(waits);
   RawSiginfo info;
   while (TakeNext(left, info)) {
     Deliver(info, /*redirected=*/false, internal::Now(), wakes);
   }
 }
 
-int KernelSignals::Unseat(int signum, RawSiginfo& info) {
-  if (!IsStandard(signum)) return 0;
-  if (std::exchange(seated_[signum], nullptr) == nullptr) return 0;
-  return ClearSeat(signum, info);
-}
-
-void KernelSignals::UnseatAndDeliver(int signum, FutexWakes& wakes) {
+void KernelSignals::TakeBackAndDeliver(int signum, FutexWakes& wakes) {
   RawSiginfo info;
-  const int count = Unseat(signum, info);
+  const int count = handoff_.TakeBack(signum, info);
   if (count == 0) return;
   const absl::Time now = internal::Now();
   for (int i = 0; i < count; ++i) {
     Deliver(info, /*redirected=*/true, now, wakes);
-  }
-}
-
-void KernelSignals::Synchronize() {
-  uint32_t change;
-  {
-    MutexLock lock(mutex_);
-    change = change_.fetch_add(1) + 1;
-  }
-  RingDoorbell();
-  // Nobody else moves it on: the caller holds the disposition mutex.
-  for (uint32_t seen; (seen = taken_over_.load()) != change;) {
-    TOCSIN_STEP("KernelSignals: waits for the service's thread");
-    FutexWait(taken_over_, seen);
-  }
-}
-
-void KernelSignals::Run() {
-  uint64_t wanted = 0;
-  bool receives_sigprof = true;
-  thread_id_.store(static_cast<uint32_t>(syscall(SYS_gettid)));
-  FutexWakeAll(&thread_id_);
-  uint32_t change = change_.load() - 1;
-  bool rung = false;
-  bool rung_by_timer = false;
-  // The kernel hands out the lowest pending number first. So that a storm of
-  // one signal does not starve those above it, each number is taken once, and
-  // then not waited for until a look at the others has found nothing.
-  uint64_t had_their_turn = 0;
-  int in_a_row = 0;
-  while (true) {
-    RawSiginfo info;
-    if (rung || change_.load(std::memory_order_acquire) != change) {
-      rung = false;
-      while (TakeSpilled(info)) Dispatch(info, /*redirected=*/true);
-      uint64_t left = 0;
-      {
-        MutexLock lock(mutex_);
-        if (stopping_) return;
-        if (receives_sigprof != wanted_.contains(SIGPROF)) {
-          receives_sigprof = !receives_sigprof;
-          const sigset_t mask = ServiceMask(receives_sigprof);
-          pthread_sigmask(SIG_SETMASK, &mask, nullptr);
-        }
-        int of_process = 0;
-        while (of_process < kMostOfProcess &&
-               TakePending(Mask(leaving_), info, absl::ZeroDuration()) > 0) {
-          if (!Unwrap(info)) ++of_process;
-          left_over_.push_back(info);
-        }
-        leaving_ = {};
-        if (std::exchange(rung_by_timer, false)) timer_set_ = false;
-        if (borrower_ == nullptr) lent_ = {};
-        RingForEach(!lent_.empty());
-        left_out_ = lent_;
-        left = Mask(left_out_);
-        wanted = (Mask(wanted_) & ~left) | Bit(kDoorbell);
-        change = change_.load();
-        taken_over_.store(change);
-        FutexWakeAll(&taken_over_);
-      }
-      // What is forwarded comes to this thread all the same, and each with a
-      // bell; and so did what was forwarded before.
-      while (TakeNext(left, info)) {
-        const bool redirected = Unwrap(info);
-        Dispatch(info, redirected);
-      }
-    }
-    const absl::Duration timeout =
-        had_their_turn != 0 ? absl::ZeroDuration() : Alarm() - internal::Now();
-    TOCSIN_STEP("KernelSignals: about to wait");
-    const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
-    if (signum == -EAGAIN) {
-      had_their_turn = 0;
-      RingAlarm();
-    }
-    if (signum <= 0) continue;  // -EINTR: the process was stopped and continued
-    if (signum < SIGRTMIN || ++in_a_row == kRealTimeBatch) {
-      had_their_turn |= Bit(signum);
-      in_a_row = 0;
-    }
-    if (signum == kDoorbell) {
-      rung = true;
-      rung_by_timer |= info.Full().si_code == SI_TIMER;
-      continue;
-    }
-    TOCSIN_STEP("KernelSignals: has taken a signal");
-    const bool redirected = Unwrap(info);
-    Dispatch(info, redirected);
   }
 }
 
@@ -482,18 +271,17 @@ struct KernelSignals::Fork {
       mine->wanted_.insert(kDoorbell);
       for (int signum : mine->wanted_) RestoreDisposition(signum);
       for (int signum : mine->wanted_) StopForwarding(signum);
-      mine->lent_ = {};
-      mine->borrower_ = nullptr;
-      for (Subscription* subscription : mine->registered_) {
+      mine->leadership_.ForgetAfterFork();
+      for (Subscriber* subscription : mine->registered_) {
         subscription->ForgetWaiters();
       }
       mine->registered_.clear();
-      mine->seated_.fill(nullptr);
+      mine->handoff_.ForgetAfterFork();
       mine->mutex_.Unlock();
     }
     // Also where no service is alive any more.
     ForgetHandlersAfterFork();
-    StandIn::ForgetAfterFork();
+    Leader::ForgetAfterFork();
     disposition_mutex.Unlock();
   }
 

@@ -1,35 +1,26 @@
-// The source of real signals: the dedicated thread that waits for them, and the
-// protocol by which receivers come and go without one being lost.
+// The source of real signals: starts and stops what hears them, lets receivers
+// in and out, and sees to what a fork() leaves of all that.
 //
-// A signal is, at any moment, in one of these places; Leave() empties them in
-// this order, and it says in kernel_signals.cc how:
-//   1. in a handler's frame that was set up but has not run yet;
-//   2. in a handler that is past its look at whether to forward;
-//   3. pending on the service's thread, or left in a seat (forwarder.h), or
-//      taken by a stand-in (stand_in.h), which itself sends it again;
-//   4. in the queues of receivers, from which somebody takes it or none does.
-// When one of several receivers goes, 4 is what matters: a signal that another
-// one has in its queue too, or that somebody took, has been heard.
+// Public members may be called from any thread but the service's own.
 #ifndef TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
 #define TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
 
-#include <pthread.h>
-#include <sys/types.h>
-
-#include <array>
-#include <atomic>
-#include <cstdint>
-#include <ctime>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/signals/internal/direct_handoff.h"
 #include "tocsin/signals/internal/dispatcher.h"
-#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/disposition.h"
+#include "tocsin/signals/internal/leader.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/service_thread.h"
+#include "tocsin/signals/internal/subscriber.h"
+#include "tocsin/signals/internal/waiter.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {
@@ -41,83 +32,54 @@ class KernelSignals final : public Dispatcher {
   // At most one in a process, from Start() to Stop().
   static absl::StatusOr<std::shared_ptr<KernelSignals>> Start()
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
-  void Stop() ABSL_LOCKS_EXCLUDED(disposition_mutex);
+  void Stop() override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
-  absl::Status Enter(Subscription& subscription) override
+  absl::Status Enter(Subscriber& subscription) override
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
-  std::vector<RawSiginfo> Leave(Subscription& subscription) override
+  std::vector<RawSiginfo> Leave(Subscriber& subscription) override
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
   void Die(int signum, const std::string& report) override;
 
-  absl::Status Verify() const ABSL_LOCKS_EXCLUDED(disposition_mutex);
+  absl::Status Verify() const override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
  private:
   struct Fork;
+  friend class ServiceThread;
+  friend std::vector<RawSiginfo> Unsubscribe(KernelSignals&, Subscriber&);
 
   bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
-  SignalSet ToStandInFor(const Subscription& subscription) override
+  SignalSet ToLeadFor(const Subscriber& subscription) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Sit(const Subscription& subscription, Waiter& waiter) override
+  void Promote(const Subscriber& subscription, Waiter& waiter) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Rise(Waiter& waiter, FutexWakes& wakes) override
+  void StepDown(Waiter& waiter, FutexWakes& wakes) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Catch(bool waits, FutexWakes& wakes) override
+  void Drain(bool waits, FutexWakes& wakes) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // The standard signals of `subscription` that nobody else receives or looks
   // at. Others would have to wait until its thread gets to run.
-  SignalSet Alone(const Subscription& subscription) const
+  SignalSet Alone(const Subscriber& subscription) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Has `waiter` stand in for those of `signals` that it is able to.
-  void Lend(const SignalSet& signals, Waiter& waiter)
+  // Delivers what is in the slot for `signum`, and takes that back.
+  void TakeBackAndDeliver(int signum, FutexWakes& wakes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Has nobody sit for `signum` any more. Returns how many signals were in the
-  // seat, of which `info` is the first.
-  int Unseat(int signum, RawSiginfo& info)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void UnseatAndDeliver(int signum, FutexWakes& wakes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
-  std::vector<RawSiginfo> LeaveLocked(Subscription& subscription)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
-  // Has the thread take over what was changed below, and waits until it has: it
-  // is then in no wait for signals that it should not take any more.
-  void Synchronize() ABSL_LOCKS_EXCLUDED(mutex_);
-  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const int generation_;  // the process that this was made in
-  pthread_t thread_;
-  std::atomic<uint32_t> thread_id_{0};  // set by the thread
+  ServiceThread thread_;
 
-  // What the thread is to do; it looks when the change number moves, which the
-  // doorbell tells it.
+  // What the thread is to do: which signals to wait for, and which of its
+  // pending ones to take out, into `left_over_`.
   SignalSet wanted_ ABSL_GUARDED_BY(mutex_);
   SignalSet leaving_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::atomic<uint32_t> change_{0};  // moved under mutex_
-  std::atomic<uint32_t> taken_over_{0};
   // What was still on its way of those in `leaving_`.
   std::vector<RawSiginfo> left_over_ ABSL_GUARDED_BY(mutex_);
 
-  // Who sits for each standard signal.
-  std::array<const Waiter*, kStandardSignals + 1> seated_
-      ABSL_GUARDED_BY(mutex_) = {};
-
-  // Signals, of those wanted, that the service's thread does not wait for,
-  // because `borrower_` stands in for it. When that one rises they stay lent
-  // for a moment: as a rule it is soon back, and need not wake the service's
-  // thread twice.
-  SignalSet lent_ ABSL_GUARDED_BY(mutex_);
-  SignalSet left_out_ ABSL_GUARDED_BY(mutex_);  // when that thread last looked
-  Waiter* borrower_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  int had_its_turn_ ABSL_GUARDED_BY(mutex_) = 0;  // what the last one took last
-  std::optional<timer_t> timer_;  // rings at the end of that moment
-  // From when it is set until its bell was heard. Meanwhile it must be neither
-  // set nor deleted: with that, the kernel withdraws a bell that is pending
-  // (measured on Linux 6.18), and with it every other that was merged into it.
-  bool timer_set_ ABSL_GUARDED_BY(mutex_) = false;
+  DirectHandoff handoff_ ABSL_GUARDED_BY(mutex_);
+  Leadership leadership_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tocsin::internal

@@ -1,6 +1,8 @@
 // System calls made where neither the C library nor a sanitizer may take part:
 // in signal handlers, which may have interrupted either, and in a child that
 // still shares our memory.
+//
+// May be called from any thread, and in a signal handler.
 #ifndef TOCSIN_SIGNALS_INTERNAL_RAW_SYSCALL_H_
 #define TOCSIN_SIGNALS_INTERNAL_RAW_SYSCALL_H_
 

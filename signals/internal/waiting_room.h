@@ -1,6 +1,8 @@
 // Where the threads in Receive() sleep side by side, on one futex word, so that
 // one system call wakes all those that a signal is for.
 //
+// Any thread may sleep here, and wake those that do.
+//
 // Each sleeps with one of 32 bits, which a wake-up names. One that shares its
 // bit with another wakes for nothing at times, and sleeps on.
 #ifndef TOCSIN_SIGNALS_INTERNAL_WAITING_ROOM_H_

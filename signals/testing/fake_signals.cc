@@ -10,7 +10,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/internal/dispatcher.h"
-#include "tocsin/signals/internal/forwarder.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin {

@@ -1,4 +1,4 @@
-#include "tocsin/signals/internal/launch.h"
+#include "tocsin/signals/internal/child_launch.h"
 
 #include <fcntl.h>
 #include <sched.h>
@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/internal/raw_syscall.h"
 
 // The C library's other name for clone(2). Under the usual one ThreadSanitizer
@@ -27,14 +28,6 @@ struct Shared {
   const Launch& launch;
   const char* volatile failed_call = nullptr;
   volatile int error = 0;
-};
-
-// struct sigaction as rt_sigaction(2) takes it.
-struct KernelAction {
-  void* handler;
-  unsigned long flags;
-  void* restorer;
-  uint64_t mask;
 };
 
 TOCSIN_UNINSTRUMENTED bool Failed(Shared& shared, const char* call,
@@ -95,7 +88,7 @@ TOCSIN_UNINSTRUMENTED int InChild(void* argument) {
     action.flags = 0;
     action.restorer = nullptr;
     action.mask = 0;
-    Syscall(SYS_rt_sigaction, signum, Address(&action), 0, sizeof(uint64_t));
+    SetAction(signum, action);
   }
   const uint64_t none = 0;
   Syscall(SYS_rt_sigprocmask, SIG_SETMASK, Address(&none), 0, sizeof(none));

@@ -1,10 +1,13 @@
 // The system call that makes a child process run another program.
 //
+// May be called from any thread. The child shares its memory until it runs the
+// program.
+//
 // posix_spawn(3) will not do. It cannot leave a signal ignored that has a
 // handler here, and its process id may belong to somebody else by the time one
 // asks for a pidfd, where the kernel reaps children by itself.
-#ifndef TOCSIN_SIGNALS_INTERNAL_LAUNCH_H_
-#define TOCSIN_SIGNALS_INTERNAL_LAUNCH_H_
+#ifndef TOCSIN_SIGNALS_INTERNAL_CHILD_LAUNCH_H_
+#define TOCSIN_SIGNALS_INTERNAL_CHILD_LAUNCH_H_
 
 #include <sys/types.h>
 
@@ -39,4 +42,4 @@ Launched Start(const Launch& launch);
 
 }  // namespace tocsin::internal
 
-#endif  // TOCSIN_SIGNALS_INTERNAL_LAUNCH_H_
+#endif  // TOCSIN_SIGNALS_INTERNAL_CHILD_LAUNCH_H_

@@ -1,0 +1,106 @@
+// The events that wait for one receiver, and the ledger of signals that the
+// queues of several share.
+//
+// It takes no lock and knows no threads: who uses a queue, or a ledger, sees to
+// it that one thread at a time does.
+#ifndef TOCSIN_SIGNALS_INTERNAL_EVENT_QUEUE_H_
+#define TOCSIN_SIGNALS_INTERNAL_EVENT_QUEUE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin::internal {
+
+// The signals that came, as the queues share them. Whether one must be sent
+// again when a receiver goes depends on what became of it in the others.
+class Arrivals {
+ public:
+  // Makes room for what so many more places of queues can hold, so that nothing
+  // else here allocates. Changes nothing if it throws.
+  void AddPlaces(uint32_t places);
+  void RemovePlaces(uint32_t places) { places_ -= places; }
+
+  // One more, held by the caller, who is about to put it into queues.
+  uint32_t Add();
+  // Each queue that it is in holds it.
+  void Hold(uint32_t arrival) { ++arrivals_[arrival].holders; }
+  void Release(uint32_t arrival);
+
+  // Somebody took it out of a queue.
+  void MarkReceived(uint32_t arrival) { arrivals_[arrival].received = true; }
+  // Whether nobody but the one holder that asks has it or had it.
+  bool IsOnlyHere(uint32_t arrival) const {
+    const Arrival& a = arrivals_[arrival];
+    return !a.received && a.holders == 1;
+  }
+
+ private:
+  struct Arrival {
+    uint32_t holders;  // queues that it is in
+    bool received;     // somebody took it out of one of them
+  };
+
+  // As many as all queues can hold together and one more, made by the
+  // subscriptions, so that dispatching allocates nothing.
+  std::vector<Arrival> arrivals_{Arrival{}};
+  std::vector<uint32_t> free_{0};
+  size_t places_ = 0;
+};
+
+// What came for one receiver and was not received yet, in order of arrival:
+// room for `capacity` real-time signals and for one event of each standard
+// signal, into which those merge that come before it is taken.
+class EventQueue {
+ public:
+  struct Queued {
+    RawSiginfo info;  // of the first that was merged into it
+    int count;
+    absl::Time received_at;
+    uint32_t arrival;  // the last that was merged into it
+  };
+  enum class Pushed { kQueued, kMerged, kDropped };
+
+  // The caller has `arrivals` make room for places().
+  EventQueue(const SignalSet& signals, int capacity, Arrivals& arrivals);
+  EventQueue(const EventQueue&) = delete;
+  EventQueue& operator=(const EventQueue&) = delete;
+
+  uint32_t places() const { return places_; }
+  bool empty() const { return head_ == tail_; }
+  uint64_t size() const { return tail_ - head_; }
+  // Real-time signals that it had no room for.
+  uint64_t dropped() const { return dropped_; }
+
+  // Holds `arrival` from then on, unless there was no room.
+  Pushed Push(const RawSiginfo& info, uint32_t arrival, absl::Time now);
+
+  // The oldest, which has thereby been received. Not of an empty queue.
+  Queued Pop();
+  // Takes the oldest out unreceived. Whether nobody else has it or had it.
+  bool Remove(RawSiginfo& info);
+
+ private:
+  Queued TakeOldest();
+  Queued& At(uint64_t position) { return ring_[position % places_]; }
+
+  Arrivals& arrivals_;
+  const int capacity_;
+  const uint32_t places_;
+  const std::unique_ptr<Queued[]> ring_;
+  uint64_t head_ = 0;  // positions only grow
+  uint64_t tail_ = 0;
+  int real_time_queued_ = 0;
+  SignalSet standard_queued_;
+  uint64_t standard_at_[32];  // the position of each in standard_queued_
+  uint64_t dropped_ = 0;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_EVENT_QUEUE_H_

@@ -1,0 +1,87 @@
+#include "tocsin/signals/internal/forwarding.h"
+
+#include <sched.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/signals/internal/handler_state.h"
+
+namespace tocsin::internal {
+
+namespace {
+
+int32_t RandomMark() {
+  uint32_t random = 0;
+  if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
+    random = static_cast<uint32_t>(absl::ToUnixNanos(internal::Now()));
+  }
+  // Negative, for the kernel takes only these; and below all that it defines.
+  return -1000 - static_cast<int32_t>(random & 0x3fffffff);
+}
+
+}  // namespace
+
+void SetServiceThread(pid_t thread) {
+  __atomic_store_n(&handler_state.mark, RandomMark(), __ATOMIC_SEQ_CST);
+  __atomic_store_n(&handler_state.service_thread, thread, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&handler_state.process, getpid(), __ATOMIC_SEQ_CST);
+}
+
+void StopForwarding(int signum) {
+  __atomic_store_n(&handler_state.forwarded[signum], uint8_t{0},
+                   __ATOMIC_SEQ_CST);
+}
+
+void AwaitHandlers(int signum) {
+  while (__atomic_load_n(&handler_state.handlers_running[signum],
+                         __ATOMIC_SEQ_CST) != 0) {
+    TOCSIN_STEP("Forwarding: waits for a handler");
+    sched_yield();
+  }
+}
+
+bool Unwrap(RawSiginfo& info) {
+  volatile int32_t* fields = Fields(info.words);
+  if (fields[2] != __atomic_load_n(&handler_state.mark, __ATOMIC_SEQ_CST))
+    return false;
+  fields[2] = fields[1];
+  fields[1] = 0;
+  return true;
+}
+
+bool TakeSpilled(RawSiginfo& info) {
+  for (SpillSlot& slot : handler_state.spilled) {
+    if (__atomic_load_n(&slot.state, __ATOMIC_SEQ_CST) != kReady) continue;
+    CopyRaw(info.words, slot.info.words);
+    TOCSIN_STEP("Forwarding: about to free a spill slot");
+    __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_RELEASE);
+    return true;
+  }
+  return false;
+}
+
+void RingForEach(bool ring) {
+  __atomic_store_n(&handler_state.ring_for_each, uint8_t{ring},
+                   __ATOMIC_SEQ_CST);
+}
+
+uint64_t LostSiginfoCount() {
+  return __atomic_load_n(&handler_state.siginfo_lost, __ATOMIC_RELAXED);
+}
+
+void ForgetHandlersAfterFork() {
+  for (uint32_t& count : handler_state.handlers_running) {
+    __atomic_store_n(&count, 0u, __ATOMIC_SEQ_CST);
+  }
+  for (SpillSlot& slot : handler_state.spilled) {
+    __atomic_store_n(&slot.state, uint32_t{kFree}, __ATOMIC_SEQ_CST);
+  }
+  for (HandoffSlot& slot : handler_state.handoff_slots) {
+    __atomic_store_n(&slot.state, uint32_t{kNotOffered}, __ATOMIC_SEQ_CST);
+  }
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,105 @@
+// What signal handlers share with threads, and how either side copies a siginfo
+// and waits for the other.
+//
+// A handler may run on any thread at any moment, also in the middle of what
+// that thread does here.
+#ifndef TOCSIN_SIGNALS_INTERNAL_HANDLER_STATE_H_
+#define TOCSIN_SIGNALS_INTERNAL_HANDLER_STATE_H_
+
+#include <sys/syscall.h>
+#include <sys/types.h>
+
+#include <csignal>
+#include <cstdint>
+
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/raw_syscall.h"
+
+namespace tocsin::internal {
+
+constexpr int kSignals = 65;  // an array indexed by signal number has this size
+
+// A signal that waits for the service's thread because the kernel would not
+// queue it. Free, then being written by one handler, then ready for the thread.
+struct SpillSlot {
+  uint32_t state;
+  RawSiginfo info;
+};
+enum : uint32_t { kFree, kWriting, kReady };
+
+// A direct hand-off: not offered, until a thread offers it; then being written
+// by one handler, and filled with `count` signals that came before the thread
+// took it back.
+struct HandoffSlot {
+  uint32_t state;
+  int32_t count;
+  uint32_t* word;  // of the sleeper
+  RawSiginfo info;
+};
+enum : uint32_t { kNotOffered, kOffered, kFilling, kFilled };
+
+// More than a thread that is being woken ever misses. It keeps the time short
+// that handing them on takes.
+constexpr int32_t kMostInSlot = 1000;
+
+// What a sleeper's word says, as far as a handler looks (sleeper.h).
+enum : uint32_t { kAsleep = 1, kWoken = 3 };
+
+// All that handlers share with threads. Threads write it while they hold the
+// service's control mutex; both sides use only the __atomic builtins on it.
+struct HandlerState {
+  pid_t process;
+  pid_t service_thread;
+  int32_t mark;  // si_code of a forwarded signal
+  uint8_t ring_for_each;
+  uint32_t handlers_running[kSignals];
+  uint64_t siginfo_lost;
+  uint8_t forwarded[kSignals];
+  uint8_t ignored_before[kSignals];
+  SpillSlot spilled[64];
+  HandoffSlot handoff_slots[kStandardSignals + 1];
+};
+extern HandlerState handler_state;
+
+// si_signo, si_errno and si_code are the first three ints of a siginfo_t,
+// si_pid and si_uid the fifth and sixth.
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static volatile int32_t* Fields(
+    uint64_t* info) {
+  return reinterpret_cast<volatile int32_t*>(info);
+}
+
+constexpr int kFullWords = sizeof(siginfo_t) / sizeof(uint64_t);
+constexpr int kRawWords = sizeof(RawSiginfo) / sizeof(uint64_t);
+
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static void CopyRaw(
+    volatile uint64_t* to, const volatile uint64_t* from) {
+  for (int i = 0; i < kRawWords; ++i) to[i] = from[i];
+}
+
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static void ClearPadding(
+    volatile uint64_t* info) {
+  for (int i = kRawWords; i < kFullWords; ++i) info[i] = 0;
+}
+
+// Lets others run, also those of a lower priority if need be.
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static void Pause(int tries) {
+  if (tries < 100) {
+    Syscall(SYS_sched_yield);
+    return;
+  }
+  volatile int64_t pause[2];  // a timespec
+  pause[0] = 0;
+  pause[1] = 50'000;
+  Syscall(SYS_nanosleep, Address(&pause));
+}
+
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static bool MoveSlot(HandoffSlot& slot,
+                                                            uint32_t from,
+                                                            uint32_t to) {
+  return __atomic_compare_exchange_n(&slot.state, &from, to, false,
+                                     __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_HANDLER_STATE_H_

@@ -1,0 +1,27 @@
+#include "tocsin/signals/internal/ignored_at_start.h"
+
+#include <csignal>
+
+namespace tocsin::internal {
+namespace {
+
+// The signals that were ignored when the process started, as a mask. Looked at
+// before anything of the program runs: what it ignores by its own choice,
+// SIGPIPE for instance, is no wish of those who started it.
+constinit uint64_t ignored_at_start = 0;
+
+[[gnu::constructor(101)]] void RememberIgnored() {
+  for (int signum = 1; signum <= SIGRTMAX; ++signum) {
+    struct sigaction action;
+    if (sigaction(signum, nullptr, &action) == 0 &&
+        action.sa_handler == SIG_IGN) {
+      ignored_at_start |= uint64_t{1} << (signum - 1);
+    }
+  }
+}
+
+}  // namespace
+
+uint64_t IgnoredAtStart() { return ignored_at_start; }
+
+}  // namespace tocsin::internal

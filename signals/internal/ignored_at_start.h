@@ -1,0 +1,17 @@
+// Which signals were ignored when the process started: what those who started
+// it wished, and a child is to inherit.
+//
+// May be called from any thread.
+#ifndef TOCSIN_SIGNALS_INTERNAL_IGNORED_AT_START_H_
+#define TOCSIN_SIGNALS_INTERNAL_IGNORED_AT_START_H_
+
+#include <cstdint>
+
+namespace tocsin::internal {
+
+// A mask as in the kernel: bit signum - 1.
+uint64_t IgnoredAtStart();
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_IGNORED_AT_START_H_

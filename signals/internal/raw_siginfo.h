@@ -1,0 +1,27 @@
+// A siginfo as far as the kernel fills it, as handlers and queues carry it.
+//
+// A value, used by one thread at a time; signal handlers may carry it too.
+#ifndef TOCSIN_SIGNALS_INTERNAL_RAW_SIGINFO_H_
+#define TOCSIN_SIGNALS_INTERNAL_RAW_SIGINFO_H_
+
+#include <csignal>
+#include <cstdint>
+
+namespace tocsin::internal {
+
+// Of these the kernel keeps one of each number; the rest are real-time signals.
+inline constexpr int kStandardSignals = 31;
+inline bool IsStandard(int signum) { return signum <= kStandardSignals; }
+
+// The 48 bytes of a siginfo_t that the kernel fills; the other 80 are padding.
+struct RawSiginfo {
+  uint64_t words[6];
+
+  int signum() const { return static_cast<int>(words[0] & 0xffffffff); }
+  siginfo_t Full() const;
+  static RawSiginfo From(const siginfo_t& info);
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_RAW_SIGINFO_H_

@@ -1,0 +1,146 @@
+#include "tocsin/signals/internal/service_thread.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/signals/internal/forwarding.h"
+#include "tocsin/signals/internal/kernel_signals.h"
+#include "tocsin/signals/internal/pending_signals.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/signal_handler.h"
+
+namespace tocsin::internal {
+namespace {
+
+// How many of one real-time signal are taken in a row before the others get a
+// look; standard signals have one each.
+constexpr int kRealTimeBatch = 64;
+
+// What is pending on the thread, the kernel hands out before what is pending on
+// the process. Of the latter a close takes no more than this: a timer can send
+// them as fast as they are taken, and where they are they are not lost.
+constexpr int kMostOfProcess = 1024;
+
+}  // namespace
+
+sigset_t ServiceMask(bool receives_sigprof) {
+  sigset_t mask;
+  sigfillset(&mask);  // without the C library's own, which setuid(2) waits for
+  for (int fault :
+       {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) {
+    sigdelset(&mask, fault);
+  }
+  if (!receives_sigprof) sigdelset(&mask, SIGPROF);
+  return mask;
+}
+
+int ServiceThread::Start() {
+  auto run = [](void* self) -> void* {
+    pthread_setname_np(pthread_self(), "tocsin-signals");
+    static_cast<ServiceThread*>(self)->Run();
+    return nullptr;
+  };
+  // The thread is born with the mask of this one.
+  const int error = pthread_create(&thread_, nullptr, run, this);
+  if (error != 0) return error;
+  while (id_.load() == 0) FutexWait(id_, 0);
+  return 0;
+}
+
+void ServiceThread::Synchronize() {
+  uint32_t change;
+  {
+    MutexLock lock(kernel_.mutex_);
+    change = change_.fetch_add(1) + 1;
+  }
+  RingDoorbell();
+  // Nobody else moves it on: the caller holds the disposition mutex.
+  for (uint32_t seen; (seen = taken_over_.load()) != change;) {
+    TOCSIN_STEP("ServiceThread: is waited for");
+    FutexWait(taken_over_, seen);
+  }
+}
+
+void ServiceThread::Run() {
+  uint64_t wanted = 0;
+  bool receives_sigprof = true;
+  id_.store(static_cast<uint32_t>(syscall(SYS_gettid)));
+  FutexWakeAll(&id_);
+  uint32_t change = change_.load() - 1;
+  bool rung = false;
+  bool rung_by_timer = false;
+  // The kernel hands out the lowest pending number first. So that a storm of
+  // one signal does not starve those above it, each number is taken once, and
+  // then not waited for until a look at the others has found nothing.
+  uint64_t had_their_turn = 0;
+  int in_a_row = 0;
+  while (true) {
+    RawSiginfo info;
+    if (rung || change_.load(std::memory_order_acquire) != change) {
+      rung = false;
+      while (TakeSpilled(info)) kernel_.Dispatch(info, /*redirected=*/true);
+      uint64_t left = 0;
+      {
+        MutexLock lock(kernel_.mutex_);
+        if (kernel_.stopping_) return;
+        if (receives_sigprof != kernel_.wanted_.contains(SIGPROF)) {
+          receives_sigprof = !receives_sigprof;
+          const sigset_t mask = ServiceMask(receives_sigprof);
+          pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+        }
+        int of_process = 0;
+        while (of_process < kMostOfProcess &&
+               TakePending(Mask(kernel_.leaving_), info, absl::ZeroDuration()) >
+                   0) {
+          if (!Unwrap(info)) ++of_process;
+          kernel_.left_over_.push_back(info);
+        }
+        kernel_.leaving_ = {};
+        left = Mask(kernel_.leadership_.LeaveOut(
+            /*timer_rang=*/std::exchange(rung_by_timer, false)));
+        wanted = (Mask(kernel_.wanted_) & ~left) | Bit(kDoorbell);
+        change = change_.load();
+        taken_over_.store(change);
+        FutexWakeAll(&taken_over_);
+      }
+      // What is forwarded comes to this thread all the same, and each with a
+      // bell; and so did what was forwarded before.
+      while (TakeNext(left, info)) {
+        const bool redirected = Unwrap(info);
+        kernel_.Dispatch(info, redirected);
+      }
+    }
+    const absl::Duration timeout = had_their_turn != 0
+                                       ? absl::ZeroDuration()
+                                       : kernel_.Alarm() - internal::Now();
+    TOCSIN_STEP("ServiceThread: about to wait");
+    const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
+    if (signum == -EAGAIN) {
+      had_their_turn = 0;
+      kernel_.RingAlarm();
+    }
+    if (signum <= 0) continue;  // -EINTR: the process was stopped and continued
+    if (signum < SIGRTMIN || ++in_a_row == kRealTimeBatch) {
+      had_their_turn |= Bit(signum);
+      in_a_row = 0;
+    }
+    if (signum == kDoorbell) {
+      rung = true;
+      rung_by_timer |= info.Full().si_code == SI_TIMER;
+      continue;
+    }
+    TOCSIN_STEP("ServiceThread: has taken a signal");
+    const bool redirected = Unwrap(info);
+    kernel_.Dispatch(info, redirected);
+  }
+}
+
+}  // namespace tocsin::internal

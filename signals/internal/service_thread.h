@@ -1,0 +1,62 @@
+// The dedicated thread, which waits in the kernel for all signals that nobody
+// else waits for, and dispatches them.
+//
+// Start(), Join() and Synchronize() are called by whoever starts, stops and
+// changes the service, under the disposition mutex, which the thread itself
+// never takes.
+#ifndef TOCSIN_SIGNALS_INTERNAL_SERVICE_THREAD_H_
+#define TOCSIN_SIGNALS_INTERNAL_SERVICE_THREAD_H_
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "tocsin/signals/internal/disposition.h"
+
+namespace tocsin::internal {
+
+class KernelSignals;
+
+// All signals but the faults, which are raised on the thread that caused them:
+// a blocked one would skip the program's crash handler. SIGPROF stays open too,
+// so that a profiler sees this thread, unless it is itself received.
+sigset_t ServiceMask(bool receives_sigprof);
+
+// The dedicated thread, which waits for all that nobody else waits for, and
+// dispatches it.
+class ServiceThread {
+ public:
+  explicit ServiceThread(KernelSignals& kernel) : kernel_(kernel) {}
+  ServiceThread(const ServiceThread&) = delete;
+  ServiceThread& operator=(const ServiceThread&) = delete;
+
+  // Starts it, with the mask of the calling thread, and returns when it runs.
+  // 0, or the error of pthread_create(3).
+  int Start();
+  void Join() { pthread_join(thread_, nullptr); }
+  pid_t id() const { return static_cast<pid_t>(id_.load()); }
+
+  // Has it look at what the caller changes under the kernel's mutex; the bell
+  // tells it to.
+  void NoteChange() { change_.fetch_add(1); }
+  // Has it take over what was changed, and waits until it has: it is then in no
+  // wait for signals that it should not take any more.
+  void Synchronize() ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
+
+ private:
+  void Run();
+
+  KernelSignals& kernel_;
+  pthread_t thread_;
+  std::atomic<uint32_t> id_{0};      // set by the thread
+  std::atomic<uint32_t> change_{0};  // moved under the kernel's mutex
+  std::atomic<uint32_t> taken_over_{0};
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_SERVICE_THREAD_H_

@@ -1,0 +1,19 @@
+// What the kernel's siginfo of a signal says: why it came, from whom, and about
+// which child.
+//
+// May be called from any thread.
+#ifndef TOCSIN_SIGNALS_INTERNAL_SIGINFO_H_
+#define TOCSIN_SIGNALS_INTERNAL_SIGINFO_H_
+
+#include "absl/time/time.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/signal_event.h"
+
+namespace tocsin::internal {
+
+// What a signal that was taken from the kernel tells a receiver.
+SignalEvent ToEvent(const RawSiginfo& raw, int count, absl::Time received_at);
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_SIGINFO_H_

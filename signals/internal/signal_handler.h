@@ -1,0 +1,46 @@
+// What runs in signal handlers.
+//
+// That is on any thread and at any moment, so all of it makes raw system calls
+// and uses atomics only, calls nothing outside of its file, and leaves errno
+// alone. GiveBack() and RingDoorbell() may be called by threads as well.
+//
+// Only the service's thread blocks signals. So the kernel hands a signal to
+// some other thread, where our handler runs; its one act is to queue the signal
+// again, siginfo and all, for the service's thread (rt_tgsigqueueinfo(2)). The
+// kernel's queue is the only queue, and the handler writes no memory that a
+// thread reads, but for counters and slots.
+//
+// The kernel lets nobody send another thread a siginfo that claims to come from
+// kill(2) or from the kernel. A forwarded one is therefore marked: si_code is a
+// random number of this process, and the true si_code is in si_errno, which
+// signals on Linux do not use.
+#ifndef TOCSIN_SIGNALS_INTERNAL_SIGNAL_HANDLER_H_
+#define TOCSIN_SIGNALS_INTERNAL_SIGNAL_HANDLER_H_
+
+#include <csignal>
+
+#include "tocsin/signals/internal/raw_siginfo.h"
+
+namespace tocsin::internal {
+
+// What wakes the service's thread to look at its state. Linux never generates
+// this signal; one from a stranger, or several merged into one, do no harm.
+inline constexpr int kDoorbell = SIGSTKFLT;
+
+// What a disposition takes to have the kernel call the handler.
+struct HandlerAddresses {
+  void (*handler)(int, siginfo_t*, void*);
+  void (*restorer)();
+};
+extern const HandlerAddresses kHandlerAddresses;
+
+// Sends a signal that we took to the process again, as it was: the disposition
+// in force decides what becomes of it.
+void GiveBack(const RawSiginfo& info);
+
+// Wakes the service's thread.
+void RingDoorbell();
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_SIGNAL_HANDLER_H_

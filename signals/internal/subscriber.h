@@ -1,0 +1,57 @@
+// What a dispatcher knows of a receiver's subscription: for which signals it is
+// open, and how they come to it.
+//
+// All but the constants is guarded by the dispatcher's mutex.
+#ifndef TOCSIN_SIGNALS_INTERNAL_SUBSCRIBER_H_
+#define TOCSIN_SIGNALS_INTERNAL_SUBSCRIBER_H_
+
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/receiver_options.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin::internal {
+
+class Subscriber {
+ public:
+  Subscriber(const Subscriber&) = delete;
+  Subscriber& operator=(const Subscriber&) = delete;
+
+  // What it is subscribed to. Changed by Dispatcher::Enter() only.
+  const SignalSet& signals() const { return signals_; }
+  void LeaveAlone(int signum) { signals_.erase(signum); }
+  const ReceiverOptions& options() const { return options_; }
+  // Whether the dispatcher's observer sees its signals.
+  bool observed() const { return observed_; }
+
+  // Puts a signal into its queue, or merges or drops it, and wakes a thread.
+  virtual void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
+                       FutexWakes& wakes) = 0;
+  void MarkOpen() { closed_ = false; }
+  // Wakes all its threads, for good.
+  virtual void MarkClosed(FutexWakes& wakes) = 0;
+  // Has all its threads look again, at the time for instance.
+  virtual void WakeAll(FutexWakes& wakes) = 0;
+  // In a forked child: the threads that waited are not in this process.
+  virtual void ForgetWaiters() = 0;
+  // Whether somebody may wait for its descriptor.
+  virtual bool GaveOutDescriptor() const = 0;
+
+ protected:
+  Subscriber(const SignalSet& signals, const ReceiverOptions& options,
+             bool observed)
+      : signals_(signals), options_(options), observed_(observed) {}
+  ~Subscriber() = default;
+
+  SignalSet signals_;
+  const ReceiverOptions options_;
+  const bool observed_;
+  bool closed_ = false;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_SUBSCRIBER_H_

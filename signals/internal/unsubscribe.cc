@@ -1,0 +1,61 @@
+#include "tocsin/signals/internal/unsubscribe.h"
+
+#include <cstdint>
+#include <utility>
+
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/signals/internal/forwarding.h"
+#include "tocsin/signals/internal/kernel_signals.h"
+#include "tocsin/signals/internal/subscriber.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin::internal {
+
+std::vector<RawSiginfo> Unsubscribe(KernelSignals& kernel,
+                                    Subscriber& subscription) {
+  SignalSet last;  // those that nobody else receives
+  {
+    MutexLock lock(kernel.mutex_);
+    if (!kernel.IsRegistered(subscription)) return {};
+    const SignalSet others = kernel.Subscribed(&subscription);
+    for (int signum : subscription.signals()) {
+      if (!others.contains(signum)) last.insert(signum);
+    }
+  }
+  uint64_t conflicts = 0;
+  for (int signum : last) {
+    if (!RestoreDisposition(signum)) ++conflicts;
+  }
+  TOCSIN_STEP("Unsubscribe: dispositions are restored");
+  // Place 1: handlers that have not run yet will send theirs to the process
+  // again.
+  for (int signum : last) StopForwarding(signum);
+  if (!last.empty()) {
+    // Place 2: these have forwarded theirs now.
+    for (int signum : last) AwaitHandlers(signum);
+    // Place 3: the thread takes them out of its pending signals.
+    {
+      MutexLock lock(kernel.mutex_);
+      for (int signum : last) {
+        kernel.wanted_.erase(signum);
+        RawSiginfo info;
+        if (kernel.handoff_.TakeBack(signum, info) > 0) {
+          kernel.left_over_.push_back(info);
+        }
+      }
+      kernel.leadership_.TakeBack(last);
+      kernel.leaving_ = last;
+    }
+    kernel.thread_.Synchronize();
+  }
+  FutexWakes wakes;
+  MutexLock lock(kernel.mutex_);
+  kernel.stats_.conflicts += conflicts;
+  kernel.Unregister(subscription);
+  subscription.MarkClosed(wakes);
+  return std::exchange(kernel.left_over_, {});
+}
+
+}  // namespace tocsin::internal

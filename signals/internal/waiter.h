@@ -1,0 +1,45 @@
+// A thread in Receive(), and by which way it is woken.
+//
+// It lives on the stack of its thread; others touch it under the dispatcher's
+// mutex.
+#ifndef TOCSIN_SIGNALS_INTERNAL_WAITER_H_
+#define TOCSIN_SIGNALS_INTERNAL_WAITER_H_
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/signals/internal/leader.h"
+#include "tocsin/signals/internal/waiting_room.h"
+#include "tocsin/signals/signal_set.h"
+
+namespace tocsin::internal {
+
+// A thread in Receive(). It is in its subscription's list until somebody picks
+// it, because there is an event for it, or it gives up.
+struct Waiter {
+  Waiter(absl::Time until, const SignalSet& to_lead_for, WaitingRoom& room)
+      : leader(to_lead_for), place(room), sleeper(until, Call()) {}
+
+  // Where it has offered a slot, the handler wakes it.
+  absl::Status Sleep() {
+    return offered.empty() ? sleeper.Sleep() : sleeper.SleepOnWord();
+  }
+
+  Leader leader;
+  WaitingRoom::Place place;
+  Sleeper sleeper;
+  SignalSet offered;  // for which it has offered a slot
+  int took = 0;       // the signal that it took last, as the leader
+  bool listed = false;
+  Waiter* next = nullptr;
+
+ private:
+  BlockingCall* Call() {
+    if (leader.able()) return &leader;
+    return &place;
+  }
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_WAITER_H_

@@ -1,0 +1,34 @@
+// How a receiver is opened: the room in its queue, and what becomes of what it
+// leaves unread.
+//
+//   auto receiver = service.Open({SIGRTMIN}, {.capacity = 10'000});
+//
+// ReceiverOptions is a value: copied, and used by one thread at a time.
+#ifndef TOCSIN_SIGNALS_RECEIVER_OPTIONS_H_
+#define TOCSIN_SIGNALS_RECEIVER_OPTIONS_H_
+
+namespace tocsin {
+
+inline constexpr int kMaxReceiverCapacity = 1'000'000;
+
+struct ReceiverOptions {
+  // How many real-time signals wait in the queue at most, from 1 to
+  // kMaxReceiverCapacity. The memory is allocated when the receiver is opened,
+  // about 80 bytes for each, if there is a real-time signal among its signals.
+  int capacity = 1024;
+
+  // What becomes of events that nobody has received when the receiver is
+  // destroyed. kRedeliver: they are sent to the process again, so that they
+  // have the effect that they had without us, or reach a receiver that has not
+  // seen them. Those that another receiver has or had too are not sent again.
+  enum class OnClose { kRedeliver, kDiscard };
+  OnClose on_close = OnClose::kRedeliver;
+
+  // Leave alone the signals that are ignored (SIG_IGN) when the receiver is
+  // opened, as nohup(1) and shells do to background jobs; see signals().
+  bool honor_ignored = false;
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_SIGNALS_RECEIVER_OPTIONS_H_
