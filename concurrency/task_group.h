@@ -56,6 +56,7 @@
 #include "tocsin/concurrency/internal/task_queue.h"
 #include "tocsin/concurrency/started.h"
 #include "tocsin/concurrency/task_handle.h"
+#include "tocsin/concurrency/task_options.h"
 #include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin {

@@ -22,6 +22,7 @@
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/task_options.h"
 
 namespace tocsin {
 
