@@ -498,7 +498,7 @@ void ThreadPool::Worker::RunOwnTasks() {
     if (searching_) StopSearching();
     Perform(running);
     shard.lock.Lock();
-    if (TaskQueue::End(running)) TaskQueue::Tell(*running.portion);
+    if (TaskQueue::End(running)) TaskQueue::AnnounceEnd(*running.local);
   }
 }
 

@@ -47,9 +47,9 @@ class ABSL_SCOPED_LOCKABLE LockBoth {
 }  // namespace
 
 Shard::~Shard() {
-  while (Portion* portion = spare) {
-    spare = portion->next;
-    delete portion;
+  while (LocalQueue* local = spare) {
+    spare = local->next;
+    delete local;
   }
 }
 
@@ -60,7 +60,7 @@ std::string RunningTask::name() const {
 // What AddAt() does, where nothing has to be made for it.
 inline bool TaskQueue::AddToAccount(Shard& shard, Task& task) {
   MutexLock lock(shard.lock);
-  Portion* const account = shard.accounts;
+  LocalQueue* const account = shard.accounts;
   if (account == nullptr || account->queue != this || account->tasks.full() ||
       account->unfinished.load(std::memory_order_relaxed) == 0) {
     return false;
@@ -113,15 +113,15 @@ bool TaskQueue::AddAt(Shard& shard, Task& task) {
   while (true) {
     {
       MutexLock lock(shard.lock);
-      Portion& portion = PortionAt(shard);
-      if (portion.unfinished.load(std::memory_order_relaxed) != 0 ||
+      LocalQueue& local = LocalQueueAt(shard);
+      if (local.unfinished.load(std::memory_order_relaxed) != 0 ||
           std::exchange(account_open, false)) {
-        portion.tasks.MakeRoom(shard.spare_tasks);
-        Push(portion, task);
-        EnterShard(portion);
+        local.tasks.MakeRoom(shard.spare_tasks);
+        Push(local, task);
+        EnterShard(local);
         break;
       }
-      Spare(portion);
+      Spare(local);
     }
     if (!OpenAccount()) return false;
     account_open = true;
@@ -166,7 +166,7 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
     home_shard_.lock.Unlock();
     Perform(running);
     home_shard_.lock.Lock();
-    if (EndAt(home_, running)) Tell(home_);
+    if (EndAt(home_, running)) AnnounceEnd(home_);
   }
 }
 
@@ -265,7 +265,7 @@ void TaskQueue::RunReserved(Task& task) {
     MutexLock lock(home_shard_.lock);
     const bool tell = EndAt(home_, running);
     ready = home_.ready;
-    if (tell) Tell(home_);
+    if (tell) AnnounceEnd(home_);
   }
   // This thread takes no other; what waited for the limit is for somebody else.
   if (ready) pool_.Dispatch();
@@ -292,14 +292,14 @@ void TaskQueue::Discard() {
 
 // True if some were kept.
 bool TaskQueue::DiscardAt(Shard& shard) {
-  Portion* portion;
+  LocalQueue* local;
   TaskRing tasks;
   {
     MutexLock lock(shard.lock);
-    portion = FindPortion(shard);
-    if (portion == nullptr || portion->tasks.empty()) return false;
-    tasks.Swap(portion->tasks);
-    LeaveShard(*portion);
+    local = FindLocalQueue(shard);
+    if (local == nullptr || local->tasks.empty()) return false;
+    tasks.Swap(local->tasks);
+    LeaveShard(*local);
   }
   // They count as unfinished until their closures are gone.
   int64_t discarded = 0;
@@ -318,15 +318,15 @@ bool TaskQueue::DiscardAt(Shard& shard) {
   bool account_ended = false;
   {
     MutexLock lock(shard.lock);
-    while (!portion->tasks.empty()) {
+    while (!local->tasks.empty()) {
       tasks.MakeRoom(shard.spare_tasks);
-      tasks.Push(portion->tasks.TakeOldest());
+      tasks.Push(local->tasks.TakeOldest());
     }
-    tasks.Swap(portion->tasks);
-    Count(*portion, -discarded);
-    UpdateReady(*portion);
-    account_ended = portion != &home_ && portion->unfinished.load() == 0;
-    if (account_ended) Spare(*portion);
+    tasks.Swap(local->tasks);
+    Count(*local, -discarded);
+    UpdateReady(*local);
+    account_ended = local != &home_ && local->unfinished.load() == 0;
+    if (account_ended) Spare(*local);
   }
   // Never the last one: Discard() holds another.
   if (account_ended) accounts_.fetch_sub(1);
@@ -344,13 +344,13 @@ std::vector<std::string> TaskQueue::Names() const {
         running.push_back(NameOf(t->options(), 0));
       }
     }
-    const Portion* portion = FindPortion(shard);
-    if (portion == nullptr) continue;
-    for (const RunningTask* r = portion->begun; r != nullptr; r = r->next) {
+    const LocalQueue* local = FindLocalQueue(shard);
+    if (local == nullptr) continue;
+    for (const RunningTask* r = local->begun; r != nullptr; r = r->next) {
       running.push_back(r->name());
     }
-    for (size_t i = 0; i < portion->tasks.size(); ++i) {
-      const Task& task = *portion->tasks[i];
+    for (size_t i = 0; i < local->tasks.size(); ++i) {
+      const Task& task = *local->tasks[i];
       queued.push_back(NameOf(task.options(), task.number));
     }
   }
@@ -364,8 +364,8 @@ bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
   {
     LockBoth lock(from, to);
     if (!from.SeeReady()) return false;
-    Portion* portion = from.first_ready;
-    more = portion->queue->StealFrom(*portion, to, running);
+    LocalQueue* local = from.first_ready;
+    more = local->queue->StealFrom(*local, to, running);
   }
   if (more) running.queue().RouseSleeper();
   return true;
@@ -376,15 +376,15 @@ bool TaskQueue::StealHome(RunningTask& running) {
   for (Shard& shard : pool_.shards()) {
     if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
     LockBoth lock(shard, home_shard_);
-    Portion* portion = FindPortion(shard);
-    if (portion == nullptr || !MayTake(*portion)) continue;
-    StealFrom(*portion, home_shard_, running);
+    LocalQueue* local = FindLocalQueue(shard);
+    if (local == nullptr || !MayTake(*local)) continue;
+    StealFrom(*local, home_shard_, running);
     return true;
   }
   return false;
 }
 
-bool TaskQueue::StealFrom(Portion& from, Shard& to, RunningTask& running) {
+bool TaskQueue::StealFrom(LocalQueue& from, Shard& to, RunningTask& running) {
   // One that has some left only sees to it that the others have their turn.
   const size_t count =
       max_running_ != 0 || to.first_ready != nullptr
@@ -394,7 +394,7 @@ bool TaskQueue::StealFrom(Portion& from, Shard& to, RunningTask& running) {
     Begin(from, *from.tasks.TakeOldest(), running);
     return false;
   }
-  Portion& here = PortionAt(to);
+  LocalQueue& here = LocalQueueAt(to);
   if (&here != &home_ && here.unfinished.load() == 0) accounts_.fetch_add(1);
   here.tasks.MoveOldest(from.tasks, count);
   Count(here, static_cast<int64_t>(count));
@@ -412,8 +412,8 @@ bool TaskQueue::SomethingIsReadyElsewhere() {
     if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
     TOCSIN_STEP("TaskQueue: a shard looked ready to who falls asleep");
     MutexLock lock(shard.lock);
-    const Portion* portion = FindPortion(shard);
-    if (portion != nullptr && MayTake(*portion)) return true;
+    const LocalQueue* local = FindLocalQueue(shard);
+    if (local != nullptr && MayTake(*local)) return true;
   }
   return false;
 }
@@ -429,20 +429,20 @@ void TaskQueue::BeginStarted(Task& task, TaskKind kind, RunningTask& running) {
 }
 
 void TaskQueue::EndAlone(RunningTask& running) {
-  Portion& portion = *running.portion;
-  MutexLock lock(portion.shard.lock);
-  if (End(running)) Tell(portion);
+  LocalQueue& local = *running.local;
+  MutexLock lock(local.shard.lock);
+  if (End(running)) AnnounceEnd(local);
 }
 
-void TaskQueue::Tell(Portion& portion) {
-  ShortLock& lock = portion.shard.lock;
-  TaskQueue& queue = *portion.queue;
+void TaskQueue::AnnounceEnd(LocalQueue& local) {
+  ShortLock& lock = local.shard.lock;
+  TaskQueue& queue = *local.queue;
   WakeUps wake_ups;
-  if (&portion == &queue.home_) {
+  if (&local == &queue.home_) {
     queue.NoticeEnd(wake_ups);
     lock.Unlock();
   } else {
-    Spare(portion);
+    Spare(local);
     lock.Unlock();
     queue.CloseAccount(wake_ups);
   }
@@ -471,7 +471,7 @@ void TaskQueue::DieOfFork() {
 
 bool TaskQueue::Stuck(Shard& shard) {
   bool stuck = false;
-  for (Portion* p = shard.first_ready; p != nullptr; p = p->next_ready) {
+  for (LocalQueue* p = shard.first_ready; p != nullptr; p = p->next_ready) {
     stuck |= std::exchange(p->taken_at_last_look, p->taken) == p->taken;
   }
   return stuck;
@@ -499,41 +499,41 @@ bool TaskQueue::OpenAccount() {
   return true;
 }
 
-Portion* TaskQueue::FindPortion(Shard& shard) const {
-  if (&shard == &home_shard_) return const_cast<Portion*>(&home_);
-  Portion* portion = shard.accounts;
-  while (portion != nullptr && portion->queue != this) portion = portion->next;
-  return portion;
+LocalQueue* TaskQueue::FindLocalQueue(Shard& shard) const {
+  if (&shard == &home_shard_) return const_cast<LocalQueue*>(&home_);
+  LocalQueue* local = shard.accounts;
+  while (local != nullptr && local->queue != this) local = local->next;
+  return local;
 }
 
-Portion& TaskQueue::PortionAt(Shard& shard) {
-  if (Portion* portion = FindPortion(shard)) return *portion;
-  Portion* portion = shard.spare;
-  if (portion != nullptr) {
-    shard.spare = portion->next;
+LocalQueue& TaskQueue::LocalQueueAt(Shard& shard) {
+  if (LocalQueue* local = FindLocalQueue(shard)) return *local;
+  LocalQueue* local = shard.spare;
+  if (local != nullptr) {
+    shard.spare = local->next;
   } else {
-    portion = new Portion(shard);
+    local = new LocalQueue(shard);
   }
-  portion->queue = this;
-  portion->next = std::exchange(shard.accounts, portion);
-  return *portion;
+  local->queue = this;
+  local->next = std::exchange(shard.accounts, local);
+  return *local;
 }
 
-void TaskQueue::Spare(Portion& portion) {
-  Portion** link = &portion.shard.accounts;
-  while (*link != &portion) link = &(*link)->next;
-  *link = portion.next;
-  portion.queue = nullptr;
-  portion.number = portion.numbers_end = 0;
-  portion.tasks.LeaveMemoryTo(portion.shard.spare_tasks);
-  portion.next = std::exchange(portion.shard.spare, &portion);
+void TaskQueue::Spare(LocalQueue& local) {
+  LocalQueue** link = &local.shard.accounts;
+  while (*link != &local) link = &(*link)->next;
+  *link = local.next;
+  local.queue = nullptr;
+  local.number = local.numbers_end = 0;
+  local.tasks.LeaveMemoryTo(local.shard.spare_tasks);
+  local.next = std::exchange(local.shard.spare, &local);
 }
 
-void TaskQueue::UpdateReady(Portion& portion) {
-  if (MayTake(portion)) {
-    EnterShard(portion);
+void TaskQueue::UpdateReady(LocalQueue& local) {
+  if (MayTake(local)) {
+    EnterShard(local);
   } else {
-    LeaveShard(portion);
+    LeaveShard(local);
   }
 }
 

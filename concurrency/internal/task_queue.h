@@ -2,24 +2,25 @@
 // threads that wait for all of them to end.
 //
 // A thread that spawns or runs tasks has a shard of the pool, as a rule for
-// itself. What it spawns into a group lies in that group's portion there; so a
-// lock that guards a shard is nearly always taken by the same thread. It takes
-// the newest of its own tasks, which are those whose data is still at hand, and
-// every now and then the oldest, so that all have their turn. A thread that has
-// none carries half of another shard's over to its own, the oldest.
+// itself. What it spawns into a group lies in that group's local queue there;
+// so a lock that guards a shard is nearly always taken by the same thread. It
+// takes the newest of its own tasks, which are those whose data is still at
+// hand, and every now and then the oldest, so that all have their turn. A
+// thread that has none carries half of another shard's over to its own, the
+// oldest.
 //
-// A group counts what has not ended in each portion. Its home portion, at the
+// A group counts what has not ended in each local queue. Its home queue, at the
 // shard of the thread that made it, is a part of the group and exists as long;
-// the lock of that shard guards what the group has besides. The portions at
+// the lock of that shard guards what the group has besides. The local queues at
 // other shards belong to these, and each that has something unfinished is an
 // account of the group's. Where the last task of an account ends, the account
 // is closed, under the lock of the home shard if it may be the last one. The
-// group has ended when the home portion has nothing unfinished and no account
+// group has ended when the home queue has nothing unfinished and no account
 // is open. Shards outlive groups, and whoever closes the last account tells the
 // waiting ones under the lock of the home shard and touches the group no more;
 // so a group may die the moment Join() returns.
 //
-// A group with a limit of running tasks has its home portion only, and its
+// A group with a limit of running tasks has its home queue only, and its
 // tasks start in the order they were spawned.
 //
 // No closure, and nothing else of the user's, runs or dies under a shard's
@@ -71,8 +72,8 @@ enum class TaskKind : uint8_t {
 };
 
 // What a group has at one shard, whose lock guards it.
-struct alignas(64) Portion {
-  explicit Portion(Shard& s) : shard(s) {}
+struct alignas(64) LocalQueue {
+  explicit LocalQueue(Shard& s) : shard(s) {}
 
   Shard& shard;
   TaskQueue* queue = nullptr;
@@ -90,27 +91,28 @@ struct alignas(64) Portion {
 
   // In the list of those that have a task which may start.
   bool ready = false;
-  Portion* next_ready = nullptr;
-  Portion* previous_ready = nullptr;
+  LocalQueue* next_ready = nullptr;
+  LocalQueue* previous_ready = nullptr;
 
-  Portion* next = nullptr;  // of the shard's
+  LocalQueue* next = nullptr;  // of the shard's
 };
 
 // Where the tasks of a few threads are; see above.
 struct alignas(64) Shard {
   ShortLock lock;
-  Portion* first_ready ABSL_GUARDED_BY(lock) = nullptr;
-  Portion* last_ready ABSL_GUARDED_BY(lock) = nullptr;
-  // The portions that are no group's home: those that are an account of one,
-  // and those that wait for the next.
-  Portion* accounts ABSL_GUARDED_BY(lock) = nullptr;
-  Portion* spare ABSL_GUARDED_BY(lock) = nullptr;
-  // Memory for the next portion that has many.
+  LocalQueue* first_ready ABSL_GUARDED_BY(lock) = nullptr;
+  LocalQueue* last_ready ABSL_GUARDED_BY(lock) = nullptr;
+  // The local queues that are no group's home: those that are an account of
+  // one, and those that wait for the next.
+  LocalQueue* accounts ABSL_GUARDED_BY(lock) = nullptr;
+  LocalQueue* spare ABSL_GUARDED_BY(lock) = nullptr;
+  // Memory for the next local queue that has many.
   TaskRing spare_tasks ABSL_GUARDED_BY(lock);
 
-  // Whether some portion may be ready. True as soon as one is. It stays when
-  // the last one leaves, which its thread does all the time, until somebody
-  // comes and sees that there is none. Written under the lock, read without.
+  // Whether some local queue may be ready. True as soon as one is. It stays
+  // when the last one leaves, which its thread does all the time, until
+  // somebody comes and sees that there is none. Written under the lock, read
+  // without.
   alignas(64) std::atomic<bool> looks_ready{false};
 
   // Whether one is.
@@ -133,14 +135,14 @@ inline constexpr uint64_t kNeverLooked = UINT64_MAX;
 
 // A task that has started, on the stack of the thread that runs it.
 struct RunningTask {
-  Portion* portion = nullptr;
+  LocalQueue* local = nullptr;
   Task* task = nullptr;
   TaskKind kind = TaskKind::kQueued;
-  RunningTask* next = nullptr;  // of the portion's, begun before this one
+  RunningTask* next = nullptr;  // of the local queue's, begun before this one
   // The one further down on the same stack, whose wait runs this one.
   RunningTask* outer = nullptr;
 
-  TaskQueue& queue() const { return *portion->queue; }
+  TaskQueue& queue() const { return *local->queue; }
   std::string name() const;
 };
 
@@ -192,13 +194,13 @@ class TaskQueue {
 
   // For the pool's workers. ------------------------------------------------
 
-  // Takes a task of the first portion that is ready at the shard, of which
+  // Takes a task of the first local queue that is ready at the shard, of which
   // there is one.
   static void TakeFrom(Shard& shard, RunningTask& running)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  // Takes the oldest task of the first portion that is ready at `from`, if one
-  // is, and carries the older half over to `to`, another shard, unless that has
-  // some that are ready.
+  // Takes the oldest task of the first local queue that is ready at `from`, if
+  // one is, and carries the older half over to `to`, another shard, unless that
+  // has some that are ready.
   static bool Steal(Shard& from, Shard& to, RunningTask& running);
   // Takes the task that this thread was found for.
   void BeginStarted(Task& task, TaskKind kind, RunningTask& running)
@@ -207,17 +209,17 @@ class TaskQueue {
   // Runs what one of these gave, with no lock held.
   void Perform(RunningTask& running);
 
-  // After that, under the lock of its portion's shard. True if somebody may
-  // have to be told: then Tell() is to be called.
+  // After that, under the lock of its local queue's shard. True if somebody may
+  // have to be told: then AnnounceEnd() is to be called.
   [[nodiscard]] static bool End(RunningTask& running)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  // Releases the lock of the portion's shard meanwhile.
-  static void Tell(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  // Releases the lock of the local queue's shard meanwhile.
+  static void AnnounceEnd(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // All of that.
   static void EndAlone(RunningTask& running);
 
-  // For the pool's monitor: whether a portion is ready at the shard of which no
-  // task was taken since the last call.
+  // For the pool's monitor: whether a local queue is ready at the shard of
+  // which no task was taken since the last call.
   static bool Stuck(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
 
  protected:
@@ -284,29 +286,30 @@ class TaskQueue {
   void CountStarted(TaskKind kind, int change)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
 
-  // Under the lock of the portion's shard, which the analysis of clang does not
-  // recognise by its two names. ----
+  // Under the lock of the local queue's shard, which the analysis of clang does
+  // not recognise by its two names. ----
   // True if it carried something over.
-  bool StealFrom(Portion& from, Shard& to,
+  bool StealFrom(LocalQueue& from, Shard& to,
                  RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  Portion* FindPortion(Shard& shard) const
+  LocalQueue* FindLocalQueue(Shard& shard) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  Portion& PortionAt(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  static void Spare(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  bool MayTake(const Portion& portion) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  void Push(Portion& portion, Task& task);
-  void Take(Portion& portion, RunningTask& running);
-  void Begin(Portion& portion, Task& task,
+  LocalQueue& LocalQueueAt(Shard& shard)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
+  static void Spare(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  bool MayTake(const LocalQueue& local) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void Push(LocalQueue& local, Task& task);
+  void Take(LocalQueue& local, RunningTask& running);
+  void Begin(LocalQueue& local, Task& task,
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void Link(Portion& portion, RunningTask& running, Task& task);
-  static void Unlink(Portion& portion, RunningTask& running);
-  bool EndAt(Portion& portion,
+  static void Link(LocalQueue& local, RunningTask& running, Task& task);
+  static void Unlink(LocalQueue& local, RunningTask& running);
+  bool EndAt(LocalQueue& local,
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void Count(Portion& portion, int64_t change);
+  static void Count(LocalQueue& local, int64_t change);
   // Enters and leaves the shard's list, as MayTake() demands.
-  void UpdateReady(Portion& portion);
-  static void EnterShard(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void LeaveShard(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void UpdateReady(LocalQueue& local);
+  static void EnterShard(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  static void LeaveShard(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
   ThreadPool& pool_;
   // The group whose task made this one, or null: what waits for this queue
@@ -322,7 +325,7 @@ class TaskQueue {
 
   // All above is read by other threads with every task; all below is written by
   // this one.
-  Portion home_;
+  LocalQueue home_;
   std::atomic<uint64_t> numbers_given_{kHomeNumbers};
   int running_ ABSL_GUARDED_BY(home_shard_.lock) = 0;  // where there is a limit
   int64_t services_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
@@ -344,91 +347,89 @@ inline void TaskQueue::Perform(RunningTask& running) {
   running_task = running.outer;
 }
 
-inline bool TaskQueue::MayTake(const Portion& portion) const {
-  return !portion.tasks.empty() &&
-         (max_running_ == 0 || running_ < max_running_);
+inline bool TaskQueue::MayTake(const LocalQueue& local) const {
+  return !local.tasks.empty() && (max_running_ == 0 || running_ < max_running_);
 }
 
-inline void TaskQueue::Count(Portion& portion, int64_t change) {
-  portion.unfinished.store(
-      portion.unfinished.load(std::memory_order_relaxed) + change,
+inline void TaskQueue::Count(LocalQueue& local, int64_t change) {
+  local.unfinished.store(
+      local.unfinished.load(std::memory_order_relaxed) + change,
       std::memory_order_relaxed);
 }
 
-inline void TaskQueue::EnterShard(Portion& portion) {
-  if (portion.ready) return;
-  Shard& shard = portion.shard;
-  portion.ready = true;
-  portion.taken_at_last_look = kNeverLooked;
-  portion.next_ready = nullptr;
-  portion.previous_ready = shard.last_ready;
+inline void TaskQueue::EnterShard(LocalQueue& local) {
+  if (local.ready) return;
+  Shard& shard = local.shard;
+  local.ready = true;
+  local.taken_at_last_look = kNeverLooked;
+  local.next_ready = nullptr;
+  local.previous_ready = shard.last_ready;
   (shard.last_ready != nullptr ? shard.last_ready->next_ready
-                               : shard.first_ready) = &portion;
-  shard.last_ready = &portion;
+                               : shard.first_ready) = &local;
+  shard.last_ready = &local;
   if (!shard.looks_ready.load(std::memory_order_relaxed)) {
     shard.looks_ready.store(true);
   }
 }
 
-inline void TaskQueue::LeaveShard(Portion& portion) {
-  if (!portion.ready) return;
-  Shard& shard = portion.shard;
-  portion.ready = false;
-  (portion.previous_ready != nullptr ? portion.previous_ready->next_ready
-                                     : shard.first_ready) = portion.next_ready;
-  (portion.next_ready != nullptr ? portion.next_ready->previous_ready
-                                 : shard.last_ready) = portion.previous_ready;
+inline void TaskQueue::LeaveShard(LocalQueue& local) {
+  if (!local.ready) return;
+  Shard& shard = local.shard;
+  local.ready = false;
+  (local.previous_ready != nullptr ? local.previous_ready->next_ready
+                                   : shard.first_ready) = local.next_ready;
+  (local.next_ready != nullptr ? local.next_ready->previous_ready
+                               : shard.last_ready) = local.previous_ready;
 }
 
-inline void TaskQueue::Push(Portion& portion, Task& task) {
-  portion.tasks.Push(&task);
-  if (portion.number == portion.numbers_end) {
-    portion.number = numbers_given_.fetch_add(kNumbers);
-    portion.numbers_end = portion.number + kNumbers;
+inline void TaskQueue::Push(LocalQueue& local, Task& task) {
+  local.tasks.Push(&task);
+  if (local.number == local.numbers_end) {
+    local.number = numbers_given_.fetch_add(kNumbers);
+    local.numbers_end = local.number + kNumbers;
   }
-  task.number = ++portion.number;
-  Count(portion, 1);
+  task.number = ++local.number;
+  Count(local, 1);
 }
 
-inline void TaskQueue::Link(Portion& portion, RunningTask& running,
+inline void TaskQueue::Link(LocalQueue& local, RunningTask& running,
                             Task& task) {
-  running.portion = &portion;
+  running.local = &local;
   running.task = &task;
-  running.next = std::exchange(portion.begun, &running);
+  running.next = std::exchange(local.begun, &running);
 }
 
-inline void TaskQueue::Unlink(Portion& portion, RunningTask& running) {
+inline void TaskQueue::Unlink(LocalQueue& local, RunningTask& running) {
   // The last that began is the first to end, on a shard of one thread.
-  RunningTask** link = &portion.begun;
+  RunningTask** link = &local.begun;
   while (*link != &running) link = &(*link)->next;
   *link = running.next;
   Task::Free(running.task);  // until here it was in a list and had a name
 }
 
-inline void TaskQueue::Begin(Portion& portion, Task& task,
+inline void TaskQueue::Begin(LocalQueue& local, Task& task,
                              RunningTask& running) {
   running.kind = TaskKind::kQueued;
-  ++portion.taken;
+  ++local.taken;
   if (max_running_ != 0) ++running_;
-  if (!MayTake(portion)) LeaveShard(portion);
-  Link(portion, running, task);
+  if (!MayTake(local)) LeaveShard(local);
+  Link(local, running, task);
 }
 
-inline void TaskQueue::Take(Portion& portion, RunningTask& running) {
+inline void TaskQueue::Take(LocalQueue& local, RunningTask& running) {
   const bool oldest =
-      max_running_ != 0 || portion.taken % kOldestEvery == kOldestEvery - 1;
-  Begin(portion,
-        oldest ? *portion.tasks.TakeOldest() : *portion.tasks.TakeNewest(),
+      max_running_ != 0 || local.taken % kOldestEvery == kOldestEvery - 1;
+  Begin(local, oldest ? *local.tasks.TakeOldest() : *local.tasks.TakeNewest(),
         running);
 }
 
 inline void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
-  Portion& portion = *shard.first_ready;
-  portion.queue->Take(portion, running);
+  LocalQueue& local = *shard.first_ready;
+  local.queue->Take(local, running);
   // Groups take turns.
-  if (portion.ready && portion.next_ready != nullptr) {
-    LeaveShard(portion);
-    EnterShard(portion);
+  if (local.ready && local.next_ready != nullptr) {
+    LeaveShard(local);
+    EnterShard(local);
   }
 }
 
@@ -456,12 +457,12 @@ inline bool TaskQueue::CloseIfEnded() {
   return true;
 }
 
-[[gnu::always_inline]] inline bool TaskQueue::EndAt(Portion& portion,
+[[gnu::always_inline]] inline bool TaskQueue::EndAt(LocalQueue& local,
                                                     RunningTask& running) {
-  Unlink(portion, running);
-  if (&portion != &home_) {
-    Count(portion, -1);
-    return portion.unfinished.load(std::memory_order_relaxed) == 0;
+  Unlink(local, running);
+  if (&local != &home_) {
+    Count(local, -1);
+    return local.unfinished.load(std::memory_order_relaxed) == 0;
   }
   CountStarted(running.kind, -1);
   if (max_running_ != 0 && running.kind == TaskKind::kQueued) {
@@ -473,7 +474,7 @@ inline bool TaskQueue::CloseIfEnded() {
 }
 
 [[gnu::always_inline]] inline bool TaskQueue::End(RunningTask& running) {
-  return running.queue().EndAt(*running.portion, running);
+  return running.queue().EndAt(*running.local, running);
 }
 
 }  // namespace internal
