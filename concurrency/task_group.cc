@@ -37,7 +37,7 @@ TaskGroup::~TaskGroup() {
   if (pool().forked()) return;
   if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     Cancel(absl::CancelledError("the task group is destroyed"));
-    if (!Join()) {
+    if (!internal::GroupJoin(*this).Run()) {
       std::fprintf(
           stderr,
           "tocsin: a TaskGroup was destroyed by a task that it would "
@@ -185,7 +185,7 @@ void TaskGroup::Cancel(absl::Status reason) {
 }
 
 absl::Status TaskGroup::Wait() {
-  if (!pool().forked() && Join() &&
+  if (!pool().forked() && internal::GroupJoin(*this).Run() &&
       outcome_.load(std::memory_order_acquire) == Outcome::kOk &&
       failure_count() == 0) {
     return absl::OkStatus();

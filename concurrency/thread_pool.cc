@@ -608,7 +608,7 @@ bool ThreadPool::SomethingIsStuck() {
     Shard& shard = shards_[i];
     if (!shard.looks_ready.load(std::memory_order_relaxed)) continue;
     MutexLock lock(shard.lock);
-    stuck |= TaskQueue::Stuck(shard);
+    stuck |= shard.Stuck();
   }
   return stuck;
 }

@@ -89,6 +89,7 @@ class ThreadPool {
 
  private:
   friend class TaskGroup;
+  friend class internal::GroupJoin;
   friend class internal::TaskQueue;
   class Worker;
   enum class Granted : uint32_t { kNothing, kSlot, kTask, kEnd };

@@ -90,7 +90,7 @@ void SpawnElsewhere(ThreadPool& pool, TaskGroup& group,
 
 // A thread about to fall asleep in Wait(). ---------------------------------
 
-constexpr char kAboutToSleep[] = "TaskQueue: about to fall asleep";
+constexpr char kAboutToSleep[] = "GroupJoin: about to fall asleep";
 
 // A group with a task that runs in the Wait() of one thread, and another thread
 // that is about to fall asleep in its Wait().
@@ -185,7 +185,7 @@ TEST(WaitRaces, ASecondTaskWakesASecondWait) {
     ScopedThread second(wait);
     first.AwaitAsleep();
     second.AwaitAsleep();
-    HeldAt woken("TaskQueue: has slept");
+    HeldAt woken("GroupJoin: has slept");
     std::latch ran(2);
     auto spawn = [&](TaskGroup& into) {
       if (here) {
@@ -240,7 +240,7 @@ TEST(WaitRaces, WhatIsCarriedPastAWaitThatFallsAsleepWakesIt) {
     for (int i = 0; i < 3; ++i) group.Spawn(task);
   });
   spawns->Join();
-  HeldAt looks("TaskQueue: a shard looked ready to who falls asleep");
+  HeldAt looks("GroupJoin: a shard looked ready to who falls asleep");
   falls_asleep.Release();
   looks.AwaitThread();
   // It runs one and carries one over; the second worker takes the last that is

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/spin.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin::internal {
@@ -19,32 +19,16 @@ namespace {
 // How many tasks one thread takes over from another at most.
 constexpr size_t kMostCarried = 256;
 
+}  // namespace
+
 std::string NameOf(const TaskOptions* options, uint64_t number) {
   if (options != nullptr && !options->name.empty()) return options->name;
   return absl::StrCat("task ", number);
 }
 
-// Two shards, in an order that is the same for all threads.
-class ABSL_SCOPED_LOCKABLE LockBoth {
- public:
-  LockBoth(Shard& a, Shard& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.lock, b.lock)
-      : first_(std::less<>()(&a, &b) ? a : b), second_(&first_ == &a ? b : a) {
-    first_.lock.Lock();
-    second_.lock.Lock();
-  }
-  LockBoth(const LockBoth&) = delete;
-  LockBoth& operator=(const LockBoth&) = delete;
-  ~LockBoth() ABSL_UNLOCK_FUNCTION() {
-    second_.lock.Unlock();
-    first_.lock.Unlock();
-  }
-
- private:
-  Shard& first_;
-  Shard& second_;
-};
-
-}  // namespace
+std::string RunningTask::name() const {
+  return NameOf(task->options(), task->number);
+}
 
 Shard::~Shard() {
   while (LocalQueue* local = spare) {
@@ -53,8 +37,40 @@ Shard::~Shard() {
   }
 }
 
-std::string RunningTask::name() const {
-  return NameOf(task->options(), task->number);
+bool Shard::Stuck() {
+  bool stuck = false;
+  for (LocalQueue* p = first_ready; p != nullptr; p = p->next_ready) {
+    stuck |= std::exchange(p->taken_at_last_look, p->taken) == p->taken;
+  }
+  return stuck;
+}
+
+LocalQueue* Shard::FindAccount(const TaskQueue& queue) const {
+  LocalQueue* local = accounts;
+  while (local != nullptr && local->queue != &queue) local = local->next;
+  return local;
+}
+
+LocalQueue& Shard::AddAccount(TaskQueue& queue) {
+  LocalQueue* local = spare;
+  if (local != nullptr) {
+    spare = local->next;
+  } else {
+    local = new LocalQueue(*this);
+  }
+  local->queue = &queue;
+  local->next = std::exchange(accounts, local);
+  return *local;
+}
+
+void Shard::Spare(LocalQueue& local) {
+  LocalQueue** link = &local.shard.accounts;
+  while (*link != &local) link = &(*link)->next;
+  *link = local.next;
+  local.queue = nullptr;
+  local.number = local.numbers_end = 0;
+  local.tasks.LeaveMemoryTo(local.shard.spare_tasks);
+  local.next = std::exchange(local.shard.spare, &local);
 }
 
 // What AddAt() does, where nothing has to be made for it.
@@ -65,8 +81,8 @@ inline bool TaskQueue::AddToAccount(Shard& shard, Task& task) {
       account->unfinished.load(std::memory_order_relaxed) == 0) {
     return false;
   }
-  Push(*account, task);
-  EnterShard(*account);
+  account->Push(task, numbers_given_);
+  Shard::Enter(*account);
   return true;
 }
 
@@ -81,11 +97,11 @@ bool TaskQueue::Add(Task& task) {
     if (closed_) return false;
     home_.tasks.MakeRoom(home_shard_.spare_tasks);
     used_ = true;
-    Push(home_, task);
+    home_.Push(task, numbers_given_);
     // Then the end of a running task makes this one ready.
     if (max_running_ != 0 && running_ >= max_running_) return true;
-    EnterShard(home_);
-    if (waiters_ != nullptr) waiter = RouseWaiter();
+    Shard::Enter(home_);
+    if (!waiters_.empty()) waiter = waiters_.Rouse();
   }
   if (waiter != nullptr) {
     FutexWakeOne(waiter);
@@ -97,7 +113,7 @@ bool TaskQueue::Add(Task& task) {
 
 bool TaskQueue::AddElsewhere(Shard& shard, Task& task) {
   if (!AddToAccount(shard, task)) return AddAt(shard, task);
-  if (sleeping_.load() == 0 || !RouseSleeper()) pool_.Dispatch();
+  if (!waiters_.AnyToRouse() || !RouseSleeper()) pool_.Dispatch();
   return true;
 }
 
@@ -117,11 +133,11 @@ bool TaskQueue::AddAt(Shard& shard, Task& task) {
       if (local.unfinished.load(std::memory_order_relaxed) != 0 ||
           std::exchange(account_open, false)) {
         local.tasks.MakeRoom(shard.spare_tasks);
-        Push(local, task);
-        EnterShard(local);
+        local.Push(task, numbers_given_);
+        Shard::Enter(local);
         break;
       }
-      Spare(local);
+      Shard::Spare(local);
     }
     if (!OpenAccount()) return false;
     account_open = true;
@@ -159,87 +175,15 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
   return status;
 }
 
-[[gnu::always_inline]] inline void TaskQueue::RunHomeTasks() {
-  RunningTask running;
-  while (MayTake(home_)) {
-    Take(home_, running);
-    home_shard_.lock.Unlock();
-    Perform(running);
-    home_shard_.lock.Lock();
-    if (EndAt(home_, running)) AnnounceEnd(home_);
-  }
-}
-
-bool TaskQueue::Join() {
-  if (running_task != nullptr && &running_task->queue() == this) return false;
-  MutexLock lock(home_shard_.lock);
-  ++joining_;
-  bool joined = true;
-  do {
-    RunHomeTasks();
-  } while (!CloseIfEnded() && (joined = JoinWithoutTasks()));
-  --joining_;
-  return joined;
-}
-
-bool TaskQueue::JoinWithoutTasks() {
-  RunningTask running;
-  bool services_cancelled = false;
-  bool lingered = false;
-  do {
-    const bool services_left = services_ > 0 && NothingUnfinished();
-    home_shard_.lock.Unlock();
-    bool joined = true;
-    if (services_left && !std::exchange(services_cancelled, true)) {
-      CancelServices();
-    } else if (StealHome(running)) {
-      pool_.DispatchIfReady();
-      Perform(running);
-      EndAlone(running);
-      lingered = false;
-    } else if (!std::exchange(lingered, true)) {
-      if (!services_left) SpinUntil([this] { return NothingUnfinished(); });
-    } else if (!WouldWaitForItself()) {
-      Sleep();
-    } else {
-      joined = false;
-    }
-    home_shard_.lock.Lock();
-    if (!joined) return false;
-  } while (!MayTake(home_) && !Ended());
-  return true;
-}
-
 bool TaskQueue::RouseSleeper() {
-  if (sleeping_.load() == 0) return false;
+  if (!waiters_.AnyToRouse()) return false;
   const std::atomic<uint32_t>* waiter;
   {
     MutexLock lock(home_shard_.lock);
-    waiter = RouseWaiter();
+    waiter = waiters_.Rouse();
   }
   if (waiter != nullptr) FutexWakeOne(waiter);
   return waiter != nullptr;
-}
-
-// Until a task is added, or the last one has ended; perhaps for nothing.
-void TaskQueue::Sleep() {
-  Waiter waiter;
-  {
-    TOCSIN_STEP("TaskQueue: about to fall asleep");
-    MutexLock lock(home_shard_.lock);
-    if (MayTake(home_)) return;
-    if (NothingUnfinished() && services_ == 0) return;
-    waiter.next = std::exchange(waiters_, &waiter);
-    sleeping_.fetch_add(1);
-  }
-  // Whoever adds a task from here on sees that somebody sleeps.
-  if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
-  TOCSIN_STEP("TaskQueue: has slept");
-  MutexLock lock(home_shard_.lock);
-  Waiter** link = &waiters_;
-  while (*link != &waiter) link = &(*link)->next;
-  *link = waiter.next;
-  if (!waiter.roused) sleeping_.fetch_sub(1);
 }
 
 bool TaskQueue::Reserve() {
@@ -249,7 +193,7 @@ bool TaskQueue::Reserve() {
     ++running_;
     UpdateReady(home_);
   }
-  Count(home_, 1);
+  home_.Count(1);
   return true;
 }
 
@@ -257,7 +201,7 @@ void TaskQueue::RunReserved(Task& task) {
   RunningTask running;
   {
     MutexLock lock(home_shard_.lock);
-    Link(home_, running, task);
+    home_.Link(running, task);
   }
   Perform(running);
   bool ready;
@@ -280,9 +224,7 @@ void TaskQueue::Discard() {
   if (kept) {
     {
       MutexLock lock(home_shard_.lock);
-      for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-        wake_ups.Add(w->sleeper.WakeLater());
-      }
+      waiters_.WakeAll(wake_ups);
     }
     pool_.Dispatch();
   }
@@ -299,7 +241,7 @@ bool TaskQueue::DiscardAt(Shard& shard) {
     local = FindLocalQueue(shard);
     if (local == nullptr || local->tasks.empty()) return false;
     tasks.Swap(local->tasks);
-    LeaveShard(*local);
+    Shard::Leave(*local);
   }
   // They count as unfinished until their closures are gone.
   int64_t discarded = 0;
@@ -323,13 +265,13 @@ bool TaskQueue::DiscardAt(Shard& shard) {
       tasks.Push(local->tasks.TakeOldest());
     }
     tasks.Swap(local->tasks);
-    Count(*local, -discarded);
+    local->Count(-discarded);
     UpdateReady(*local);
     account_ended = local != &home_ && local->unfinished.load() == 0;
-    if (account_ended) Spare(*local);
+    if (account_ended) Shard::Spare(*local);
   }
   // Never the last one: Discard() holds another.
-  if (account_ended) accounts_.fetch_sub(1);
+  if (account_ended) count_.CloseAccount();
   return some_kept;
 }
 
@@ -372,7 +314,7 @@ bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
 }
 
 bool TaskQueue::StealHome(RunningTask& running) {
-  if (accounts_.load() == 0) return false;
+  if (!count_.HasAccounts()) return false;
   for (Shard& shard : pool_.shards()) {
     if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
     LockBoth lock(shard, home_shard_);
@@ -395,27 +337,15 @@ bool TaskQueue::StealFrom(LocalQueue& from, Shard& to, RunningTask& running) {
     return false;
   }
   LocalQueue& here = LocalQueueAt(to);
-  if (&here != &home_ && here.unfinished.load() == 0) accounts_.fetch_add(1);
+  if (&here != &home_ && here.unfinished.load() == 0) count_.OpenAccount();
   here.tasks.MoveOldest(from.tasks, count);
-  Count(here, static_cast<int64_t>(count));
-  Count(from, -static_cast<int64_t>(count));
+  here.Count(static_cast<int64_t>(count));
+  from.Count(-static_cast<int64_t>(count));
   ++from.taken;
   UpdateReady(from);
-  EnterShard(here);
+  Shard::Enter(here);
   Begin(here, *here.tasks.TakeNewest(), running);
   return true;
-}
-
-bool TaskQueue::SomethingIsReadyElsewhere() {
-  if (accounts_.load() == 0) return false;
-  for (Shard& shard : pool_.shards()) {
-    if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
-    TOCSIN_STEP("TaskQueue: a shard looked ready to who falls asleep");
-    MutexLock lock(shard.lock);
-    const LocalQueue* local = FindLocalQueue(shard);
-    if (local != nullptr && MayTake(*local)) return true;
-  }
-  return false;
 }
 
 void TaskQueue::BeginStarted(Task& task, TaskKind kind, RunningTask& running) {
@@ -425,7 +355,7 @@ void TaskQueue::BeginStarted(Task& task, TaskKind kind, RunningTask& running) {
   *link = task.next;
   task.number = 0;
   running.kind = kind;
-  Link(home_, running, task);
+  home_.Link(running, task);
 }
 
 void TaskQueue::EndAlone(RunningTask& running) {
@@ -442,7 +372,7 @@ void TaskQueue::AnnounceEnd(LocalQueue& local) {
     queue.NoticeEnd(wake_ups);
     lock.Unlock();
   } else {
-    Spare(local);
+    Shard::Spare(local);
     lock.Unlock();
     queue.CloseAccount(wake_ups);
   }
@@ -451,13 +381,10 @@ void TaskQueue::AnnounceEnd(LocalQueue& local) {
 }
 
 void TaskQueue::CloseAccount(WakeUps& wake_ups) {
-  int64_t open = accounts_.load();
-  while (open > 1) {
-    if (accounts_.compare_exchange_weak(open, open - 1)) return;
-  }
+  if (count_.CloseAccountButTheLast()) return;
   TOCSIN_STEP("TaskQueue: about to close the last account");
   MutexLock lock(home_shard_.lock);
-  accounts_.fetch_sub(1);
+  count_.CloseAccount();
   NoticeEnd(wake_ups);
 }
 
@@ -469,88 +396,136 @@ void TaskQueue::DieOfFork() {
   std::abort();
 }
 
-bool TaskQueue::Stuck(Shard& shard) {
-  bool stuck = false;
-  for (LocalQueue* p = shard.first_ready; p != nullptr; p = p->next_ready) {
-    stuck |= std::exchange(p->taken_at_last_look, p->taken) == p->taken;
-  }
-  return stuck;
-}
-
-// A cycle can only be closed by the thread that is about to sleep, so it is
-// enough to look at the tasks that wait for this thread: those on its stack,
-// and the one that made the group of the outermost of them.
-bool TaskQueue::WouldWaitForItself() const {
-  const RunningTask* bottom = nullptr;
-  for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
-    if (&r->queue() == this) return true;
-    bottom = r;
-  }
-  const TaskQueue* q = bottom != nullptr ? &bottom->queue() : nullptr;
-  while (q != nullptr && q != this) q = q->made_in_;
-  return q == this;
-}
-
 bool TaskQueue::OpenAccount() {
   MutexLock lock(home_shard_.lock);
   if (closed_) return false;
   used_ = true;
-  accounts_.fetch_add(1);
+  count_.OpenAccount();
   return true;
 }
 
 LocalQueue* TaskQueue::FindLocalQueue(Shard& shard) const {
   if (&shard == &home_shard_) return const_cast<LocalQueue*>(&home_);
-  LocalQueue* local = shard.accounts;
-  while (local != nullptr && local->queue != this) local = local->next;
-  return local;
+  return shard.FindAccount(*this);
 }
 
 LocalQueue& TaskQueue::LocalQueueAt(Shard& shard) {
   if (LocalQueue* local = FindLocalQueue(shard)) return *local;
-  LocalQueue* local = shard.spare;
-  if (local != nullptr) {
-    shard.spare = local->next;
-  } else {
-    local = new LocalQueue(shard);
-  }
-  local->queue = this;
-  local->next = std::exchange(shard.accounts, local);
-  return *local;
-}
-
-void TaskQueue::Spare(LocalQueue& local) {
-  LocalQueue** link = &local.shard.accounts;
-  while (*link != &local) link = &(*link)->next;
-  *link = local.next;
-  local.queue = nullptr;
-  local.number = local.numbers_end = 0;
-  local.tasks.LeaveMemoryTo(local.shard.spare_tasks);
-  local.next = std::exchange(local.shard.spare, &local);
+  return shard.AddAccount(*this);
 }
 
 void TaskQueue::UpdateReady(LocalQueue& local) {
   if (MayTake(local)) {
-    EnterShard(local);
+    Shard::Enter(local);
   } else {
-    LeaveShard(local);
+    Shard::Leave(local);
   }
 }
 
 void TaskQueue::NoticeEnd(WakeUps& wake_ups) {
   if (joining_ == 0 || !NothingUnfinished()) return;
-  for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-    wake_ups.Add(w->sleeper.WakeLater());
+  waiters_.WakeAll(wake_ups);
+}
+
+[[gnu::always_inline]] inline void GroupJoin::RunHomeTasks() {
+  RunningTask running;
+  while (queue_.MayTake(queue_.home_)) {
+    queue_.Take(queue_.home_, running);
+    queue_.home_shard_.lock.Unlock();
+    queue_.Perform(running);
+    queue_.home_shard_.lock.Lock();
+    if (queue_.EndAt(queue_.home_, running)) {
+      TaskQueue::AnnounceEnd(queue_.home_);
+    }
   }
 }
 
-const std::atomic<uint32_t>* TaskQueue::RouseWaiter() {
-  for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-    if (std::exchange(w->roused, true)) continue;
-    sleeping_.fetch_sub(1);
-    return w->sleeper.WakeLater();
+bool GroupJoin::Run() {
+  if (running_task != nullptr && &running_task->queue() == &queue_) {
+    return false;
   }
-  return nullptr;
+  MutexLock lock(queue_.home_shard_.lock);
+  ++queue_.joining_;
+  bool joined = true;
+  do {
+    RunHomeTasks();
+  } while (!queue_.CloseIfEnded() && (joined = RunWithoutTasks()));
+  --queue_.joining_;
+  return joined;
+}
+
+bool GroupJoin::RunWithoutTasks() {
+  RunningTask running;
+  bool services_cancelled = false;
+  bool lingered = false;
+  do {
+    const bool services_left =
+        queue_.services_ > 0 && queue_.NothingUnfinished();
+    queue_.home_shard_.lock.Unlock();
+    bool joined = true;
+    if (services_left && !std::exchange(services_cancelled, true)) {
+      queue_.CancelServices();
+    } else if (queue_.StealHome(running)) {
+      queue_.pool_.DispatchIfReady();
+      queue_.Perform(running);
+      TaskQueue::EndAlone(running);
+      lingered = false;
+    } else if (!std::exchange(lingered, true)) {
+      if (!services_left) {
+        SpinUntil([this] { return queue_.NothingUnfinished(); });
+      }
+    } else if (!WouldWaitForItself()) {
+      Sleep();
+    } else {
+      joined = false;
+    }
+    queue_.home_shard_.lock.Lock();
+    if (!joined) return false;
+  } while (!queue_.MayTake(queue_.home_) && !queue_.Ended());
+  return true;
+}
+
+// Until a task is added, or the last one has ended; perhaps for nothing.
+void GroupJoin::Sleep() {
+  GroupWaiters::Waiter waiter;
+  {
+    TOCSIN_STEP("GroupJoin: about to fall asleep");
+    MutexLock lock(queue_.home_shard_.lock);
+    if (queue_.MayTake(queue_.home_)) return;
+    if (queue_.NothingUnfinished() && queue_.services_ == 0) return;
+    queue_.waiters_.Enter(waiter);
+  }
+  // Whoever adds a task from here on sees that somebody sleeps.
+  if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
+  TOCSIN_STEP("GroupJoin: has slept");
+  MutexLock lock(queue_.home_shard_.lock);
+  queue_.waiters_.Leave(waiter);
+}
+
+bool GroupJoin::SomethingIsReadyElsewhere() {
+  if (!queue_.count_.HasAccounts()) return false;
+  for (Shard& shard : queue_.pool_.shards()) {
+    if (&shard == &queue_.home_shard_ || !shard.looks_ready.load()) continue;
+    TOCSIN_STEP("GroupJoin: a shard looked ready to who falls asleep");
+    MutexLock lock(shard.lock);
+    const LocalQueue* local = queue_.FindLocalQueue(shard);
+    if (local != nullptr && queue_.MayTake(*local)) return true;
+  }
+  return false;
+}
+
+// A cycle can only be closed by the thread that is about to sleep, so it is
+// enough to look at the tasks that wait for this thread: those on its stack,
+// and the one that made the group of the outermost of them.
+bool GroupJoin::WouldWaitForItself() const {
+  const RunningTask* bottom = nullptr;
+  for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
+    if (&r->queue() == &queue_) return true;
+    bottom = r;
+  }
+  const TaskQueue* q = bottom != nullptr ? &bottom->queue() : nullptr;
+  while (q != nullptr && q != &queue_) q = q->made_in_;
+  return q == &queue_;
 }
 
 }  // namespace tocsin::internal

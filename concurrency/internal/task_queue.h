@@ -39,12 +39,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
@@ -58,12 +60,8 @@ class ThreadPool;
 
 namespace internal {
 
-struct Shard;
+struct LocalQueue;
 class TaskQueue;
-struct RunningTask;
-
-// Threads to be woken once a shard's lock is released.
-using WakeUps = FutexWakes;
 
 enum class TaskKind : uint8_t {
   kQueued,     // starts when a worker or a waiting thread takes it
@@ -71,9 +69,43 @@ enum class TaskKind : uint8_t {
   kService,    // the same, and ends when all others have ended
 };
 
+// A task that has started, on the stack of the thread that runs it.
+struct RunningTask {
+  LocalQueue* local = nullptr;
+  Task* task = nullptr;
+  TaskKind kind = TaskKind::kQueued;
+  RunningTask* next = nullptr;  // of the local queue's, begun before this one
+  // The one further down on the same stack, whose wait runs this one.
+  RunningTask* outer = nullptr;
+
+  TaskQueue& queue() const;  // see local_queue.h
+  std::string name() const;
+};
+
+// The one that the thread is in; null outside of tasks.
+inline constinit thread_local RunningTask* running_task = nullptr;
+
+// What a task is called in reports: by its number where it has no name.
+std::string NameOf(const TaskOptions* options, uint64_t number);
+
+struct Shard;
+class TaskQueue;
+
+inline constexpr uint64_t kNeverLooked = UINT64_MAX;
+
 // What a group has at one shard, whose lock guards it.
 struct alignas(64) LocalQueue {
+  // Unnamed tasks get their numbers by the block.
+  static constexpr uint64_t kNumbers = 1024;
+
   explicit LocalQueue(Shard& s) : shard(s) {}
+
+  // Adds the task, whose number comes from those that the group has `given`.
+  void Push(Task& task, std::atomic<uint64_t>& given);
+  void Count(int64_t change);
+  // Enters and leaves the list of those that run.
+  void Link(RunningTask& running, Task& task);
+  void Unlink(RunningTask& running);
 
   Shard& shard;
   TaskQueue* queue = nullptr;
@@ -97,7 +129,37 @@ struct alignas(64) LocalQueue {
   LocalQueue* next = nullptr;  // of the shard's
 };
 
-// Where the tasks of a few threads are; see above.
+inline TaskQueue& RunningTask::queue() const { return *local->queue; }
+
+inline void LocalQueue::Count(int64_t change) {
+  unfinished.store(unfinished.load(std::memory_order_relaxed) + change,
+                   std::memory_order_relaxed);
+}
+
+inline void LocalQueue::Push(Task& task, std::atomic<uint64_t>& given) {
+  tasks.Push(&task);
+  if (number == numbers_end) {
+    number = given.fetch_add(kNumbers);
+    numbers_end = number + kNumbers;
+  }
+  task.number = ++number;
+  Count(1);
+}
+
+inline void LocalQueue::Link(RunningTask& running, Task& task) {
+  running.local = this;
+  running.task = &task;
+  running.next = std::exchange(begun, &running);
+}
+
+inline void LocalQueue::Unlink(RunningTask& running) {
+  // The last that began is the first to end, on a shard of one thread.
+  RunningTask** link = &begun;
+  while (*link != &running) link = &(*link)->next;
+  *link = running.next;
+  Task::Free(running.task);  // until here it was in a list and had a name
+}
+
 struct alignas(64) Shard {
   ShortLock lock;
   LocalQueue* first_ready ABSL_GUARDED_BY(lock) = nullptr;
@@ -128,26 +190,143 @@ struct alignas(64) Shard {
     return false;
   }
 
+  // Whether a local queue is ready of which no task was taken since the last
+  // call.
+  bool Stuck() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
+
+  // The account of the group here: null where there is none, a new one that has
+  // nothing in it, or one that is given back.
+  LocalQueue* FindAccount(const TaskQueue& queue) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
+  LocalQueue& AddAccount(TaskQueue& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
+  static void Spare(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+
+  // Enters and leaves the list of those that are ready at their shard.
+  static void Enter(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  static void Leave(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+
   ~Shard() ABSL_NO_THREAD_SAFETY_ANALYSIS;
 };
 
-inline constexpr uint64_t kNeverLooked = UINT64_MAX;
+inline void Shard::Enter(LocalQueue& local) {
+  if (local.ready) return;
+  Shard& shard = local.shard;
+  local.ready = true;
+  local.taken_at_last_look = kNeverLooked;
+  local.next_ready = nullptr;
+  local.previous_ready = shard.last_ready;
+  (shard.last_ready != nullptr ? shard.last_ready->next_ready
+                               : shard.first_ready) = &local;
+  shard.last_ready = &local;
+  if (!shard.looks_ready.load(std::memory_order_relaxed)) {
+    shard.looks_ready.store(true);
+  }
+}
 
-// A task that has started, on the stack of the thread that runs it.
-struct RunningTask {
-  LocalQueue* local = nullptr;
-  Task* task = nullptr;
-  TaskKind kind = TaskKind::kQueued;
-  RunningTask* next = nullptr;  // of the local queue's, begun before this one
-  // The one further down on the same stack, whose wait runs this one.
-  RunningTask* outer = nullptr;
+inline void Shard::Leave(LocalQueue& local) {
+  if (!local.ready) return;
+  Shard& shard = local.shard;
+  local.ready = false;
+  (local.previous_ready != nullptr ? local.previous_ready->next_ready
+                                   : shard.first_ready) = local.next_ready;
+  (local.next_ready != nullptr ? local.next_ready->previous_ready
+                               : shard.last_ready) = local.previous_ready;
+}
 
-  TaskQueue& queue() const { return *local->queue; }
-  std::string name() const;
+// Two shards, in an order that is the same for all threads.
+class ABSL_SCOPED_LOCKABLE LockBoth {
+ public:
+  LockBoth(Shard& a, Shard& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.lock, b.lock)
+      : first_(std::less<>()(&a, &b) ? a : b), second_(&first_ == &a ? b : a) {
+    first_.lock.Lock();
+    second_.lock.Lock();
+  }
+  LockBoth(const LockBoth&) = delete;
+  LockBoth& operator=(const LockBoth&) = delete;
+  ~LockBoth() ABSL_UNLOCK_FUNCTION() {
+    second_.lock.Unlock();
+    first_.lock.Unlock();
+  }
+
+ private:
+  Shard& first_;
+  Shard& second_;
 };
 
-// The one that the thread is in; null outside of tasks.
-inline constinit thread_local RunningTask* running_task = nullptr;
+class CompletionCount {
+ public:
+  bool NothingUnfinished(const LocalQueue& home) const {
+    return home.unfinished.load() == 0 && accounts_.load() == 0;
+  }
+  bool HasAccounts() const { return accounts_.load() != 0; }
+
+  // One more is open. The first only under the lock of the home shard, unless
+  // something is unfinished for sure.
+  void OpenAccount() { accounts_.fetch_add(1); }
+  // One is closed. False, and nothing done, if it is the last.
+  [[nodiscard]] bool CloseAccountButTheLast() {
+    int64_t open = accounts_.load();
+    while (open > 1) {
+      if (accounts_.compare_exchange_weak(open, open - 1)) return true;
+    }
+    return false;
+  }
+  // The same for the last, under the lock of the home shard.
+  void CloseAccount() { accounts_.fetch_sub(1); }
+
+ private:
+  std::atomic<int64_t> accounts_{0};
+};
+
+// Threads to be woken once a shard's lock is released.
+using WakeUps = FutexWakes;
+
+class GroupWaiters {
+ public:
+  // On the stack of the thread that sleeps.
+  struct Waiter {
+    Sleeper sleeper{Sleeper::Unscoped()};
+    bool roused = false;  // for a task that was added
+    Waiter* next = nullptr;
+  };
+
+  bool empty() const { return waiters_ == nullptr; }
+  // Whether some sleep that no added task has roused. Who adds a task asks
+  // after that, and who sleeps looks for tasks after Enter(): one sees the
+  // other.
+  bool AnyToRouse() const { return sleeping_.load() != 0; }
+
+  void Enter(Waiter& waiter) {
+    waiter.next = std::exchange(waiters_, &waiter);
+    sleeping_.fetch_add(1);
+  }
+  void Leave(Waiter& waiter) {
+    Waiter** link = &waiters_;
+    while (*link != &waiter) link = &(*link)->next;
+    *link = waiter.next;
+    if (!waiter.roused) sleeping_.fetch_sub(1);
+  }
+
+  // Wakes one that no task has roused, for another task: with FutexWakeOne(),
+  // if not null, once the lock is released.
+  const std::atomic<uint32_t>* Rouse() {
+    for (Waiter* w = waiters_; w != nullptr; w = w->next) {
+      if (std::exchange(w->roused, true)) continue;
+      sleeping_.fetch_sub(1);
+      return w->sleeper.WakeLater();
+    }
+    return nullptr;
+  }
+  void WakeAll(WakeUps& wake_ups) {
+    for (Waiter* w = waiters_; w != nullptr; w = w->next) {
+      wake_ups.Add(w->sleeper.WakeLater());
+    }
+  }
+
+ private:
+  std::atomic<int> sleeping_{0};  // of those, who are not roused
+  Waiter* waiters_ = nullptr;
+};
 
 // Goes up in the child at each fork().
 inline constinit std::atomic<uint32_t> forks{0};
@@ -174,11 +353,6 @@ class TaskQueue {
   // Starts the task on a thread of its own. In case of an error the task is
   // still the caller's.
   absl::Status Start(Task& task, TaskKind kind);
-
-  // Runs the tasks of this queue and no others, then sleeps until the last one
-  // has ended elsewhere, and closes the queue. False, at once or instead of
-  // sleeping, if called by a task that would so wait for itself.
-  [[nodiscard]] bool Join();
 
   // Destroys the tasks that have not started, except those that want to start
   // even so.
@@ -218,10 +392,6 @@ class TaskQueue {
   // All of that.
   static void EndAlone(RunningTask& running);
 
-  // For the pool's monitor: whether a local queue is ready at the shard of
-  // which no task was taken since the last call.
-  static bool Stuck(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-
  protected:
   ~TaskQueue() = default;
 
@@ -230,18 +400,12 @@ class TaskQueue {
   bool used() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return used_; }
 
  private:
-  // Unnamed tasks get their numbers by the block.
+  friend class GroupJoin;
+
+  // Of the numbers for unnamed tasks, those that the home queue begins with.
   static constexpr uint64_t kHomeNumbers = 64;
-  static constexpr uint64_t kNumbers = 1024;
   // So often a thread takes the oldest of its own tasks instead of the newest.
   static constexpr uint64_t kOldestEvery = 1024;
-
-  // A thread that sleeps in Join().
-  struct Waiter {
-    Sleeper sleeper{Sleeper::Unscoped()};
-    bool roused = false;  // for a task that was added
-    Waiter* next = nullptr;
-  };
 
   [[noreturn]] static void DieOfFork();
 
@@ -257,21 +421,14 @@ class TaskQueue {
   bool AddAt(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   bool AddToAccount(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_shard_.lock);
-  bool WouldWaitForItself() const;
-  void Sleep() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
-  // What Join() does: with the tasks at home, and while there is none. False if
-  // it would wait for itself.
-  void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
-  bool JoinWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
-  // Wakes a thread that sleeps in Join(), if one does, to take a task that is
-  // not at home.
+  // Wakes a thread that sleeps in a GroupJoin, if one does, to take a task that
+  // is not at home.
   bool RouseSleeper() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool StealHome(RunningTask& running);
-  bool SomethingIsReadyElsewhere();
   bool DiscardAt(Shard& shard) ABSL_LOCKS_EXCLUDED(shard.lock);
 
   // False if the queue is closed. Where something is unfinished for sure, it is
-  // enough to count one in accounts_.
+  // enough to count the account.
   bool OpenAccount() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool NothingUnfinished() const;
 
@@ -280,8 +437,6 @@ class TaskQueue {
   bool CloseIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   // After a count went down: who waits for zero?
   void NoticeEnd(WakeUps& wake_ups)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
-  const std::atomic<uint32_t>* RouseWaiter()
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   void CountStarted(TaskKind kind, int change)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
@@ -295,21 +450,14 @@ class TaskQueue {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
   LocalQueue& LocalQueueAt(Shard& shard)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  static void Spare(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   bool MayTake(const LocalQueue& local) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  void Push(LocalQueue& local, Task& task);
   void Take(LocalQueue& local, RunningTask& running);
   void Begin(LocalQueue& local, Task& task,
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void Link(LocalQueue& local, RunningTask& running, Task& task);
-  static void Unlink(LocalQueue& local, RunningTask& running);
   bool EndAt(LocalQueue& local,
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void Count(LocalQueue& local, int64_t change);
   // Enters and leaves the shard's list, as MayTake() demands.
   void UpdateReady(LocalQueue& local);
-  static void EnterShard(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void LeaveShard(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
   ThreadPool& pool_;
   // The group whose task made this one, or null: what waits for this queue
@@ -318,10 +466,8 @@ class TaskQueue {
   const int max_running_;
   Shard& home_shard_;
 
-  // From zero only under the lock of the home shard, and back to it, too.
-  std::atomic<int64_t> accounts_{0};
-  // How many sleep in Join() that no added task has roused.
-  std::atomic<int> sleeping_{0};
+  CompletionCount count_;
+  GroupWaiters waiters_;  // but AnyToRouse() under the lock of the home shard
 
   // All above is read by other threads with every task; all below is written by
   // this one.
@@ -330,7 +476,6 @@ class TaskQueue {
   int running_ ABSL_GUARDED_BY(home_shard_.lock) = 0;  // where there is a limit
   int64_t services_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
   Task* starting_ ABSL_GUARDED_BY(home_shard_.lock) = nullptr;
-  Waiter* waiters_ ABSL_GUARDED_BY(home_shard_.lock) = nullptr;
   int joining_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
   bool used_ ABSL_GUARDED_BY(home_shard_.lock) = false;
   bool closed_ ABSL_GUARDED_BY(home_shard_.lock) = false;
@@ -351,69 +496,13 @@ inline bool TaskQueue::MayTake(const LocalQueue& local) const {
   return !local.tasks.empty() && (max_running_ == 0 || running_ < max_running_);
 }
 
-inline void TaskQueue::Count(LocalQueue& local, int64_t change) {
-  local.unfinished.store(
-      local.unfinished.load(std::memory_order_relaxed) + change,
-      std::memory_order_relaxed);
-}
-
-inline void TaskQueue::EnterShard(LocalQueue& local) {
-  if (local.ready) return;
-  Shard& shard = local.shard;
-  local.ready = true;
-  local.taken_at_last_look = kNeverLooked;
-  local.next_ready = nullptr;
-  local.previous_ready = shard.last_ready;
-  (shard.last_ready != nullptr ? shard.last_ready->next_ready
-                               : shard.first_ready) = &local;
-  shard.last_ready = &local;
-  if (!shard.looks_ready.load(std::memory_order_relaxed)) {
-    shard.looks_ready.store(true);
-  }
-}
-
-inline void TaskQueue::LeaveShard(LocalQueue& local) {
-  if (!local.ready) return;
-  Shard& shard = local.shard;
-  local.ready = false;
-  (local.previous_ready != nullptr ? local.previous_ready->next_ready
-                                   : shard.first_ready) = local.next_ready;
-  (local.next_ready != nullptr ? local.next_ready->previous_ready
-                               : shard.last_ready) = local.previous_ready;
-}
-
-inline void TaskQueue::Push(LocalQueue& local, Task& task) {
-  local.tasks.Push(&task);
-  if (local.number == local.numbers_end) {
-    local.number = numbers_given_.fetch_add(kNumbers);
-    local.numbers_end = local.number + kNumbers;
-  }
-  task.number = ++local.number;
-  Count(local, 1);
-}
-
-inline void TaskQueue::Link(LocalQueue& local, RunningTask& running,
-                            Task& task) {
-  running.local = &local;
-  running.task = &task;
-  running.next = std::exchange(local.begun, &running);
-}
-
-inline void TaskQueue::Unlink(LocalQueue& local, RunningTask& running) {
-  // The last that began is the first to end, on a shard of one thread.
-  RunningTask** link = &local.begun;
-  while (*link != &running) link = &(*link)->next;
-  *link = running.next;
-  Task::Free(running.task);  // until here it was in a list and had a name
-}
-
 inline void TaskQueue::Begin(LocalQueue& local, Task& task,
                              RunningTask& running) {
   running.kind = TaskKind::kQueued;
   ++local.taken;
   if (max_running_ != 0) ++running_;
-  if (!MayTake(local)) LeaveShard(local);
-  Link(local, running, task);
+  if (!MayTake(local)) Shard::Leave(local);
+  local.Link(running, task);
 }
 
 inline void TaskQueue::Take(LocalQueue& local, RunningTask& running) {
@@ -428,8 +517,8 @@ inline void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
   local.queue->Take(local, running);
   // Groups take turns.
   if (local.ready && local.next_ready != nullptr) {
-    LeaveShard(local);
-    EnterShard(local);
+    Shard::Leave(local);
+    Shard::Enter(local);
   }
 }
 
@@ -437,12 +526,12 @@ inline void TaskQueue::CountStarted(TaskKind kind, int change) {
   if (kind == TaskKind::kService) {
     services_ += change;
   } else {
-    Count(home_, change);
+    home_.Count(change);
   }
 }
 
 inline bool TaskQueue::NothingUnfinished() const {
-  return home_.unfinished.load() == 0 && accounts_.load() == 0;
+  return count_.NothingUnfinished(home_);
 }
 
 inline bool TaskQueue::Ended() const {
@@ -459,9 +548,9 @@ inline bool TaskQueue::CloseIfEnded() {
 
 [[gnu::always_inline]] inline bool TaskQueue::EndAt(LocalQueue& local,
                                                     RunningTask& running) {
-  Unlink(local, running);
+  local.Unlink(running);
   if (&local != &home_) {
-    Count(local, -1);
+    local.Count(-1);
     return local.unfinished.load(std::memory_order_relaxed) == 0;
   }
   CountStarted(running.kind, -1);
@@ -469,13 +558,36 @@ inline bool TaskQueue::CloseIfEnded() {
     --running_;
     UpdateReady(home_);
   }
-  return waiters_ != nullptr &&
+  return !waiters_.empty() &&
          home_.unfinished.load(std::memory_order_relaxed) == 0;
 }
 
 [[gnu::always_inline]] inline bool TaskQueue::End(RunningTask& running) {
   return running.queue().EndAt(*running.local, running);
 }
+
+class GroupJoin {
+ public:
+  explicit GroupJoin(TaskQueue& queue) : queue_(queue) {}
+  GroupJoin(const GroupJoin&) = delete;
+  GroupJoin& operator=(const GroupJoin&) = delete;
+
+  // Runs the tasks of this queue and no others, then sleeps until the last one
+  // has ended elsewhere, and closes the queue. False, at once or instead of
+  // sleeping, if called by a task that would so wait for itself.
+  [[nodiscard]] bool Run();
+
+ private:
+  // What Run() does: with the tasks at home, and while there is none. False if
+  // it would wait for itself.
+  void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
+  bool RunWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
+  bool WouldWaitForItself() const;
+  void Sleep() ABSL_LOCKS_EXCLUDED(queue_.home_shard_.lock);
+  bool SomethingIsReadyElsewhere();
+
+  TaskQueue& queue_;
+};
 
 }  // namespace internal
 }  // namespace tocsin
