@@ -6,6 +6,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/exception.h"
+#include "tocsin/concurrency/internal/group_join.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 
 namespace tocsin {

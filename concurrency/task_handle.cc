@@ -5,9 +5,10 @@
 #include "absl/base/config.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/exception.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/task_queue.h"
 #include "tocsin/concurrency/task_group.h"
 
 namespace tocsin::internal {
@@ -75,7 +76,7 @@ void HandledTask::Abandon(absl::Status why) {
 }
 
 void HandledTask::End(absl::Status status) {
-  WakeUps wake_ups;
+  FutexWakes wake_ups;
   {
     MutexLock lock(mutex_);
     if (ended_) return;

@@ -42,6 +42,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task_queue.h"
 
@@ -50,6 +52,8 @@ namespace tocsin {
 class ThreadPool;
 
 namespace internal {
+class GroupJoin;
+
 // By which a thread finds its shard; 0: not given yet.
 inline constinit thread_local uint32_t thread_number = 0;
 inline constinit std::atomic<ThreadPool*> default_pool{nullptr};

@@ -6,10 +6,11 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/spin.h"
+#include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/task_ring.h"
 #include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin::internal {
@@ -20,58 +21,6 @@ namespace {
 constexpr size_t kMostCarried = 256;
 
 }  // namespace
-
-std::string NameOf(const TaskOptions* options, uint64_t number) {
-  if (options != nullptr && !options->name.empty()) return options->name;
-  return absl::StrCat("task ", number);
-}
-
-std::string RunningTask::name() const {
-  return NameOf(task->options(), task->number);
-}
-
-Shard::~Shard() {
-  while (LocalQueue* local = spare) {
-    spare = local->next;
-    delete local;
-  }
-}
-
-bool Shard::Stuck() {
-  bool stuck = false;
-  for (LocalQueue* p = first_ready; p != nullptr; p = p->next_ready) {
-    stuck |= std::exchange(p->taken_at_last_look, p->taken) == p->taken;
-  }
-  return stuck;
-}
-
-LocalQueue* Shard::FindAccount(const TaskQueue& queue) const {
-  LocalQueue* local = accounts;
-  while (local != nullptr && local->queue != &queue) local = local->next;
-  return local;
-}
-
-LocalQueue& Shard::AddAccount(TaskQueue& queue) {
-  LocalQueue* local = spare;
-  if (local != nullptr) {
-    spare = local->next;
-  } else {
-    local = new LocalQueue(*this);
-  }
-  local->queue = &queue;
-  local->next = std::exchange(accounts, local);
-  return *local;
-}
-
-void Shard::Spare(LocalQueue& local) {
-  LocalQueue** link = &local.shard.accounts;
-  while (*link != &local) link = &(*link)->next;
-  *link = local.next;
-  local.queue = nullptr;
-  local.number = local.numbers_end = 0;
-  local.tasks.LeaveMemoryTo(local.shard.spare_tasks);
-  local.next = std::exchange(local.shard.spare, &local);
-}
 
 // What AddAt() does, where nothing has to be made for it.
 inline bool TaskQueue::AddToAccount(Shard& shard, Task& task) {
@@ -425,107 +374,6 @@ void TaskQueue::UpdateReady(LocalQueue& local) {
 void TaskQueue::NoticeEnd(WakeUps& wake_ups) {
   if (joining_ == 0 || !NothingUnfinished()) return;
   waiters_.WakeAll(wake_ups);
-}
-
-[[gnu::always_inline]] inline void GroupJoin::RunHomeTasks() {
-  RunningTask running;
-  while (queue_.MayTake(queue_.home_)) {
-    queue_.Take(queue_.home_, running);
-    queue_.home_shard_.lock.Unlock();
-    queue_.Perform(running);
-    queue_.home_shard_.lock.Lock();
-    if (queue_.EndAt(queue_.home_, running)) {
-      TaskQueue::AnnounceEnd(queue_.home_);
-    }
-  }
-}
-
-bool GroupJoin::Run() {
-  if (running_task != nullptr && &running_task->queue() == &queue_) {
-    return false;
-  }
-  MutexLock lock(queue_.home_shard_.lock);
-  ++queue_.joining_;
-  bool joined = true;
-  do {
-    RunHomeTasks();
-  } while (!queue_.CloseIfEnded() && (joined = RunWithoutTasks()));
-  --queue_.joining_;
-  return joined;
-}
-
-bool GroupJoin::RunWithoutTasks() {
-  RunningTask running;
-  bool services_cancelled = false;
-  bool lingered = false;
-  do {
-    const bool services_left =
-        queue_.services_ > 0 && queue_.NothingUnfinished();
-    queue_.home_shard_.lock.Unlock();
-    bool joined = true;
-    if (services_left && !std::exchange(services_cancelled, true)) {
-      queue_.CancelServices();
-    } else if (queue_.StealHome(running)) {
-      queue_.pool_.DispatchIfReady();
-      queue_.Perform(running);
-      TaskQueue::EndAlone(running);
-      lingered = false;
-    } else if (!std::exchange(lingered, true)) {
-      if (!services_left) {
-        SpinUntil([this] { return queue_.NothingUnfinished(); });
-      }
-    } else if (!WouldWaitForItself()) {
-      Sleep();
-    } else {
-      joined = false;
-    }
-    queue_.home_shard_.lock.Lock();
-    if (!joined) return false;
-  } while (!queue_.MayTake(queue_.home_) && !queue_.Ended());
-  return true;
-}
-
-// Until a task is added, or the last one has ended; perhaps for nothing.
-void GroupJoin::Sleep() {
-  GroupWaiters::Waiter waiter;
-  {
-    TOCSIN_STEP("GroupJoin: about to fall asleep");
-    MutexLock lock(queue_.home_shard_.lock);
-    if (queue_.MayTake(queue_.home_)) return;
-    if (queue_.NothingUnfinished() && queue_.services_ == 0) return;
-    queue_.waiters_.Enter(waiter);
-  }
-  // Whoever adds a task from here on sees that somebody sleeps.
-  if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
-  TOCSIN_STEP("GroupJoin: has slept");
-  MutexLock lock(queue_.home_shard_.lock);
-  queue_.waiters_.Leave(waiter);
-}
-
-bool GroupJoin::SomethingIsReadyElsewhere() {
-  if (!queue_.count_.HasAccounts()) return false;
-  for (Shard& shard : queue_.pool_.shards()) {
-    if (&shard == &queue_.home_shard_ || !shard.looks_ready.load()) continue;
-    TOCSIN_STEP("GroupJoin: a shard looked ready to who falls asleep");
-    MutexLock lock(shard.lock);
-    const LocalQueue* local = queue_.FindLocalQueue(shard);
-    if (local != nullptr && queue_.MayTake(*local)) return true;
-  }
-  return false;
-}
-
-// A cycle can only be closed by the thread that is about to sleep, so it is
-// enough to look at the tasks that wait for this thread: those on its stack,
-// and the one that made the group of the outermost of them.
-bool GroupJoin::WouldWaitForItself() const {
-  const RunningTask* bottom = nullptr;
-  for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
-    if (&r->queue() == &queue_) return true;
-    bottom = r;
-  }
-  const TaskQueue* q = bottom != nullptr ? &bottom->queue() : nullptr;
-  while (q != nullptr && q != &queue_) q = q->made_in_;
-  return q == &queue_;
 }
 
 }  // namespace tocsin::internal

@@ -18,7 +18,7 @@
 // group has ended when the home queue has nothing unfinished and no account
 // is open. Shards outlive groups, and whoever closes the last account tells the
 // waiting ones under the lock of the home shard and touches the group no more;
-// so a group may die the moment Join() returns.
+// so a group may die the moment GroupJoin::Run() returns.
 //
 // A group with a limit of running tasks has its home queue only, and its
 // tasks start in the order they were spawned.
@@ -27,8 +27,8 @@
 // lock.
 //
 // Who takes a task that was just added? One of these, always:
-//   - a thread asleep in Join(), which Add() wakes. Before it sleeps, it looks
-//     at all shards once more after it has made itself known.
+//   - a thread asleep in a GroupJoin, which Add() wakes. Before it sleeps, it
+//     looks at all shards once more after it has made itself known.
 //   - a worker that got a free slot for it, or one that is searching anyway. It
 //     looks at all shards before it gives the slot back (thread_pool.cc tells
 //     why it cannot miss the task).
@@ -39,294 +39,24 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "tocsin/concurrency/internal/futex.h"
-#include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/short_lock.h"
-#include "tocsin/concurrency/internal/sleeper.h"
-#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/completion_count.h"
+#include "tocsin/concurrency/internal/group_waiters.h"
+#include "tocsin/concurrency/internal/local_queue.h"
+#include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/task.h"
-#include "tocsin/concurrency/internal/task_ring.h"
 
 namespace tocsin {
 
 class ThreadPool;
 
 namespace internal {
-
-struct LocalQueue;
-class TaskQueue;
-
-enum class TaskKind : uint8_t {
-  kQueued,     // starts when a worker or a waiting thread takes it
-  kOwnThread,  // started at once, on a thread of its own
-  kService,    // the same, and ends when all others have ended
-};
-
-// A task that has started, on the stack of the thread that runs it.
-struct RunningTask {
-  LocalQueue* local = nullptr;
-  Task* task = nullptr;
-  TaskKind kind = TaskKind::kQueued;
-  RunningTask* next = nullptr;  // of the local queue's, begun before this one
-  // The one further down on the same stack, whose wait runs this one.
-  RunningTask* outer = nullptr;
-
-  TaskQueue& queue() const;  // see local_queue.h
-  std::string name() const;
-};
-
-// The one that the thread is in; null outside of tasks.
-inline constinit thread_local RunningTask* running_task = nullptr;
-
-// What a task is called in reports: by its number where it has no name.
-std::string NameOf(const TaskOptions* options, uint64_t number);
-
-struct Shard;
-class TaskQueue;
-
-inline constexpr uint64_t kNeverLooked = UINT64_MAX;
-
-// What a group has at one shard, whose lock guards it.
-struct alignas(64) LocalQueue {
-  // Unnamed tasks get their numbers by the block.
-  static constexpr uint64_t kNumbers = 1024;
-
-  explicit LocalQueue(Shard& s) : shard(s) {}
-
-  // Adds the task, whose number comes from those that the group has `given`.
-  void Push(Task& task, std::atomic<uint64_t>& given);
-  void Count(int64_t change);
-  // Enters and leaves the list of those that run.
-  void Link(RunningTask& running, Task& task);
-  void Unlink(RunningTask& running);
-
-  Shard& shard;
-  TaskQueue* queue = nullptr;
-  TaskRing tasks;
-  // In `tasks`, or running. Changed under the lock, but a waiting thread has a
-  // glance at it without.
-  std::atomic<int64_t> unfinished{0};
-  uint64_t taken = 0;
-  uint64_t taken_at_last_look = 0;  // or kNeverLooked
-  RunningTask* begun = nullptr;
-
-  // The numbers by which the next tasks are called that have no name.
-  uint64_t number = 0;
-  uint64_t numbers_end = 0;
-
-  // In the list of those that have a task which may start.
-  bool ready = false;
-  LocalQueue* next_ready = nullptr;
-  LocalQueue* previous_ready = nullptr;
-
-  LocalQueue* next = nullptr;  // of the shard's
-};
-
-inline TaskQueue& RunningTask::queue() const { return *local->queue; }
-
-inline void LocalQueue::Count(int64_t change) {
-  unfinished.store(unfinished.load(std::memory_order_relaxed) + change,
-                   std::memory_order_relaxed);
-}
-
-inline void LocalQueue::Push(Task& task, std::atomic<uint64_t>& given) {
-  tasks.Push(&task);
-  if (number == numbers_end) {
-    number = given.fetch_add(kNumbers);
-    numbers_end = number + kNumbers;
-  }
-  task.number = ++number;
-  Count(1);
-}
-
-inline void LocalQueue::Link(RunningTask& running, Task& task) {
-  running.local = this;
-  running.task = &task;
-  running.next = std::exchange(begun, &running);
-}
-
-inline void LocalQueue::Unlink(RunningTask& running) {
-  // The last that began is the first to end, on a shard of one thread.
-  RunningTask** link = &begun;
-  while (*link != &running) link = &(*link)->next;
-  *link = running.next;
-  Task::Free(running.task);  // until here it was in a list and had a name
-}
-
-struct alignas(64) Shard {
-  ShortLock lock;
-  LocalQueue* first_ready ABSL_GUARDED_BY(lock) = nullptr;
-  LocalQueue* last_ready ABSL_GUARDED_BY(lock) = nullptr;
-  // The local queues that are no group's home: those that are an account of
-  // one, and those that wait for the next.
-  LocalQueue* accounts ABSL_GUARDED_BY(lock) = nullptr;
-  LocalQueue* spare ABSL_GUARDED_BY(lock) = nullptr;
-  // Memory for the next local queue that has many.
-  TaskRing spare_tasks ABSL_GUARDED_BY(lock);
-
-  // Whether some local queue may be ready. True as soon as one is. It stays
-  // when the last one leaves, which its thread does all the time, until
-  // somebody comes and sees that there is none. Written under the lock, read
-  // without.
-  alignas(64) std::atomic<bool> looks_ready{false};
-
-  // Whether one is.
-  bool IsReady() ABSL_LOCKS_EXCLUDED(lock) {
-    if (!looks_ready.load()) return false;
-    TOCSIN_STEP("Shard: looked ready");
-    MutexLock guard(lock);
-    return SeeReady();
-  }
-  bool SeeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock) {
-    if (first_ready != nullptr) return true;
-    looks_ready.store(false, std::memory_order_relaxed);
-    return false;
-  }
-
-  // Whether a local queue is ready of which no task was taken since the last
-  // call.
-  bool Stuck() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
-
-  // The account of the group here: null where there is none, a new one that has
-  // nothing in it, or one that is given back.
-  LocalQueue* FindAccount(const TaskQueue& queue) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
-  LocalQueue& AddAccount(TaskQueue& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
-  static void Spare(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-
-  // Enters and leaves the list of those that are ready at their shard.
-  static void Enter(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void Leave(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-
-  ~Shard() ABSL_NO_THREAD_SAFETY_ANALYSIS;
-};
-
-inline void Shard::Enter(LocalQueue& local) {
-  if (local.ready) return;
-  Shard& shard = local.shard;
-  local.ready = true;
-  local.taken_at_last_look = kNeverLooked;
-  local.next_ready = nullptr;
-  local.previous_ready = shard.last_ready;
-  (shard.last_ready != nullptr ? shard.last_ready->next_ready
-                               : shard.first_ready) = &local;
-  shard.last_ready = &local;
-  if (!shard.looks_ready.load(std::memory_order_relaxed)) {
-    shard.looks_ready.store(true);
-  }
-}
-
-inline void Shard::Leave(LocalQueue& local) {
-  if (!local.ready) return;
-  Shard& shard = local.shard;
-  local.ready = false;
-  (local.previous_ready != nullptr ? local.previous_ready->next_ready
-                                   : shard.first_ready) = local.next_ready;
-  (local.next_ready != nullptr ? local.next_ready->previous_ready
-                               : shard.last_ready) = local.previous_ready;
-}
-
-// Two shards, in an order that is the same for all threads.
-class ABSL_SCOPED_LOCKABLE LockBoth {
- public:
-  LockBoth(Shard& a, Shard& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.lock, b.lock)
-      : first_(std::less<>()(&a, &b) ? a : b), second_(&first_ == &a ? b : a) {
-    first_.lock.Lock();
-    second_.lock.Lock();
-  }
-  LockBoth(const LockBoth&) = delete;
-  LockBoth& operator=(const LockBoth&) = delete;
-  ~LockBoth() ABSL_UNLOCK_FUNCTION() {
-    second_.lock.Unlock();
-    first_.lock.Unlock();
-  }
-
- private:
-  Shard& first_;
-  Shard& second_;
-};
-
-class CompletionCount {
- public:
-  bool NothingUnfinished(const LocalQueue& home) const {
-    return home.unfinished.load() == 0 && accounts_.load() == 0;
-  }
-  bool HasAccounts() const { return accounts_.load() != 0; }
-
-  // One more is open. The first only under the lock of the home shard, unless
-  // something is unfinished for sure.
-  void OpenAccount() { accounts_.fetch_add(1); }
-  // One is closed. False, and nothing done, if it is the last.
-  [[nodiscard]] bool CloseAccountButTheLast() {
-    int64_t open = accounts_.load();
-    while (open > 1) {
-      if (accounts_.compare_exchange_weak(open, open - 1)) return true;
-    }
-    return false;
-  }
-  // The same for the last, under the lock of the home shard.
-  void CloseAccount() { accounts_.fetch_sub(1); }
-
- private:
-  std::atomic<int64_t> accounts_{0};
-};
-
-// Threads to be woken once a shard's lock is released.
-using WakeUps = FutexWakes;
-
-class GroupWaiters {
- public:
-  // On the stack of the thread that sleeps.
-  struct Waiter {
-    Sleeper sleeper{Sleeper::Unscoped()};
-    bool roused = false;  // for a task that was added
-    Waiter* next = nullptr;
-  };
-
-  bool empty() const { return waiters_ == nullptr; }
-  // Whether some sleep that no added task has roused. Who adds a task asks
-  // after that, and who sleeps looks for tasks after Enter(): one sees the
-  // other.
-  bool AnyToRouse() const { return sleeping_.load() != 0; }
-
-  void Enter(Waiter& waiter) {
-    waiter.next = std::exchange(waiters_, &waiter);
-    sleeping_.fetch_add(1);
-  }
-  void Leave(Waiter& waiter) {
-    Waiter** link = &waiters_;
-    while (*link != &waiter) link = &(*link)->next;
-    *link = waiter.next;
-    if (!waiter.roused) sleeping_.fetch_sub(1);
-  }
-
-  // Wakes one that no task has roused, for another task: with FutexWakeOne(),
-  // if not null, once the lock is released.
-  const std::atomic<uint32_t>* Rouse() {
-    for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-      if (std::exchange(w->roused, true)) continue;
-      sleeping_.fetch_sub(1);
-      return w->sleeper.WakeLater();
-    }
-    return nullptr;
-  }
-  void WakeAll(WakeUps& wake_ups) {
-    for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-      wake_ups.Add(w->sleeper.WakeLater());
-    }
-  }
-
- private:
-  std::atomic<int> sleeping_{0};  // of those, who are not roused
-  Waiter* waiters_ = nullptr;
-};
 
 // Goes up in the child at each fork().
 inline constinit std::atomic<uint32_t> forks{0};
@@ -565,29 +295,6 @@ inline bool TaskQueue::CloseIfEnded() {
 [[gnu::always_inline]] inline bool TaskQueue::End(RunningTask& running) {
   return running.queue().EndAt(*running.local, running);
 }
-
-class GroupJoin {
- public:
-  explicit GroupJoin(TaskQueue& queue) : queue_(queue) {}
-  GroupJoin(const GroupJoin&) = delete;
-  GroupJoin& operator=(const GroupJoin&) = delete;
-
-  // Runs the tasks of this queue and no others, then sleeps until the last one
-  // has ended elsewhere, and closes the queue. False, at once or instead of
-  // sleeping, if called by a task that would so wait for itself.
-  [[nodiscard]] bool Run();
-
- private:
-  // What Run() does: with the tasks at home, and while there is none. False if
-  // it would wait for itself.
-  void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
-  bool RunWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
-  bool WouldWaitForItself() const;
-  void Sleep() ABSL_LOCKS_EXCLUDED(queue_.home_shard_.lock);
-  bool SomethingIsReadyElsewhere();
-
-  TaskQueue& queue_;
-};
 
 }  // namespace internal
 }  // namespace tocsin
