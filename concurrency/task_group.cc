@@ -8,6 +8,7 @@
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/group_join.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin {
 
@@ -17,25 +18,31 @@ using internal::ScopeEntry;
 using internal::Task;
 using internal::TaskKind;
 
-TaskGroup::TaskGroup() : TaskGroup(ThreadPool::Default()) {}
+internal::WorkerSlots& TaskGroup::SlotsOf(ThreadPool* pool) {
+  if (pool != nullptr) return *pool->slots_;
+  internal::WorkerSlots* slots =
+      internal::default_slots.load(std::memory_order_acquire);
+  return slots != nullptr ? *slots : *ThreadPool::Default().slots_;
+}
 
-TaskGroup::TaskGroup(ThreadPool& pool)
-    : TaskQueue(pool, pool.ShardOfThread(), 0),
+TaskGroup::TaskGroup() : TaskGroup(SlotsOf(nullptr)) {}
+
+TaskGroup::TaskGroup(internal::WorkerSlots& slots)
+    : TaskQueue(slots, slots.ShardOfThread(), 0),
       cancel_on_error_(Options().cancel_on_error),
       scopes_(internal::current_scope) {}
 
 TaskGroup::TaskGroup(Options options)
-    : TaskGroup(options.pool != nullptr ? *options.pool : ThreadPool::Default(),
-                options) {}
+    : TaskGroup(SlotsOf(options.pool), options) {}
 
-TaskGroup::TaskGroup(ThreadPool& pool, Options& options)
-    : TaskQueue(pool, pool.ShardOfThread(), options.max_running),
+TaskGroup::TaskGroup(internal::WorkerSlots& slots, Options& options)
+    : TaskQueue(slots, slots.ShardOfThread(), options.max_running),
       name_(std::move(options.name)),
       cancel_on_error_(options.cancel_on_error),
       scopes_(internal::current_scope) {}
 
 TaskGroup::~TaskGroup() {
-  if (pool().forked()) return;
+  if (slots().forked()) return;
   if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     Cancel(absl::CancelledError("the task group is destroyed"));
     if (!internal::GroupJoin(*this).Run()) {
@@ -64,7 +71,7 @@ void TaskGroup::SpawnServiceTask(Task* task) {
     }
   }
   absl::Status status =
-      pool().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
+      slots().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
   if (status.ok()) {
     (void)refused.release();  // Its thread has it now.
   } else {
@@ -77,7 +84,7 @@ void TaskGroup::SpawnHandledTask(std::shared_ptr<internal::HandledTask> task) {
   Task* ticket =
       Task::New(HandledTask::Ticket(task, false), TaskOptions(task->options));
   RefusedTask refused(ticket);
-  if (!pool().forked() && Add(*ticket)) {
+  if (!slots().forked() && Add(*ticket)) {
     (void)refused.release();
     return;
   }
@@ -88,7 +95,7 @@ void TaskGroup::SpawnHandledTask(std::shared_ptr<internal::HandledTask> task) {
 
 absl::Status TaskGroup::StartTask(Task* task) {
   RefusedTask refused(task);
-  absl::Status status = pool().forked()
+  absl::Status status = slots().forked()
                             ? Forked()
                             : TaskQueue::Start(*task, TaskKind::kOwnThread);
   if (status.ok()) (void)refused.release();  // Its thread has it now.
@@ -96,7 +103,7 @@ absl::Status TaskGroup::StartTask(Task* task) {
 }
 
 absl::Status TaskGroup::Closed() const {
-  if (pool().forked()) return Forked();
+  if (slots().forked()) return Forked();
   return absl::FailedPreconditionError(
       "spawned on a task group that is closed: its Wait() has returned");
 }
@@ -171,7 +178,7 @@ void TaskGroup::Fail(TaskFailure failure) {
     }
     failure_count_.fetch_add(1, std::memory_order_release);
   }
-  if (cancel_on_error_ && !pool().forked()) Cancel(std::move(reason));
+  if (cancel_on_error_ && !slots().forked()) Cancel(std::move(reason));
 }
 
 void TaskGroup::CancelServices() {
@@ -180,13 +187,13 @@ void TaskGroup::CancelServices() {
 }
 
 void TaskGroup::Cancel(absl::Status reason) {
-  if (pool().forked()) return;
+  if (slots().forked()) return;
   scopes_.tasks.Cancel(std::move(reason));
   Discard();
 }
 
 absl::Status TaskGroup::Wait() {
-  if (!pool().forked() && internal::GroupJoin(*this).Run() &&
+  if (!slots().forked() && internal::GroupJoin(*this).Run() &&
       outcome_.load(std::memory_order_acquire) == Outcome::kOk &&
       failure_count() == 0) {
     return absl::OkStatus();
@@ -195,7 +202,7 @@ absl::Status TaskGroup::Wait() {
 }
 
 absl::Status TaskGroup::WhyNotOk() const {
-  if (pool().forked()) return Forked();
+  if (slots().forked()) return Forked();
   if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     return absl::FailedPreconditionError(
         "TaskGroup::Wait() was called by a task that it would have to wait "
@@ -239,11 +246,11 @@ void TaskGroup::RethrowFirst() const {
 #endif
 
 std::vector<std::string> TaskGroup::running() const {
-  if (pool().forked()) return {};
+  if (slots().forked()) return {};
   return Names();
 }
 
-absl::Status TaskGroup::Forked() const { return pool().status(); }
+absl::Status TaskGroup::Forked() const { return slots().status(); }
 
 bool TaskGroup::InsideCurrentScope() const {
   const CancelScope* current = internal::current_scope;

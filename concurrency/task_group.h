@@ -160,8 +160,9 @@ class TaskGroup final : private internal::TaskQueue {
   CancelScope& scope() { return scopes_.tasks; }
 
  private:
-  explicit TaskGroup(ThreadPool& pool);
-  TaskGroup(ThreadPool& pool, Options& options);
+  explicit TaskGroup(internal::WorkerSlots& slots);
+  TaskGroup(internal::WorkerSlots& slots, Options& options);
+  static internal::WorkerSlots& SlotsOf(ThreadPool* pool);
 
   struct Scopes {
     explicit Scopes(CancelScope* outer)
@@ -197,7 +198,7 @@ class TaskGroup final : private internal::TaskQueue {
 
   void SpawnTask(internal::Task* task) {
     RefusedTask refused(task);
-    if (pool().forked() || !Add(*task)) return RefuseTask(std::move(refused));
+    if (slots().forked() || !Add(*task)) return RefuseTask(std::move(refused));
     (void)refused.release();
   }
   void RefuseTask(RefusedTask task);

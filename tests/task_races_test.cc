@@ -297,12 +297,10 @@ TEST(TaskQueueRaces, AGroupHasNotEndedBeforeWhoEndsItIsThroughWithIt) {
 
 // Workers. -------------------------------------------------------------------
 
-constexpr char kAboutToPark[] = "ThreadPool: a worker is about to park";
-constexpr char kStopsSearching[] =
-    "ThreadPool: a worker is about to stop searching";
-constexpr char kMonitorLooks[] = "ThreadPool: the monitor looks";
-constexpr char kMonitorGoesDormant[] =
-    "ThreadPool: the monitor is about to go dormant";
+constexpr char kAboutToPark[] = "WorkerSlots: a worker is about to park";
+constexpr char kStopsSearching[] = "Worker: about to stop searching";
+constexpr char kMonitorLooks[] = "PoolMonitor: looks";
+constexpr char kMonitorGoesDormant[] = "PoolMonitor: about to go dormant";
 
 TEST(ThreadPoolRaces, ATaskAddedWhileAWorkerParksIsStarted) {
   auto pool = PoolOf(1, 1);
@@ -632,7 +630,7 @@ TEST(ThreadPoolRaces, ASlotIsFreeAgainWhereNoMoreThreadsAreMade) {
 TEST(ThreadPoolRaces, ASpareThreadThatIsSentAtTheLastMomentStays) {
   auto pool = PoolOf(0, 1);
   TaskGroup group({.pool = pool.get()});
-  HeldAt ends("ThreadPool: a spare thread has had its time");
+  HeldAt ends("WorkerSlots: a spare thread has had its time");
   auto answer = [](const Started<int>& started) { return started(1); };
   EXPECT_EQ(*group.Start<int>(answer), 1);
   ends.AwaitThread();

@@ -53,7 +53,7 @@ bool GroupJoin::RunWithoutTasks() {
     if (services_left && !std::exchange(services_cancelled, true)) {
       queue_.CancelServices();
     } else if (queue_.StealHome(running)) {
-      queue_.pool_.DispatchIfReady();
+      queue_.slots_.DispatchIfReady();
       queue_.Perform(running);
       TaskQueue::EndAlone(running);
       lingered = false;
@@ -91,7 +91,7 @@ void GroupJoin::Sleep() {
 
 bool GroupJoin::SomethingIsReadyElsewhere() {
   if (!queue_.count_.HasAccounts()) return false;
-  for (Shard& shard : queue_.pool_.shards()) {
+  for (Shard& shard : queue_.slots_.shards()) {
     if (&shard == &queue_.home_shard_ || !shard.looks_ready.load()) continue;
     TOCSIN_STEP("GroupJoin: a shard looked ready to who falls asleep");
     MutexLock lock(shard.lock);

@@ -37,7 +37,7 @@ inline bool TaskQueue::AddToAccount(Shard& shard, Task& task) {
 
 bool TaskQueue::Add(Task& task) {
   if (max_running_ == 0) {
-    Shard& shard = pool_.ShardOfThread();
+    Shard& shard = slots_.ShardOfThread();
     if (&shard != &home_shard_) return AddElsewhere(shard, task);
   }
   const std::atomic<uint32_t>* waiter = nullptr;
@@ -55,14 +55,14 @@ bool TaskQueue::Add(Task& task) {
   if (waiter != nullptr) {
     FutexWakeOne(waiter);
   } else {
-    pool_.Dispatch();
+    slots_.Dispatch();
   }
   return true;
 }
 
 bool TaskQueue::AddElsewhere(Shard& shard, Task& task) {
   if (!AddToAccount(shard, task)) return AddAt(shard, task);
-  if (!waiters_.AnyToRouse() || !RouseSleeper()) pool_.Dispatch();
+  if (!waiters_.AnyToRouse() || !RouseSleeper()) slots_.Dispatch();
   return true;
 }
 
@@ -92,7 +92,7 @@ bool TaskQueue::AddAt(Shard& shard, Task& task) {
     account_open = true;
     TOCSIN_STEP("TaskQueue: has opened an account");
   }
-  if (!RouseSleeper()) pool_.Dispatch();
+  if (!RouseSleeper()) slots_.Dispatch();
   return true;
 }
 
@@ -119,7 +119,7 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
     }
     wake_ups.Send();
   };
-  absl::Status status = pool_.RunOnThread(*this, task, kind);
+  absl::Status status = slots_.RunOnThread(*this, task, kind);
   if (status.ok()) std::move(not_started).Cancel();
   return status;
 }
@@ -161,21 +161,21 @@ void TaskQueue::RunReserved(Task& task) {
     if (tell) AnnounceEnd(home_);
   }
   // This thread takes no other; what waited for the limit is for somebody else.
-  if (ready) pool_.Dispatch();
+  if (ready) slots_.Dispatch();
 }
 
 void TaskQueue::Discard() {
   // Keeps the group from ending meanwhile.
   if (!OpenAccount()) return;
   bool kept = false;
-  for (Shard& shard : pool_.shards()) kept |= DiscardAt(shard);
+  for (Shard& shard : slots_.shards()) kept |= DiscardAt(shard);
   WakeUps wake_ups;
   if (kept) {
     {
       MutexLock lock(home_shard_.lock);
       waiters_.WakeAll(wake_ups);
     }
-    pool_.Dispatch();
+    slots_.Dispatch();
   }
   CloseAccount(wake_ups);
   wake_ups.Send();
@@ -227,7 +227,7 @@ bool TaskQueue::DiscardAt(Shard& shard) {
 std::vector<std::string> TaskQueue::Names() const {
   std::vector<std::string> running;
   std::vector<std::string> queued;
-  for (Shard& shard : pool_.shards()) {
+  for (Shard& shard : slots_.shards()) {
     MutexLock lock(shard.lock);
     if (&shard == &home_shard_) {
       home_shard_.lock.AssertHeld();
@@ -264,7 +264,7 @@ bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
 
 bool TaskQueue::StealHome(RunningTask& running) {
   if (!count_.HasAccounts()) return false;
-  for (Shard& shard : pool_.shards()) {
+  for (Shard& shard : slots_.shards()) {
     if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
     LockBoth lock(shard, home_shard_);
     LocalQueue* local = FindLocalQueue(shard);

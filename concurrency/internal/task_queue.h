@@ -30,8 +30,8 @@
 //   - a thread asleep in a GroupJoin, which Add() wakes. Before it sleeps, it
 //     looks at all shards once more after it has made itself known.
 //   - a worker that got a free slot for it, or one that is searching anyway. It
-//     looks at all shards before it gives the slot back (thread_pool.cc tells
-//     why it cannot miss the task).
+//     looks at all shards before it gives the slot back (worker_slots.cc
+//     tells why it cannot miss the task).
 //   - no slot being free: a worker that ends its task, or one that the pool's
 //     monitor sends when nobody came for a tenth of a second.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_
@@ -52,11 +52,9 @@
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/task.h"
 
-namespace tocsin {
+namespace tocsin::internal {
 
-class ThreadPool;
-
-namespace internal {
+class WorkerSlots;
 
 // Goes up in the child at each fork().
 inline constinit std::atomic<uint32_t> forks{0};
@@ -65,8 +63,8 @@ class TaskQueue {
  public:
   // `home` is the shard of this thread. At most `max_running` of the tasks that
   // were added run at a time; 0 is no limit.
-  TaskQueue(ThreadPool& pool, Shard& home, int max_running)
-      : pool_(pool),
+  TaskQueue(WorkerSlots& slots, Shard& home, int max_running)
+      : slots_(slots),
         made_in_(running_task != nullptr ? &running_task->queue() : nullptr),
         max_running_(max_running),
         home_shard_(home),
@@ -125,7 +123,7 @@ class TaskQueue {
  protected:
   ~TaskQueue() = default;
 
-  ThreadPool& pool() const { return pool_; }
+  WorkerSlots& slots() const { return slots_; }
   // Whether anything was ever added. For NoticeClosed().
   bool used() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return used_; }
 
@@ -189,7 +187,7 @@ class TaskQueue {
   // Enters and leaves the shard's list, as MayTake() demands.
   void UpdateReady(LocalQueue& local);
 
-  ThreadPool& pool_;
+  WorkerSlots& slots_;
   // The group whose task made this one, or null: what waits for this queue
   // inside of that task keeps that group waiting.
   const TaskQueue* const made_in_;
@@ -296,7 +294,6 @@ inline bool TaskQueue::CloseIfEnded() {
   return running.queue().EndAt(*running.local, running);
 }
 
-}  // namespace internal
-}  // namespace tocsin
+}  // namespace tocsin::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_
