@@ -8,7 +8,7 @@
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/group_join.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
 
 namespace tocsin {
 

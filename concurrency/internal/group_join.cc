@@ -10,7 +10,7 @@
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/spin.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
 
 namespace tocsin::internal {
 

@@ -11,7 +11,6 @@
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task_ring.h"
-#include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin::internal {
 

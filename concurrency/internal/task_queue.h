@@ -51,13 +51,9 @@
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
 
 namespace tocsin::internal {
-
-class WorkerSlots;
-
-// Goes up in the child at each fork().
-inline constinit std::atomic<uint32_t> forks{0};
 
 class TaskQueue {
  public:
