@@ -43,10 +43,10 @@
 namespace tocsin {
 
 class CancelScope;
-class TaskGroup;
 
 namespace internal {
 class DeadlineTimer;
+class GroupState;
 class ScopeEntry;
 class Sleeper;
 
@@ -128,9 +128,9 @@ class CancelScope {
 
  private:
   friend class internal::DeadlineTimer;
+  friend class internal::GroupState;
   friend class internal::ScopeEntry;
   friend class internal::Sleeper;
-  friend class TaskGroup;
   friend absl::Status CheckCancelled();
   friend bool MoveOnAfter(absl::Duration, absl::FunctionRef<void()>);
   friend absl::Status FailAfter(absl::Duration,

@@ -21,15 +21,47 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 
 namespace tocsin {
 
-class TaskGroup;
-
 namespace internal {
+
+struct TaskClosure {
+  // f() or f(std::stop_token), whatever it returns.
+  template <typename F>
+  static decltype(auto) Invoke(F& f);
+  // The same, where it returns nothing or an absl::Status.
+  template <typename F>
+  static absl::Status Call(F& f);
+};
+
+template <typename F>
+decltype(auto) TaskClosure::Invoke(F& f) {
+  if constexpr (std::is_invocable_v<F&>) {
+    return f();
+  } else {
+    static_assert(std::is_invocable_v<F&, std::stop_token>,
+                  "a task takes nothing or a std::stop_token");
+    return f(current_scope->stop_token());
+  }
+}
+
+template <typename F>
+absl::Status TaskClosure::Call(F& f) {
+  using Result = decltype(Invoke(f));
+  if constexpr (std::is_void_v<Result>) {
+    Invoke(f);
+    return absl::OkStatus();
+  } else {
+    static_assert(std::is_convertible_v<Result, absl::Status>,
+                  "a task returns nothing or an absl::Status; for another "
+                  "result use SpawnWithResult()");
+    return Invoke(f);
+  }
+}
 
 // Between the thread that calls Start() and the task: which of the two comes
 // first decides, and the other is told.
@@ -61,10 +93,38 @@ class Starting {
 
 template <typename T>
 struct StartingWith : Starting {
+  absl::Status AnnounceValue(T announced) {
+    auto stored = std::make_unique<T>(std::move(announced));
+    return Announce([&] { value.swap(stored); });
+  }
   std::unique_ptr<T> value;
 };
 template <>
-struct StartingWith<void> : Starting {};
+struct StartingWith<void> : Starting {
+  absl::Status AnnounceValue() {
+    return Announce([] {});
+  }
+};
+
+// The closure of the task: calls f(starting).
+template <typename T, typename F>
+struct StartClosure {
+  using Starting = StartingWith<T>;
+
+  StartClosure(std::shared_ptr<Starting> s, F&& call)
+      : starting(std::move(s)), f(std::forward<F>(call)) {}
+  StartClosure(StartClosure&&) = default;
+  ~StartClosure() {
+    if (starting != nullptr) starting->NeverRan();
+  }
+  absl::Status operator()() {
+    const std::shared_ptr<Starting> s = std::move(starting);
+    auto call = [this, &s] { return f(s); };
+    return s->Run([&call] { return TaskClosure::Call(call); });
+  }
+  std::shared_ptr<Starting> starting;
+  std::decay_t<F> f;
+};
 
 }  // namespace internal
 
@@ -74,8 +134,7 @@ class Started {
   // Lets Start() return `value`. kFailedPrecondition if it was called before;
   // kCancelled if Start() was cancelled meanwhile.
   absl::Status operator()(T value) const {
-    auto stored = std::make_unique<T>(std::move(value));
-    return starting_->Announce([&] { starting_->value.swap(stored); });
+    return starting_->AnnounceValue(std::move(value));
   }
 
  private:
@@ -89,9 +148,7 @@ class Started {
 template <>
 class Started<void> {
  public:
-  absl::Status operator()() const {
-    return starting_->Announce([] {});
-  }
+  absl::Status operator()() const { return starting_->AnnounceValue(); }
 
  private:
   friend class TaskGroup;

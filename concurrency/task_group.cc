@@ -1,51 +1,29 @@
 #include "tocsin/concurrency/task_group.h"
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
+#include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/group_join.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
+#include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin {
 
-using internal::MutexLock;
-using internal::RunningTask;
-using internal::ScopeEntry;
-using internal::Task;
-using internal::TaskKind;
+namespace internal {
 
-internal::WorkerSlots& TaskGroup::SlotsOf(ThreadPool* pool) {
-  if (pool != nullptr) return *pool->slots_;
-  internal::WorkerSlots* slots =
-      internal::default_slots.load(std::memory_order_acquire);
-  return slots != nullptr ? *slots : *ThreadPool::Default().slots_;
-}
-
-TaskGroup::TaskGroup() : TaskGroup(SlotsOf(nullptr)) {}
-
-TaskGroup::TaskGroup(internal::WorkerSlots& slots)
-    : TaskQueue(slots, slots.ShardOfThread(), 0),
-      cancel_on_error_(Options().cancel_on_error),
-      scopes_(internal::current_scope) {}
-
-TaskGroup::TaskGroup(Options options)
-    : TaskGroup(SlotsOf(options.pool), options) {}
-
-TaskGroup::TaskGroup(internal::WorkerSlots& slots, Options& options)
-    : TaskQueue(slots, slots.ShardOfThread(), options.max_running),
-      name_(std::move(options.name)),
-      cancel_on_error_(options.cancel_on_error),
-      scopes_(internal::current_scope) {}
-
-TaskGroup::~TaskGroup() {
+GroupState::~GroupState() {
   if (slots().forked()) return;
   if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     Cancel(absl::CancelledError("the task group is destroyed"));
-    if (!internal::GroupJoin(*this).Run()) {
+    if (!GroupJoin(*this).Run()) {
       std::fprintf(
           stderr,
           "tocsin: a TaskGroup was destroyed by a task that it would "
@@ -57,11 +35,11 @@ TaskGroup::~TaskGroup() {
 }
 
 // Apart, so that what happens with every task is short.
-void TaskGroup::RefuseTask(RefusedTask task) {
+void GroupState::RefuseTask(RefusedTask task) {
   Refuse(std::move(task), Closed());
 }
 
-void TaskGroup::SpawnServiceTask(Task* task) {
+void GroupState::SpawnServiceTask(Task* task) {
   RefusedTask refused(task);
   {
     MutexLock lock(mutex_);
@@ -79,8 +57,7 @@ void TaskGroup::SpawnServiceTask(Task* task) {
   }
 }
 
-void TaskGroup::SpawnHandledTask(std::shared_ptr<internal::HandledTask> task) {
-  using internal::HandledTask;
+void GroupState::SpawnHandledTask(std::shared_ptr<HandledTask> task) {
   Task* ticket =
       Task::New(HandledTask::Ticket(task, false), TaskOptions(task->options));
   RefusedTask refused(ticket);
@@ -93,7 +70,7 @@ void TaskGroup::SpawnHandledTask(std::shared_ptr<internal::HandledTask> task) {
   Refuse(std::move(refused), std::move(why));
 }
 
-absl::Status TaskGroup::StartTask(Task* task) {
+absl::Status GroupState::StartTask(Task* task) {
   RefusedTask refused(task);
   absl::Status status = slots().forked()
                             ? Forked()
@@ -102,13 +79,13 @@ absl::Status TaskGroup::StartTask(Task* task) {
   return status;
 }
 
-absl::Status TaskGroup::Closed() const {
+absl::Status GroupState::Closed() const {
   if (slots().forked()) return Forked();
   return absl::FailedPreconditionError(
       "spawned on a task group that is closed: its Wait() has returned");
 }
 
-void TaskGroup::Refuse(RefusedTask task, absl::Status why) {
+void GroupState::Refuse(RefusedTask task, absl::Status why) {
   TaskFailure failure;
   if (task->options() != nullptr) failure.task = task->options()->name;
   failure.status = std::move(why);
@@ -116,12 +93,12 @@ void TaskGroup::Refuse(RefusedTask task, absl::Status why) {
   Fail(std::move(failure));
 }
 
-void TaskGroup::DestroyRefused::operator()(Task* task) const {
+void GroupState::DestroyRefused::operator()(Task* task) const {
   task->Discard();
   Task::Free(task);
 }
 
-void TaskGroup::Run(RunningTask& running) {
+void GroupState::Run(RunningTask& running) {
   Task& task = *running.task;
   ScopeEntry entry(running.kind == TaskKind::kService ? *scopes_.services
                                                       : scopes_.tasks);
@@ -144,7 +121,7 @@ void TaskGroup::Run(RunningTask& running) {
 }
 
 // Apart, so that what happens with every task is short.
-void TaskGroup::NoteError(const RunningTask& running, absl::Status status) {
+void GroupState::NoteError(const RunningTask& running, absl::Status status) {
   if (IsCancellation(status)) return;
   TaskFailure failure;
   failure.task = running.name();
@@ -153,20 +130,20 @@ void TaskGroup::NoteError(const RunningTask& running, absl::Status status) {
 }
 
 #ifdef ABSL_HAVE_EXCEPTIONS
-void TaskGroup::NoteException(const RunningTask& running) {
-  Fail({running.name(), internal::StatusOfException(running.name()),
+void GroupState::NoteException(const RunningTask& running) {
+  Fail({running.name(), StatusOfException(running.name()),
         std::current_exception()});
 }
 #endif
 
 // Whether a task that ends so, in the thread's current scope, only says that
 // the scope was cancelled.
-bool TaskGroup::IsCancellation(const absl::Status& status) const {
+bool GroupState::IsCancellation(const absl::Status& status) const {
   return (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) &&
          CheckCancelled().code() == status.code();
 }
 
-void TaskGroup::Fail(TaskFailure failure) {
+void GroupState::Fail(TaskFailure failure) {
   absl::Status reason = absl::CancelledError(
       absl::StrCat(failure.task.empty() ? "a task" : failure.task,
                    name_.empty() ? "" : absl::StrCat(" of ", name_),
@@ -181,19 +158,19 @@ void TaskGroup::Fail(TaskFailure failure) {
   if (cancel_on_error_ && !slots().forked()) Cancel(std::move(reason));
 }
 
-void TaskGroup::CancelServices() {
+void GroupState::CancelServices() {
   scopes_.services->Cancel(
       absl::CancelledError("all tasks that the service was for have ended"));
 }
 
-void TaskGroup::Cancel(absl::Status reason) {
+void GroupState::Cancel(absl::Status reason) {
   if (slots().forked()) return;
   scopes_.tasks.Cancel(std::move(reason));
   Discard();
 }
 
-absl::Status TaskGroup::Wait() {
-  if (!slots().forked() && internal::GroupJoin(*this).Run() &&
+absl::Status GroupState::Wait() {
+  if (!slots().forked() && GroupJoin(*this).Run() &&
       outcome_.load(std::memory_order_acquire) == Outcome::kOk &&
       failure_count() == 0) {
     return absl::OkStatus();
@@ -201,7 +178,7 @@ absl::Status TaskGroup::Wait() {
   return WhyNotOk();
 }
 
-absl::Status TaskGroup::WhyNotOk() const {
+absl::Status GroupState::WhyNotOk() const {
   if (slots().forked()) return Forked();
   if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     return absl::FailedPreconditionError(
@@ -213,7 +190,7 @@ absl::Status TaskGroup::WhyNotOk() const {
 }
 
 // What Wait() returns must not depend on who calls it first.
-void TaskGroup::NoticeClosed() {
+void GroupState::NoticeClosed() {
   const CancelScope* outer = scopes_.tasks.OuterInReach();
   if (outer != nullptr && outer->cancelled() && used()) {
     cancelled_ = outer->WaitStatus();
@@ -222,46 +199,90 @@ void TaskGroup::NoticeClosed() {
                  std::memory_order_release);
 }
 
-absl::Status TaskGroup::CancelledFromOutside() const {
+absl::Status GroupState::CancelledFromOutside() const {
   const CancelScope* outer = scopes_.tasks.OuterInReach();
   if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
   return outer->WaitStatus();
 }
 
-std::vector<TaskFailure> TaskGroup::failures() const {
+std::vector<TaskFailure> GroupState::failures() const {
   MutexLock lock(mutex_);
   return failures_;
 }
 
-size_t TaskGroup::failure_count() const {
+size_t GroupState::failure_count() const {
   return failure_count_.load(std::memory_order_acquire);
 }
 
 #ifdef ABSL_HAVE_EXCEPTIONS
-void TaskGroup::RethrowFirst() const {
+void GroupState::RethrowFirst() const {
   for (const TaskFailure& failure : failures()) {
     if (failure.exception) std::rethrow_exception(failure.exception);
   }
 }
 #endif
 
-std::vector<std::string> TaskGroup::running() const {
+std::vector<std::string> GroupState::running() const {
   if (slots().forked()) return {};
   return Names();
 }
 
-absl::Status TaskGroup::Forked() const { return slots().status(); }
+absl::Status GroupState::Forked() const { return slots().status(); }
 
-bool TaskGroup::InsideCurrentScope() const {
-  const CancelScope* current = internal::current_scope;
+bool GroupState::InsideCurrentScope() const {
+  const CancelScope* current = current_scope;
   const CancelScope* s = &scopes_.tasks;
   while (s != nullptr && s != current) s = s->OuterInReach();
   return s == current;
 }
 
-std::string TaskGroup::NextName(const char* what) {
+std::string GroupState::NextName(const char* what) {
   return absl::StrCat(what, " ", named_.fetch_add(1) + 1);
 }
+
+absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
+  absl::Status status;
+  bool cancelled;
+  {
+    ScopeEntry entry(scopes_.tasks);
+    status = body();
+    cancelled = IsCancellation(status);
+  }
+  if (!status.ok() && !cancelled) {
+    // A body that ends with `return group.Wait();` brings what is known.
+    std::vector<TaskFailure> known = failures();
+    if (known.empty() || known.front().status != status) {
+      TaskFailure failure;
+      failure.task = "the body";
+      failure.status = status;
+      Fail(std::move(failure));
+    }
+    Cancel(absl::CancelledError(
+        absl::StrCat("the body failed: ", status.ToString())));
+  }
+  absl::Status outcome = Wait();
+  if (outcome.ok() && cancelled) return CancelledFromOutside();
+  return outcome;
+}
+
+}  // namespace internal
+
+auto& TaskGroup::SlotsOf(ThreadPool* pool) {
+  if (pool != nullptr) return *pool->slots_;
+  internal::WorkerSlots* slots =
+      internal::default_slots.load(std::memory_order_acquire);
+  return slots != nullptr ? *slots : *ThreadPool::Default().slots_;
+}
+
+static_assert(TaskGroup::kFailuresKept == internal::GroupState::kFailuresKept);
+
+TaskGroup::TaskGroup() : state_(SlotsOf(nullptr), Options().cancel_on_error) {}
+
+TaskGroup::TaskGroup(Options options)
+    : state_(SlotsOf(options.pool), std::move(options.name),
+             options.max_running, options.cancel_on_error) {}
+
+TaskGroup::~TaskGroup() = default;
 
 absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body) {
   return RunTaskGroup(body, TaskGroup::Options());
@@ -270,28 +291,7 @@ absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body) {
 absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body,
                           TaskGroup::Options options) {
   TaskGroup group(std::move(options));
-  absl::Status status;
-  bool cancelled;
-  {
-    ScopeEntry entry(group.scopes_.tasks);
-    status = body(group);
-    cancelled = group.IsCancellation(status);
-  }
-  if (!status.ok() && !cancelled) {
-    // A body that ends with `return group.Wait();` brings what is known.
-    std::vector<TaskFailure> failures = group.failures();
-    if (failures.empty() || failures.front().status != status) {
-      TaskFailure failure;
-      failure.task = "the body";
-      failure.status = status;
-      group.Fail(std::move(failure));
-    }
-    group.Cancel(absl::CancelledError(
-        absl::StrCat("the body failed: ", status.ToString())));
-  }
-  absl::Status outcome = group.Wait();
-  if (outcome.ok() && cancelled) return group.CancelledFromOutside();
-  return outcome;
+  return group.state_.RunBody([&] { return body(group); });
 }
 
 }  // namespace tocsin

@@ -7,9 +7,9 @@
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/internal/task_queue.h"
 
 namespace tocsin::internal {
 
@@ -20,7 +20,7 @@ HandledTask::Ticket::~Ticket() {
     why = CheckCancelled();
   } else {
     // Also on a thread that cancels the group from elsewhere.
-    TaskGroup* const group = task_->Claim();
+    TaskQueue* const group = task_->Claim();
     if (group == nullptr) return;
     ScopeEntry entry(group->scope());
     why = CheckCancelled();
@@ -35,7 +35,7 @@ absl::Status HandledTask::Ticket::operator()() {
   return task->Run();
 }
 
-TaskGroup* HandledTask::Claim() {
+TaskQueue* HandledTask::Claim() {
   MutexLock lock(mutex_);
   return std::exchange(group_, nullptr);
 }
@@ -116,7 +116,7 @@ absl::Status HandledTask::Wait() {
 // Where all threads are blocked nobody else may come for it. It runs in the
 // scope of its group; so only if that ends with the scope of this wait.
 void HandledTask::RunHereIfPossible() {
-  TaskGroup* group;
+  TaskQueue* group;
   {
     MutexLock lock(mutex_);
     if (group_ == nullptr || !group_->InsideCurrentScope()) return;

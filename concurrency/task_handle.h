@@ -19,25 +19,24 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
-#include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/started.h"
 #include "tocsin/concurrency/task_options.h"
 
 namespace tocsin {
 
-class TaskGroup;
-
 namespace internal {
 
-struct RunningTask;
+class TaskQueue;
 
 // The task, its closure included, which the queue and all handles refer to. It
 // is run by whoever claims it first: the one that takes it from the queue, or a
 // handle that would otherwise have to wait for that.
 class HandledTask : public std::enable_shared_from_this<HandledTask> {
  public:
-  explicit HandledTask(TaskGroup& group) : group_(&group) {}
+  explicit HandledTask(TaskQueue& group) : group_(&group) {}
   virtual ~HandledTask() = default;
 
   // What is in the queue: runs the task when called, and abandons it when it is
@@ -73,7 +72,7 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
 
  private:
   // The group, if nobody has claimed the task before.
-  TaskGroup* Claim();
+  TaskQueue* Claim();
   absl::Status Run();
   void End(absl::Status status);
   void RunHereIfPossible();
@@ -82,7 +81,7 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   SlimMutex mutex_;
   // Null once claimed. Until then the task counts as unfinished, so that the
   // group is there.
-  TaskGroup* group_ ABSL_GUARDED_BY(mutex_);
+  TaskQueue* group_ ABSL_GUARDED_BY(mutex_);
   const RunningTask* running_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
@@ -93,12 +92,32 @@ template <typename R>
 class ResultTask : public HandledTask {
  public:
   using HandledTask::HandledTask;
-  std::optional<R> result;         // written before the task ends, read after
-  std::atomic<bool> taken{false};  // by a Wait() that moved it out
+  // What TaskHandle::Wait() returns.
+  absl::StatusOr<R> WaitForResult() {
+    if (absl::Status status = Wait(); !status.ok()) return status;
+    if constexpr (std::is_copy_constructible_v<R>) {
+      return *result_;
+    } else {
+      if (taken_.exchange(true)) {
+        return absl::FailedPreconditionError("the result was taken before");
+      }
+      R result = *std::move(result_);
+      result_.reset();
+      return result;
+    }
+  }
+
+ protected:
+  std::optional<R> result_;  // written before the task ends, read after
+
+ private:
+  std::atomic<bool> taken_{false};  // by a call that moved it out
 };
 template <>
 class ResultTask<void> : public HandledTask {
+ public:
   using HandledTask::HandledTask;
+  absl::Status WaitForResult() { return Wait(); }
 };
 
 // What SpawnWithResult() makes of what a closure returns.
@@ -115,6 +134,42 @@ struct ResultOf<absl::Status> {
   using Type = void;
 };
 
+template <typename F>
+using ReturnedBy =
+    decltype(TaskClosure::Invoke(std::declval<std::decay_t<F>&>()));
+template <typename F>
+using ResultOfClosure = typename ResultOf<std::decay_t<ReturnedBy<F>>>::Type;
+
+// The task of a closure.
+template <typename F>
+class ClosureTask final : public ResultTask<ResultOfClosure<F>> {
+  using Closure = std::decay_t<F>;
+  using Returned = ReturnedBy<F>;
+  using R = ResultOfClosure<F>;
+
+ public:
+  ClosureTask(TaskQueue& group, F&& f)
+      : ResultTask<R>(group), closure_(std::forward<F>(f)) {}
+
+ private:
+  absl::Status Invoke() override {
+    if constexpr (std::is_void_v<R>) {
+      return TaskClosure::Call(*closure_);
+    } else if constexpr (std::is_same_v<std::decay_t<Returned>, R>) {
+      this->result_.emplace(TaskClosure::Invoke(*closure_));
+      return absl::OkStatus();
+    } else {
+      absl::StatusOr<R> returned = TaskClosure::Invoke(*closure_);
+      if (!returned.ok()) return returned.status();
+      this->result_.emplace(*std::move(returned));
+      return absl::OkStatus();
+    }
+  }
+  void DestroyClosure() override { closure_.reset(); }
+
+  std::optional<Closure> closure_;
+};
+
 }  // namespace internal
 
 template <typename R>
@@ -126,18 +181,9 @@ class TaskHandle {
   // without effect on the task. An `R` that cannot be copied is moved out by
   // the first call, and the next returns kFailedPrecondition; as does a call
   // by the task itself.
-  absl::StatusOr<R> Wait() const {
-    if (absl::Status status = task_->Wait(); !status.ok()) return status;
-    if constexpr (std::is_copy_constructible_v<R>) {
-      return *task_->result;
-    } else {
-      if (task_->taken.exchange(true)) {
-        return absl::FailedPreconditionError("the result was taken before");
-      }
-      R result = *std::move(task_->result);
-      task_->result.reset();
-      return result;
-    }
+  std::conditional_t<std::is_void_v<R>, absl::Status, absl::StatusOr<R>> Wait()
+      const {
+    return task_->WaitForResult();
   }
 
   // Cancels this task, not its group. Returns at once.
@@ -149,20 +195,6 @@ class TaskHandle {
       : task_(std::move(task)) {}
 
   std::shared_ptr<internal::ResultTask<R>> task_;
-};
-
-template <>
-class TaskHandle<void> {
- public:
-  absl::Status Wait() const { return task_->Wait(); }
-  void Cancel() const { task_->Cancel(); }
-
- private:
-  friend class TaskGroup;
-  explicit TaskHandle(std::shared_ptr<internal::ResultTask<void>> task)
-      : task_(std::move(task)) {}
-
-  std::shared_ptr<internal::ResultTask<void>> task_;
 };
 
 }  // namespace tocsin

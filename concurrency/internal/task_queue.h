@@ -53,7 +53,11 @@
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
-namespace tocsin::internal {
+namespace tocsin {
+
+class CancelScope;
+
+namespace internal {
 
 class TaskQueue {
  public:
@@ -86,6 +90,10 @@ class TaskQueue {
   // does not end before it; false at the limit of running tasks.
   [[nodiscard]] bool Reserve();
   void RunReserved(Task& task);
+  // The scope that tasks run in, and whether what cancels this thread's current
+  // scope cancels that one.
+  virtual CancelScope& scope() = 0;
+  virtual bool InsideCurrentScope() const = 0;
 
   // The names of all tasks that have not ended: those that run first.
   std::vector<std::string> Names() const;
@@ -290,6 +298,7 @@ inline bool TaskQueue::CloseIfEnded() {
   return running.queue().EndAt(*running.local, running);
 }
 
-}  // namespace tocsin::internal
+}  // namespace internal
+}  // namespace tocsin
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_
