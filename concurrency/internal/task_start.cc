@@ -1,4 +1,4 @@
-#include "tocsin/concurrency/started.h"
+#include "tocsin/concurrency/internal/task_start.h"
 
 #include <atomic>
 #include <cstdint>

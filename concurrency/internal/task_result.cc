@@ -1,4 +1,4 @@
-#include "tocsin/concurrency/task_handle.h"
+#include "tocsin/concurrency/internal/task_result.h"
 
 #include <algorithm>
 
