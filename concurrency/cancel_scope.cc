@@ -77,19 +77,19 @@ void CancelScope::Leave() {
   // Whoever joined it to the tree has left it again, and nobody can any more.
   if (!attached_.load(std::memory_order_acquire)) return;
   MutexLock lock(scope_tree_mutex);
-  if (place_.first_child != nullptr || place_.sleepers != nullptr) {
+  if (links_.first_child != nullptr || links_.sleepers != nullptr) {
     DieOf("while something inside it still waits");
   }
   DeadlineTimer::Get().Set(this, kNever);
-  const CancelScope* const next = place_.next_sibling;
-  const CancelScope* const previous = place_.previous_sibling;
-  if (next != nullptr) next->place_.previous_sibling = previous;
+  const CancelScope* const next = links_.next_sibling;
+  const CancelScope* const previous = links_.previous_sibling;
+  if (next != nullptr) next->links_.previous_sibling = previous;
   if (previous != nullptr) {
-    previous->place_.next_sibling = next;
+    previous->links_.next_sibling = next;
   } else if (parent_ != nullptr) {
-    parent_->place_.first_child = next;
+    parent_->links_.first_child = next;
   }
-  place_.~Place();
+  links_.~ScopeLinks();
 }
 
 void CancelScope::RequestCancel::operator()() const {
@@ -97,7 +97,7 @@ void CancelScope::RequestCancel::operator()() const {
 }
 
 void CancelScope::Cancel(absl::Status reason) {
-  News news;
+  ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
   reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
@@ -105,7 +105,7 @@ void CancelScope::Cancel(absl::Status reason) {
   if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
-  CollectNews(news);
+  CollectWakeUps(wake_ups);
 }
 
 absl::Status CancelScope::status() const {
@@ -144,34 +144,34 @@ absl::Time CancelScope::deadline() const {
 }
 
 void CancelScope::set_deadline(absl::Time deadline) {
-  News news;
+  ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
   deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
-  CollectNews(news);
+  CollectWakeUps(wake_ups);
 }
 
 void CancelScope::set_shield(bool shield) {
-  News news;
+  ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   shield_.store(shield, std::memory_order_release);
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
-  CollectNews(news);
+  CollectWakeUps(wake_ups);
 }
 
 std::stop_token CancelScope::stop_token() const {
-  News news;
+  ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   Attach();
-  if (!place_.exported.stop_possible()) {
-    place_.request = std::make_unique<StopRequest>();
-    place_.exported = place_.request->source;
+  if (!links_.exported.stop_possible()) {
+    links_.request = std::make_unique<StopRequest>();
+    links_.exported = links_.request->source;
   }
-  CollectNews(news);
-  return place_.exported.get_token();
+  CollectWakeUps(wake_ups);
+  return links_.exported.get_token();
 }
 
 // A deadline counts from the moment it is seen to have passed, so that a wall
@@ -198,42 +198,42 @@ const CancelScope* CancelScope::CancelledBy() const {
   return nullptr;
 }
 
-void CancelScope::CollectNews(News& news) const {
+void CancelScope::CollectWakeUps(ScopeWakeUps& wake_ups) const {
   if (!attached_) return;
   const CancelScope* s = this;
   while (true) {
-    Place& place = s->place_;
+    ScopeLinks& links = s->links_;
     bool with_others = false;
-    for (Sleeper* sleeper = place.sleepers; sleeper != nullptr;
+    for (Sleeper* sleeper = links.sleepers; sleeper != nullptr;
          sleeper = sleeper->next_) {
       if (sleeper->with_others_) {
         with_others = true;
       } else {
-        sleeper->WakeLater(news.asleep);
+        sleeper->WakeLater(wake_ups.asleep);
       }
     }
     if (with_others) {
-      place.news.fetch_add(1);
-      news.asleep.Add(&place.news, kAnyBit);
+      links.wake_ups.fetch_add(1);
+      wake_ups.asleep.Add(&links.wake_ups, kAnyBit);
     }
-    if (place.request != nullptr) {
+    if (links.request != nullptr) {
       const bool cancelled = s->cancelled();
       DeadlineTimer::Get().Set(
           s, cancelled ? kNever : absl::ToUnixNanos(s->deadline()));
       if (cancelled) {
-        *news.next_request = std::move(place.request);
-        news.next_request = &(*news.next_request)->next;
+        *wake_ups.next_request = std::move(links.request);
+        wake_ups.next_request = &(*wake_ups.next_request)->next;
       }
     }
     // On to the next scope of the subtree, in order and without a stack, past
     // those that are shielded from the change.
-    const CancelScope* next = place.first_child;
+    const CancelScope* next = links.first_child;
     while (true) {
       while (next != nullptr && next->shield_.load(std::memory_order_acquire)) {
-        next = next->place_.next_sibling;
+        next = next->links_.next_sibling;
       }
       if (next != nullptr || s == this) break;
-      next = s->place_.next_sibling;
+      next = s->links_.next_sibling;
       s = s->parent_;
     }
     if (next == nullptr) return;
@@ -241,7 +241,7 @@ void CancelScope::CollectNews(News& news) const {
   }
 }
 
-CancelScope::News::~News() {
+CancelScope::ScopeWakeUps::~ScopeWakeUps() {
   asleep.Send();
   for (auto r = std::move(first_request); r != nullptr;) {
     r->source.request_stop();
@@ -284,11 +284,11 @@ struct CancelScope::Fork {
     const CancelScope* inner = nullptr;
     for (CancelScope* s = current_scope; s != nullptr; s = s->parent_) {
       if (!s->attached_) continue;
-      Place& place = s->place_;
-      place.sleepers = nullptr;
-      place.first_child = inner;
-      place.next_sibling = place.previous_sibling = nullptr;
-      place.timer = kNever;
+      ScopeLinks& links = s->links_;
+      links.sleepers = nullptr;
+      links.first_child = inner;
+      links.next_sibling = links.previous_sibling = nullptr;
+      links.timer = kNever;
       inner = s;
     }
     scope_tree_mutex.Unlock();
@@ -307,14 +307,14 @@ void CancelScope::Attach() const {
   for (const CancelScope* s = this; s != nullptr; s = s->parent_) {
     const bool was_attached = s->attached_;
     if (!was_attached) {
-      ::new (&s->place_) Place;
+      ::new (&s->links_) ScopeLinks;
       s->attached_ = true;
     }
     if (child != nullptr) {
-      const CancelScope* const next = s->place_.first_child;
-      child->place_.next_sibling = next;
-      if (next != nullptr) next->place_.previous_sibling = child;
-      s->place_.first_child = child;
+      const CancelScope* const next = s->links_.first_child;
+      child->links_.next_sibling = next;
+      if (next != nullptr) next->links_.previous_sibling = child;
+      s->links_.first_child = child;
     }
     if (was_attached) return;
     child = s;
@@ -341,7 +341,7 @@ Sleeper::~Sleeper() {
   if (!joined_) return;
   MutexLock lock(scope_tree_mutex);
   if (next_ != nullptr) next_->previous_ = previous_;
-  (previous_ != nullptr ? previous_->next_ : scope_->place_.sleepers) = next_;
+  (previous_ != nullptr ? previous_->next_ : scope_->links_.sleepers) = next_;
 }
 
 void Sleeper::Join() {
@@ -349,17 +349,18 @@ void Sleeper::Join() {
   joined_ = true;
   MutexLock lock(scope_tree_mutex);
   scope_->Attach();
-  next_ = scope_->place_.sleepers;
+  next_ = scope_->links_.sleepers;
   if (next_ != nullptr) next_->previous_ = this;
-  scope_->place_.sleepers = this;
+  scope_->links_.sleepers = this;
 }
 
 absl::Status Sleeper::Sleep(uint32_t how) {
   // Joining comes before the look at the scope: what cancels it after the look
   // finds this sleeper and wakes it.
   Join();
-  const uint32_t news =
-      with_others_ ? scope_->place_.news.load(std::memory_order_acquire) : 0;
+  const uint32_t wake_ups =
+      with_others_ ? scope_->links_.wake_ups.load(std::memory_order_acquire)
+                   : 0;
   absl::Time until = timeout_;
   if (scope_ != nullptr) {
     if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
@@ -371,7 +372,7 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   }
   if (with_others_) {
     BlockingRegion region;
-    FutexWait(scope_->place_.news, news, until);
+    FutexWait(scope_->links_.wake_ups, wake_ups, until);
     return absl::OkStatus();
   }
   uint32_t awake = kAwake;
@@ -396,12 +397,12 @@ DeadlineTimer& DeadlineTimer::Get() {
 }
 
 void DeadlineTimer::Set(const CancelScope* scope, int64_t time) {
-  if (scope->place_.timer == time && (running_ || time == kNever)) return;
+  if (scope->links_.timer == time && (running_ || time == kNever)) return;
   if (time != kNever) alarms_.insert({time, scope});
-  if (scope->place_.timer != kNever && scope->place_.timer != time) {
-    alarms_.erase({scope->place_.timer, scope});
+  if (scope->links_.timer != kNever && scope->links_.timer != time) {
+    alarms_.erase({scope->links_.timer, scope});
   }
-  scope->place_.timer = time;
+  scope->links_.timer = time;
   if (time == kNever) return;
   if (!running_) {
     pthread_t thread;
@@ -435,8 +436,8 @@ void DeadlineTimer::Run() {
         const auto [time, scope] = *alarms_.begin();
         if (time <= NowInNanoseconds() && scope->cancelled()) {
           alarms_.erase(alarms_.begin());
-          scope->place_.timer = kNever;
-          due = scope->place_.exported;
+          scope->links_.timer = kNever;
+          due = scope->links_.exported;
         } else {
           next = FromNanoseconds(time);
         }

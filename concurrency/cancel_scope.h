@@ -154,11 +154,11 @@ class CancelScope {
   // What a change of one scope means to the threads inside it: collected under
   // scope_tree_mutex and carried out by the destructor. Declare it before the
   // lock.
-  struct News {
-    News() = default;
-    News(const News&) = delete;
-    News& operator=(const News&) = delete;
-    ~News();
+  struct ScopeWakeUps {
+    ScopeWakeUps() = default;
+    ScopeWakeUps(const ScopeWakeUps&) = delete;
+    ScopeWakeUps& operator=(const ScopeWakeUps&) = delete;
+    ~ScopeWakeUps();
 
     internal::FutexWakes asleep;
     std::unique_ptr<StopRequest> first_request;
@@ -192,7 +192,7 @@ class CancelScope {
   absl::Status Cause() const;  // of one that is Latched()
 
   void Attach() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
-  void CollectNews(News& news) const
+  void CollectWakeUps(ScopeWakeUps& wake_ups) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
   struct Fork;
 
@@ -204,10 +204,10 @@ class CancelScope {
   mutable std::atomic<uint64_t> clear_at_;  // see scope_epoch
   absl::Status reason_;  // written once, before state_ becomes kCancelled
 
-  // Where it is in the tree of those scopes that somebody sleeps in or took a
+  // Its links in the tree of those scopes that somebody sleeps in or took a
   // token of. A scope joins that, with those around it, when either happens for
-  // the first time. All others have no place, and cost no lock and no memory.
-  struct Place {
+  // the first time. All others have no links, and cost no lock and no memory.
+  struct ScopeLinks {
     const CancelScope* first_child ABSL_GUARDED_BY(internal::scope_tree_mutex) =
         nullptr;
     const CancelScope* next_sibling
@@ -216,7 +216,7 @@ class CancelScope {
         ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
     internal::Sleeper* sleepers ABSL_GUARDED_BY(internal::scope_tree_mutex) =
         nullptr;
-    std::atomic<uint32_t> news{0};  // goes up for those WithOthers
+    std::atomic<uint32_t> wake_ups{0};  // goes up for those WithOthers
     std::stop_source exported ABSL_GUARDED_BY(internal::scope_tree_mutex){
         std::nostopstate};
     std::unique_ptr<StopRequest> request
@@ -226,7 +226,7 @@ class CancelScope {
   };
   mutable std::atomic<bool> attached_{false};  // written under the lock
   union {
-    mutable Place place_;  // exists once attached_
+    mutable ScopeLinks links_;  // exists once attached_
   };
 
   // Last, because its callback uses all of the above.

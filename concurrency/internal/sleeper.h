@@ -65,8 +65,8 @@ class Sleeper {
   // be given up.
   struct Unscoped {};
   explicit Sleeper(Unscoped);
-  // Sleeps in the thread's current scope, which nothing but news of the scope
-  // ends: one system call for all that sleep so in it. Not to be woken.
+  // Sleeps in the thread's current scope, which nothing but a change of the
+  // scope ends: one system call for all that sleep so in it. Not to be woken.
   struct WithOthers {};
   Sleeper(absl::Time timeout, WithOthers);
   Sleeper(const Sleeper&) = delete;
