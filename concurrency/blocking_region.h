@@ -32,21 +32,32 @@ class WorkerSlot {
 // Null on threads that are no workers.
 inline constinit thread_local WorkerSlot* worker_slot = nullptr;
 
-}  // namespace internal
-
-class [[nodiscard]] BlockingRegion {
+// Leaves the thread's slot, if it has one, for as long as it lives.
+class [[nodiscard]] SlotRelease {
  public:
-  BlockingRegion() : slot_(internal::worker_slot) {
+  SlotRelease() : slot_(worker_slot) {
     if (slot_ != nullptr) slot_->Leave();
   }
-  BlockingRegion(const BlockingRegion&) = delete;
-  BlockingRegion& operator=(const BlockingRegion&) = delete;
-  ~BlockingRegion() {
+  SlotRelease(const SlotRelease&) = delete;
+  SlotRelease& operator=(const SlotRelease&) = delete;
+  ~SlotRelease() {
     if (slot_ != nullptr) slot_->Return();
   }
 
  private:
-  internal::WorkerSlot* const slot_;
+  WorkerSlot* const slot_;
+};
+
+}  // namespace internal
+
+class [[nodiscard]] BlockingRegion {
+ public:
+  BlockingRegion() = default;
+  BlockingRegion(const BlockingRegion&) = delete;
+  BlockingRegion& operator=(const BlockingRegion&) = delete;
+
+ private:
+  internal::SlotRelease slot_release_;
 };
 
 }  // namespace tocsin

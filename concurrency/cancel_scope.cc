@@ -371,14 +371,14 @@ absl::Status Sleeper::Sleep(uint32_t how) {
     return absl::DeadlineExceededError("the timeout of the call passed");
   }
   if (with_others_) {
-    BlockingRegion region;
+    SlotRelease release;
     FutexWait(scope_->links_.wake_ups, wake_ups, until);
     return absl::OkStatus();
   }
   uint32_t awake = kAwake;
   if (word_.compare_exchange_strong(awake, how, std::memory_order_acq_rel)) {
     TOCSIN_STEP("Sleeper: about to sleep");
-    BlockingRegion region;
+    SlotRelease release;
     if (how == kAsleep) {
       FutexWait(word_, kAsleep, until);
     } else {
