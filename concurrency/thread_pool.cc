@@ -35,7 +35,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/internal/available_cpus.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
@@ -43,6 +42,7 @@
 #include "tocsin/concurrency/internal/spin.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/concurrency/internal/worker_slot.h"
 
 namespace tocsin {
 
