@@ -20,10 +20,7 @@
 #include "tocsin/concurrency/wait.h"
 
 namespace tocsin {
-namespace {
-
-using internal::MutexLock;
-using internal::scope_tree_mutex;
+namespace internal {
 
 // Locks and unlocks the mutexes of those whose scope has changed while they
 // were in Await(): unlocking makes Abseil look at their conditions again.
@@ -37,7 +34,7 @@ using internal::scope_tree_mutex;
 //
 // In the order of locking scope_tree_mutex, which guards all this, comes after
 // the mutexes visited.
-class MutexVisitor {
+class MutexWaker {
  public:
   struct Visits {
     int waiters = 0;
@@ -45,9 +42,9 @@ class MutexVisitor {
     std::atomic<bool> under_way{false};  // written under scope_tree_mutex
   };
 
-  static MutexVisitor& Get() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex) {
-    static MutexVisitor& visitor = *new MutexVisitor;
-    return visitor;
+  static MutexWaker& Get() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex) {
+    static MutexWaker& waker = *new MutexWaker;
+    return waker;
   }
 
   absl::StatusOr<Visits*> Enter(absl::Mutex& mutex)
@@ -76,12 +73,12 @@ class MutexVisitor {
   std::atomic<uint32_t> bell_{0};                   // what free ones sleep on
 };
 
-absl::StatusOr<MutexVisitor::Visits*> MutexVisitor::Enter(absl::Mutex& mutex) {
+absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(absl::Mutex& mutex) {
   if (threads_ == 0) {
     if (const int error = StartThread(); error != 0) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "pthread_create for the thread that ends Await() on cancellation: ",
-          internal::ErrorText(error)));
+          ErrorText(error)));
     }
   }
   Visits& visits = visited_[&mutex];
@@ -89,14 +86,14 @@ absl::StatusOr<MutexVisitor::Visits*> MutexVisitor::Enter(absl::Mutex& mutex) {
   return &visits;
 }
 
-bool MutexVisitor::Leave(absl::Mutex& mutex) {
+bool MutexWaker::Leave(absl::Mutex& mutex) {
   const auto it = visited_.find(&mutex);
   if (it->second.waiters == 1 && it->second.under_way) return false;
   if (--it->second.waiters == 0) visited_.erase(it);
   return true;
 }
 
-void MutexVisitor::Request(absl::Mutex& mutex) {
+void MutexWaker::Request(absl::Mutex& mutex) {
   const auto it = visited_.find(&mutex);
   if (it == visited_.end() || it->second.requested || it->second.under_way) {
     return;
@@ -105,14 +102,14 @@ void MutexVisitor::Request(absl::Mutex& mutex) {
   requests_.push_back(&mutex);
   if (free_ == 0) StartThread();  // else the next thread that becomes free
   bell_.fetch_add(1, std::memory_order_release);
-  internal::FutexWakeOne(&bell_);
+  FutexWakeOne(&bell_);
 }
 
-int MutexVisitor::StartThread() {
+int MutexWaker::StartThread() {
   pthread_t thread;
-  auto run = [](void* visitor) -> void* {
+  auto run = [](void* waker) -> void* {
     pthread_setname_np(pthread_self(), "tocsin-await");
-    static_cast<MutexVisitor*>(visitor)->Run();
+    static_cast<MutexWaker*>(waker)->Run();
     return nullptr;
   };
   const int error = pthread_create(&thread, nullptr, run, this);
@@ -123,7 +120,7 @@ int MutexVisitor::StartThread() {
   return 0;
 }
 
-absl::Mutex* MutexVisitor::TakeRequest() {
+absl::Mutex* MutexWaker::TakeRequest() {
   while (!requests_.empty()) {
     absl::Mutex* mutex = requests_.front();
     requests_.pop_front();
@@ -136,7 +133,7 @@ absl::Mutex* MutexVisitor::TakeRequest() {
   return nullptr;
 }
 
-void MutexVisitor::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+void MutexWaker::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
   while (true) {
     const uint32_t bell = bell_.load(std::memory_order_acquire);
     absl::Mutex* mutex;
@@ -144,19 +141,19 @@ void MutexVisitor::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
       MutexLock lock(scope_tree_mutex);
       mutex = TakeRequest();
     }
-    if (mutex == nullptr) TOCSIN_STEP("MutexVisitor: found no request");
+    if (mutex == nullptr) TOCSIN_STEP("MutexWaker: found no request");
     if (mutex == nullptr) {
-      internal::FutexWait(bell_, bell);
+      FutexWait(bell_, bell);
       continue;
     }
-    TOCSIN_STEP("MutexVisitor: about to visit");
+    TOCSIN_STEP("MutexWaker: about to visit");
     const bool must_block = !mutex->TryLock();
     if (must_block) {
       {
         MutexLock lock(scope_tree_mutex);
         if (--free_ == 0 && !requests_.empty()) StartThread();
       }
-      TOCSIN_STEP("MutexVisitor: about to block");
+      TOCSIN_STEP("MutexWaker: about to block");
       mutex->Lock();
     }
     {
@@ -175,15 +172,23 @@ void MutexVisitor::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
   }
 }
 
-void MutexVisitor::ForgetAllInForkedChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-  MutexVisitor& visitor = Get();
-  visitor.visited_.clear();
-  visitor.requests_.clear();
-  visitor.threads_ = visitor.free_ = 0;
+void MutexWaker::ForgetAllInForkedChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  MutexWaker& waker = Get();
+  waker.visited_.clear();
+  waker.requests_.clear();
+  waker.threads_ = waker.free_ = 0;
 }
 
-const int MutexVisitor::registered =
+const int MutexWaker::registered =
     pthread_atfork(nullptr, nullptr, ForgetAllInForkedChild);
+
+}  // namespace internal
+
+namespace {
+
+using internal::MutexLock;
+using internal::MutexWaker;
+using internal::scope_tree_mutex;
 
 class AwaitCall final : public internal::BlockingCall {
  public:
@@ -193,8 +198,8 @@ class AwaitCall final : public internal::BlockingCall {
   absl::Status Enter() {
     if (internal::current_scope == nullptr) return absl::OkStatus();
     MutexLock lock(scope_tree_mutex);
-    absl::StatusOr<MutexVisitor::Visits*> visits =
-        MutexVisitor::Get().Enter(mutex_);
+    absl::StatusOr<MutexWaker::Visits*> visits =
+        MutexWaker::Get().Enter(mutex_);
     if (visits.ok()) visits_ = *visits;
     return visits.status();
   }
@@ -204,7 +209,7 @@ class AwaitCall final : public internal::BlockingCall {
     if (visits_ == nullptr) return true;
     {
       MutexLock lock(scope_tree_mutex);
-      if (MutexVisitor::Get().Leave(mutex_)) return true;
+      if (MutexWaker::Get().Leave(mutex_)) return true;
     }
     auto visit_is_over = [this] { return !visits_->under_way.load(); };
     mutex_.Await(absl::Condition(&visit_is_over));
@@ -218,13 +223,13 @@ class AwaitCall final : public internal::BlockingCall {
   }
 
   void Interrupt() override ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    MutexVisitor::Get().Request(mutex_);
+    MutexWaker::Get().Request(mutex_);
   }
 
  private:
   absl::Mutex& mutex_;
   const absl::Condition& condition_;
-  MutexVisitor::Visits* visits_ = nullptr;
+  MutexWaker::Visits* visits_ = nullptr;
 };
 
 }  // namespace
