@@ -47,47 +47,21 @@
 #include "tocsin/concurrency/internal/waiter_list.h"
 
 namespace tocsin {
+namespace internal {
 
 template <typename T>
-class BlockingQueue {
+class QueueState {
  public:
-  class Iterator;
+  explicit QueueState(size_t capacity) : capacity_(capacity) {}
+  QueueState(const QueueState&) = delete;
+  QueueState& operator=(const QueueState&) = delete;
 
-  static constexpr size_t kUnbounded = static_cast<size_t>(-1);
-
-  // Holds up to `capacity` items. With none, a Push() waits for the Pop() that
-  // takes its item.
-  explicit BlockingQueue(size_t capacity = kUnbounded) : capacity_(capacity) {}
-  BlockingQueue(const BlockingQueue&) = delete;
-  BlockingQueue& operator=(const BlockingQueue&) = delete;
-
-  // Blocks while the queue is full. kFailedPrecondition once it is closed, also
-  // for those who wait then.
-  absl::Status Push(T&& item);
-  absl::Status Push(const T& item) { return Push(T(item)); }
-
-  // False, and the item left as it was, if the queue is full or closed.
-  bool TryPush(T&& item);
-  bool TryPush(const T& item) { return TryPush(T(item)); }
-
-  // Blocks while the queue is empty. kOutOfRange once it is closed and drained.
+  absl::Status Push(T& item);
+  bool TryPush(T& item);
   absl::StatusOr<T> Pop();
-
-  // Nothing if the queue is empty.
   std::optional<T> TryPop();
-
-  // Refuses all further pushes; what is in the queue can still be popped. Again
-  // does nothing.
   void Close();
-
-  // The number of items in the queue. One of a Push() that waits is not yet.
   size_t size() const;
-
-  // Blocking iteration, by several threads at once too: each item goes to one
-  // of them. It ends when Pop() fails: closed and drained, or the thread's
-  // scope has ended, which CheckCancelled() tells.
-  Iterator begin() { return Iterator(this); }
-  std::default_sentinel_t end() const { return {}; }
 
  private:
   // Those who wait live on the stacks of their threads. A Popper is out of the
@@ -97,7 +71,7 @@ class BlockingQueue {
   struct Popper {
     std::optional<T> item;
     bool refused = false;
-    internal::Sleeper sleeper;
+    Sleeper sleeper;
     Popper* next = nullptr;
     Popper* previous = nullptr;
   };
@@ -107,7 +81,7 @@ class BlockingQueue {
     T* const item;
     bool taken = false;
     bool refused = false;
-    internal::Sleeper sleeper;
+    Sleeper sleeper;
     Pusher* next = nullptr;
     Pusher* previous = nullptr;
   };
@@ -122,7 +96,7 @@ class BlockingQueue {
   // Holds both locks.
   class ABSL_SCOPED_LOCKABLE BothEnds {
    public:
-    explicit BothEnds(BlockingQueue& queue)
+    explicit BothEnds(QueueState& queue)
         ABSL_EXCLUSIVE_LOCK_FUNCTION(queue.back_lock_, queue.front_lock_)
         : queue_(queue) {
       queue_.back_lock_.Lock();
@@ -139,12 +113,12 @@ class BlockingQueue {
     }
 
    private:
-    BlockingQueue& queue_;
+    QueueState& queue_;
   };
 
   // With the lock of one end alone, where that suffices.
   bool PushAtBack(T& item) {
-    internal::MutexLock lock(back_lock_);
+    MutexLock lock(back_lock_);
     if (!apart_.load(std::memory_order_relaxed)) return false;
     if (!items_.HasRoom(capacity_)) return false;
     items_.Push(std::move(item));
@@ -154,9 +128,9 @@ class BlockingQueue {
     return apart_.load(std::memory_order_relaxed) && items_.HasItem();
   }
 
-  bool Put(T& item, internal::PendingWake& wake)
+  bool Put(T& item, PendingWake& wake)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(back_lock_, front_lock_);
-  std::optional<T> Take(internal::PendingWake& wake)
+  std::optional<T> Take(PendingWake& wake)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(back_lock_, front_lock_);
   absl::Status PushWaiting(T& item);
   absl::StatusOr<T> PopWaiting();
@@ -180,13 +154,217 @@ class BlockingQueue {
   const size_t capacity_;
   std::atomic<bool> apart_{true};
   bool closed_ ABSL_GUARDED_BY(back_lock_) ABSL_GUARDED_BY(front_lock_) = false;
-  internal::WaiterList<Popper> poppers_ ABSL_GUARDED_BY(back_lock_)
+  WaiterList<Popper> poppers_ ABSL_GUARDED_BY(back_lock_)
       ABSL_GUARDED_BY(front_lock_);
-  internal::WaiterList<Pusher> pushers_ ABSL_GUARDED_BY(back_lock_)
+  WaiterList<Pusher> pushers_ ABSL_GUARDED_BY(back_lock_)
       ABSL_GUARDED_BY(front_lock_);
-  internal::Fifo<T> items_;  // each end by its lock
-  alignas(64) internal::ShortLock back_lock_;
-  alignas(64) mutable internal::ShortLock front_lock_;
+  Fifo<T> items_;  // each end by its lock
+  alignas(64) ShortLock back_lock_;
+  alignas(64) mutable ShortLock front_lock_;
+};
+
+template <typename T>
+bool QueueState<T>::Put(T& item, PendingWake& wake) {
+  if (closed_) return false;
+  if (Popper* popper = poppers_.first()) {
+    popper->item.emplace(std::move(item));
+    poppers_.Remove(*popper);
+    wake.Set(popper->sleeper);
+    return true;
+  }
+  if (!items_.HasRoom(capacity_)) return false;
+  items_.Push(std::move(item));
+  return true;
+}
+
+template <typename T>
+std::optional<T> QueueState<T>::Take(PendingWake& wake) {
+  std::optional<T> item;
+  Pusher* const pusher = pushers_.first();
+  if (items_.HasItem()) {
+    // First what can fail for want of memory.
+    if (pusher != nullptr) items_.Push(std::move(*pusher->item));
+    item.emplace(items_.Pop());
+  } else if (pusher != nullptr) {  // a queue without capacity
+    item.emplace(std::move(*pusher->item));
+  }
+  if (pusher != nullptr) {
+    pusher->taken = true;
+    pushers_.Remove(*pusher);
+    wake.Set(pusher->sleeper);
+  }
+  return item;
+}
+
+template <typename T>
+absl::Status QueueState<T>::Push(T& item) {
+  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  if (PushAtBack(item)) return absl::OkStatus();
+  {
+    PendingWake wake;
+    BothEnds lock(*this);
+    if (Put(item, wake)) return absl::OkStatus();
+    if (closed_) return Closed();
+  }
+  Linger([this] { return items_.size() < capacity_; });
+  return PushWaiting(item);
+}
+
+template <typename T>
+absl::Status QueueState<T>::PushWaiting(T& item) {
+  TOCSIN_STEP("BlockingQueue: about to wait for room");
+  Pusher self(item);
+  {
+    PendingWake wake;
+    BothEnds lock(*this);
+    if (Put(item, wake)) return absl::OkStatus();
+    if (closed_) return Closed();
+    pushers_.Append(self);
+  }
+  while (true) {
+    absl::Status status = self.sleeper.Sleep();
+    if (!status.ok()) TOCSIN_STEP("BlockingQueue: wait is over");
+    BothEnds lock(*this);
+    if (self.taken) return absl::OkStatus();
+    if (self.refused) return Closed();
+    if (!status.ok()) {
+      pushers_.Remove(self);
+      return status;
+    }
+  }
+}
+
+template <typename T>
+bool QueueState<T>::TryPush(T& item) {
+  if (PushAtBack(item)) return true;
+  PendingWake wake;
+  BothEnds lock(*this);
+  return Put(item, wake);
+}
+
+template <typename T>
+absl::StatusOr<T> QueueState<T>::Pop() {
+  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  {
+    MutexLock lock(front_lock_);
+    if (MayPopAtFront()) return items_.Pop();
+  }
+  {
+    PendingWake wake;
+    BothEnds lock(*this);
+    if (std::optional<T> item = Take(wake)) return *std::move(item);
+    if (closed_) return Drained();
+  }
+  Linger([this] { return items_.size() > 0; });
+  return PopWaiting();
+}
+
+template <typename T>
+absl::StatusOr<T> QueueState<T>::PopWaiting() {
+  TOCSIN_STEP("BlockingQueue: about to wait for an item");
+  Popper self;
+  {
+    PendingWake wake;
+    BothEnds lock(*this);
+    if (std::optional<T> item = Take(wake)) return *std::move(item);
+    if (closed_) return Drained();
+    poppers_.Append(self);
+  }
+  while (true) {
+    absl::Status status = self.sleeper.Sleep();
+    if (!status.ok()) TOCSIN_STEP("BlockingQueue: wait is over");
+    BothEnds lock(*this);
+    if (self.item.has_value()) return *std::move(self.item);
+    if (self.refused) return Drained();
+    if (!status.ok()) {
+      poppers_.Remove(self);
+      return status;
+    }
+  }
+}
+
+template <typename T>
+std::optional<T> QueueState<T>::TryPop() {
+  {
+    MutexLock lock(front_lock_);
+    if (MayPopAtFront()) return items_.Pop();
+  }
+  PendingWake wake;
+  BothEnds lock(*this);
+  return Take(wake);
+}
+
+template <typename T>
+void QueueState<T>::Close() {
+  while (true) {
+    PendingWake wake;
+    BothEnds lock(*this);
+    closed_ = true;  // nobody joins those who wait any more
+    if (Popper* popper = poppers_.first()) {
+      popper->refused = true;
+      poppers_.Remove(*popper);
+      wake.Set(popper->sleeper);
+    } else if (Pusher* pusher = pushers_.first()) {
+      pusher->refused = true;
+      pushers_.Remove(*pusher);
+      wake.Set(pusher->sleeper);
+    } else {
+      return;
+    }
+  }
+}
+
+template <typename T>
+size_t QueueState<T>::size() const {
+  MutexLock lock(front_lock_);
+  return items_.size();
+}
+
+}  // namespace internal
+
+template <typename T>
+class BlockingQueue {
+ public:
+  class Iterator;
+
+  static constexpr size_t kUnbounded = static_cast<size_t>(-1);
+
+  // Holds up to `capacity` items. With none, a Push() waits for the Pop() that
+  // takes its item.
+  explicit BlockingQueue(size_t capacity = kUnbounded) : state_(capacity) {}
+  BlockingQueue(const BlockingQueue&) = delete;
+  BlockingQueue& operator=(const BlockingQueue&) = delete;
+
+  // Blocks while the queue is full. kFailedPrecondition once it is closed, also
+  // for those who wait then.
+  absl::Status Push(T&& item) { return state_.Push(item); }
+  absl::Status Push(const T& item) { return Push(T(item)); }
+
+  // False, and the item left as it was, if the queue is full or closed.
+  bool TryPush(T&& item) { return state_.TryPush(item); }
+  bool TryPush(const T& item) { return TryPush(T(item)); }
+
+  // Blocks while the queue is empty. kOutOfRange once it is closed and drained.
+  absl::StatusOr<T> Pop() { return state_.Pop(); }
+
+  // Nothing if the queue is empty.
+  std::optional<T> TryPop() { return state_.TryPop(); }
+
+  // Refuses all further pushes; what is in the queue can still be popped. Again
+  // does nothing.
+  void Close() { state_.Close(); }
+
+  // The number of items in the queue. One of a Push() that waits is not yet.
+  size_t size() const { return state_.size(); }
+
+  // Blocking iteration, by several threads at once too: each item goes to one
+  // of them. It ends when Pop() fails: closed and drained, or the thread's
+  // scope has ended, which CheckCancelled() tells.
+  Iterator begin() { return Iterator(this); }
+  std::default_sentinel_t end() const { return {}; }
+
+ private:
+  internal::QueueState<T> state_;
 };
 
 // Holds the item it stands at.
@@ -214,163 +392,6 @@ class BlockingQueue<T>::Iterator {
   BlockingQueue* queue_;
   mutable std::optional<T> item_;
 };
-
-template <typename T>
-bool BlockingQueue<T>::Put(T& item, internal::PendingWake& wake) {
-  if (closed_) return false;
-  if (Popper* popper = poppers_.first()) {
-    popper->item.emplace(std::move(item));
-    poppers_.Remove(*popper);
-    wake.Set(popper->sleeper);
-    return true;
-  }
-  if (!items_.HasRoom(capacity_)) return false;
-  items_.Push(std::move(item));
-  return true;
-}
-
-template <typename T>
-std::optional<T> BlockingQueue<T>::Take(internal::PendingWake& wake) {
-  std::optional<T> item;
-  Pusher* const pusher = pushers_.first();
-  if (items_.HasItem()) {
-    // First what can fail for want of memory.
-    if (pusher != nullptr) items_.Push(std::move(*pusher->item));
-    item.emplace(items_.Pop());
-  } else if (pusher != nullptr) {  // a queue without capacity
-    item.emplace(std::move(*pusher->item));
-  }
-  if (pusher != nullptr) {
-    pusher->taken = true;
-    pushers_.Remove(*pusher);
-    wake.Set(pusher->sleeper);
-  }
-  return item;
-}
-
-template <typename T>
-absl::Status BlockingQueue<T>::Push(T&& item) {
-  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
-  if (PushAtBack(item)) return absl::OkStatus();
-  {
-    internal::PendingWake wake;
-    BothEnds lock(*this);
-    if (Put(item, wake)) return absl::OkStatus();
-    if (closed_) return Closed();
-  }
-  Linger([this] { return items_.size() < capacity_; });
-  return PushWaiting(item);
-}
-
-template <typename T>
-absl::Status BlockingQueue<T>::PushWaiting(T& item) {
-  TOCSIN_STEP("BlockingQueue: about to wait for room");
-  Pusher self(item);
-  {
-    internal::PendingWake wake;
-    BothEnds lock(*this);
-    if (Put(item, wake)) return absl::OkStatus();
-    if (closed_) return Closed();
-    pushers_.Append(self);
-  }
-  while (true) {
-    absl::Status status = self.sleeper.Sleep();
-    if (!status.ok()) TOCSIN_STEP("BlockingQueue: wait is over");
-    BothEnds lock(*this);
-    if (self.taken) return absl::OkStatus();
-    if (self.refused) return Closed();
-    if (!status.ok()) {
-      pushers_.Remove(self);
-      return status;
-    }
-  }
-}
-
-template <typename T>
-bool BlockingQueue<T>::TryPush(T&& item) {
-  if (PushAtBack(item)) return true;
-  internal::PendingWake wake;
-  BothEnds lock(*this);
-  return Put(item, wake);
-}
-
-template <typename T>
-absl::StatusOr<T> BlockingQueue<T>::Pop() {
-  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
-  {
-    internal::MutexLock lock(front_lock_);
-    if (MayPopAtFront()) return items_.Pop();
-  }
-  {
-    internal::PendingWake wake;
-    BothEnds lock(*this);
-    if (std::optional<T> item = Take(wake)) return *std::move(item);
-    if (closed_) return Drained();
-  }
-  Linger([this] { return items_.size() > 0; });
-  return PopWaiting();
-}
-
-template <typename T>
-absl::StatusOr<T> BlockingQueue<T>::PopWaiting() {
-  TOCSIN_STEP("BlockingQueue: about to wait for an item");
-  Popper self;
-  {
-    internal::PendingWake wake;
-    BothEnds lock(*this);
-    if (std::optional<T> item = Take(wake)) return *std::move(item);
-    if (closed_) return Drained();
-    poppers_.Append(self);
-  }
-  while (true) {
-    absl::Status status = self.sleeper.Sleep();
-    if (!status.ok()) TOCSIN_STEP("BlockingQueue: wait is over");
-    BothEnds lock(*this);
-    if (self.item.has_value()) return *std::move(self.item);
-    if (self.refused) return Drained();
-    if (!status.ok()) {
-      poppers_.Remove(self);
-      return status;
-    }
-  }
-}
-
-template <typename T>
-std::optional<T> BlockingQueue<T>::TryPop() {
-  {
-    internal::MutexLock lock(front_lock_);
-    if (MayPopAtFront()) return items_.Pop();
-  }
-  internal::PendingWake wake;
-  BothEnds lock(*this);
-  return Take(wake);
-}
-
-template <typename T>
-void BlockingQueue<T>::Close() {
-  while (true) {
-    internal::PendingWake wake;
-    BothEnds lock(*this);
-    closed_ = true;  // nobody joins those who wait any more
-    if (Popper* popper = poppers_.first()) {
-      popper->refused = true;
-      poppers_.Remove(*popper);
-      wake.Set(popper->sleeper);
-    } else if (Pusher* pusher = pushers_.first()) {
-      pusher->refused = true;
-      pushers_.Remove(*pusher);
-      wake.Set(pusher->sleeper);
-    } else {
-      return;
-    }
-  }
-}
-
-template <typename T>
-size_t BlockingQueue<T>::size() const {
-  internal::MutexLock lock(front_lock_);
-  return items_.size();
-}
 
 }  // namespace tocsin
 
