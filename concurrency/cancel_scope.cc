@@ -20,26 +20,17 @@ namespace tocsin {
 
 using internal::current_scope;
 using internal::DeadlineTimer;
+using internal::FromNanoseconds;
 using internal::kAnyBit;
 using internal::kNever;
 using internal::MutexLock;
+using internal::NowInNanoseconds;
 using internal::scope_epoch;
 using internal::scope_tree_mutex;
 using internal::Sleeper;
+using internal::ToNanoseconds;
 
 namespace {
-
-int64_t NowInNanoseconds() { return absl::ToUnixNanos(internal::Now()); }
-
-int64_t ToNanoseconds(absl::Time time) {
-  return time == absl::InfiniteFuture() ? kNever : absl::ToUnixNanos(time);
-}
-
-absl::Time FromNanoseconds(int64_t time) {
-  if (time == kNever) return absl::InfiniteFuture();
-  if (time == INT64_MIN) return absl::InfinitePast();
-  return absl::FromUnixNanos(time);
-}
 
 [[noreturn]] void DieOf(const char* mistake) {
   std::fprintf(stderr,

@@ -39,6 +39,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {
 
@@ -62,9 +63,6 @@ inline constinit std::atomic<uint64_t> scope_epoch{1};
 
 // Null outside of any.
 inline constinit thread_local CancelScope* current_scope = nullptr;
-
-// A deadline, in Unix nanoseconds, that does not come.
-inline constexpr int64_t kNever = INT64_MAX;
 }  // namespace internal
 
 class CancelScope {
