@@ -17,22 +17,11 @@
 #include "tocsin/concurrency/internal/worker_slot.h"
 
 namespace tocsin {
+namespace internal {
 
-using internal::current_scope;
-using internal::DeadlineTimer;
-using internal::FromNanoseconds;
-using internal::kAnyBit;
-using internal::kNever;
-using internal::MutexLock;
-using internal::NowInNanoseconds;
-using internal::scope_epoch;
-using internal::scope_tree_mutex;
-using internal::Sleeper;
-using internal::ToNanoseconds;
+ABSL_CONST_INIT SlimMutex scope_tree_mutex;
 
-namespace {
-
-[[noreturn]] void DieOf(const char* mistake) {
+void ScopeState::DieOf(const char* mistake) {
   std::fprintf(stderr,
                "tocsin: a CancelScope was destroyed %s. Keep scopes in local "
                "variables and task groups inside the scope they were made in, "
@@ -41,23 +30,18 @@ namespace {
   std::abort();
 }
 
-}  // namespace
-
-CancelScope::CancelScope() : CancelScope(Options()) {}
-
-CancelScope::CancelScope(Options options)
-    : CancelScope(current_scope, true, ToNanoseconds(options.deadline),
-                  options.shield) {
+ScopeState::ScopeState(absl::Time deadline, bool shield)
+    : ScopeState(current_scope, true, ToNanoseconds(deadline), shield) {
   current_scope = this;
 }
 
-CancelScope::CancelScope(std::stop_token stop) : CancelScope(Options()) {
+void ScopeState::Adopt(std::stop_token stop) {
   if (stop.stop_possible()) {
     adopted_.emplace(std::move(stop), RequestCancel{this});
   }
 }
 
-void CancelScope::Leave() {
+void ScopeState::Leave() {
   adopted_.reset();  // waits for the Cancel() it may be running
   if (entered_) {
     if (current_scope != this) {
@@ -66,28 +50,14 @@ void CancelScope::Leave() {
     current_scope = parent_;
   }
   // Whoever joined it to the tree has left it again, and nobody can any more.
-  if (!attached_.load(std::memory_order_acquire)) return;
-  MutexLock lock(scope_tree_mutex);
-  if (links_.first_child != nullptr || links_.sleepers != nullptr) {
-    DieOf("while something inside it still waits");
-  }
-  DeadlineTimer::Get().Set(this, kNever);
-  const CancelScope* const next = links_.next_sibling;
-  const CancelScope* const previous = links_.previous_sibling;
-  if (next != nullptr) next->links_.previous_sibling = previous;
-  if (previous != nullptr) {
-    previous->links_.next_sibling = next;
-  } else if (parent_ != nullptr) {
-    parent_->links_.first_child = next;
-  }
-  links_.~ScopeLinks();
+  if (attached_.load(std::memory_order_acquire)) ScopeTree::Detach(*this);
 }
 
-void CancelScope::RequestCancel::operator()() const {
+void ScopeState::RequestCancel::operator()() const {
   scope->Cancel(absl::CancelledError("stop was requested"));
 }
 
-void CancelScope::Cancel(absl::Status reason) {
+void ScopeState::Cancel(absl::Status reason) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
@@ -96,16 +66,16 @@ void CancelScope::Cancel(absl::Status reason) {
   if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
-  CollectWakeUps(wake_ups);
+  ScopeTree::CollectWakeUps(*this, wake_ups);
 }
 
-absl::Status CancelScope::status() const {
-  const CancelScope* by = CancelledBy();
+absl::Status ScopeState::status() const {
+  const ScopeState* by = CancelledBy();
   return by == nullptr ? absl::OkStatus() : by->Cause();
 }
 
-absl::Status CancelScope::WaitStatus() const {
-  const CancelScope* by = CancelledBy();
+absl::Status ScopeState::WaitStatus() const {
+  const ScopeState* by = CancelledBy();
   if (by == nullptr) return absl::OkStatus();
   absl::Status cause = by->Cause();
   if (absl::IsCancelled(cause) ||
@@ -115,7 +85,7 @@ absl::Status CancelScope::WaitStatus() const {
   return absl::CancelledError(cause.ToString());
 }
 
-absl::Status CancelScope::Cause() const {
+absl::Status ScopeState::Cause() const {
   if (state_.load(std::memory_order_acquire) == State::kCancelled) {
     return reason_;
   }
@@ -126,48 +96,48 @@ absl::Status CancelScope::Cause() const {
           absl::UTCTimeZone())));
 }
 
-absl::Time CancelScope::deadline() const {
+absl::Time ScopeState::deadline() const {
   int64_t nearest = kNever;
-  for (const CancelScope* s = this; s != nullptr; s = s->OuterInReach()) {
+  for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
     nearest = std::min(nearest, s->deadline_.load(std::memory_order_acquire));
   }
   return FromNanoseconds(nearest);
 }
 
-void CancelScope::set_deadline(absl::Time deadline) {
+void ScopeState::set_deadline(absl::Time deadline) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
   deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
-  CollectWakeUps(wake_ups);
+  ScopeTree::CollectWakeUps(*this, wake_ups);
 }
 
-void CancelScope::set_shield(bool shield) {
+void ScopeState::set_shield(bool shield) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   shield_.store(shield, std::memory_order_release);
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
-  CollectWakeUps(wake_ups);
+  ScopeTree::CollectWakeUps(*this, wake_ups);
 }
 
-std::stop_token CancelScope::stop_token() const {
+std::stop_token ScopeState::stop_token() const {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
-  Attach();
+  ScopeTree::Attach(*this);
   if (!links_.exported.stop_possible()) {
     links_.request = std::make_unique<StopRequest>();
     links_.exported = links_.request->source;
   }
-  CollectWakeUps(wake_ups);
+  ScopeTree::CollectWakeUps(*this, wake_ups);
   return links_.exported.get_token();
 }
 
 // A deadline counts from the moment it is seen to have passed, so that a wall
 // clock that is set back does not un-cancel a scope.
-bool CancelScope::Latched() const {
+bool ScopeState::Latched() const {
   if (state_.load(std::memory_order_acquire) != State::kLive) return true;
   const int64_t deadline = deadline_.load(std::memory_order_acquire);
   if (deadline == kNever || deadline > NowInNanoseconds()) return false;
@@ -176,10 +146,10 @@ bool CancelScope::Latched() const {
   return true;
 }
 
-const CancelScope* CancelScope::CancelledBy() const {
+const ScopeState* ScopeState::CancelledBy() const {
   const uint64_t now = scope_epoch.load(std::memory_order_acquire);
   bool timed = false;
-  for (const CancelScope* s = this; s != nullptr; s = s->OuterInReach()) {
+  for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
     if (s->clear_at_.load(std::memory_order_acquire) == now) break;
     if (s->Latched()) return s;
     timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
@@ -189,9 +159,28 @@ const CancelScope* CancelScope::CancelledBy() const {
   return nullptr;
 }
 
-void CancelScope::CollectWakeUps(ScopeWakeUps& wake_ups) const {
-  if (!attached_) return;
-  const CancelScope* s = this;
+void ScopeTree::Detach(const ScopeState& scope) {
+  MutexLock lock(scope_tree_mutex);
+  ScopeLinks& links = scope.links_;
+  if (links.first_child != nullptr || links.sleepers != nullptr) {
+    ScopeState::DieOf("while something inside it still waits");
+  }
+  DeadlineTimer::Get().Set(&scope, kNever);
+  const ScopeState* const next = links.next_sibling;
+  const ScopeState* const previous = links.previous_sibling;
+  if (next != nullptr) next->links_.previous_sibling = previous;
+  if (previous != nullptr) {
+    previous->links_.next_sibling = next;
+  } else if (scope.parent_ != nullptr) {
+    scope.parent_->links_.first_child = next;
+  }
+  links.~ScopeLinks();
+}
+
+void ScopeTree::CollectWakeUps(const ScopeState& scope,
+                               ScopeWakeUps& wake_ups) {
+  if (!scope.attached_) return;
+  const ScopeState* s = &scope;
   while (true) {
     ScopeLinks& links = s->links_;
     bool with_others = false;
@@ -218,12 +207,12 @@ void CancelScope::CollectWakeUps(ScopeWakeUps& wake_ups) const {
     }
     // On to the next scope of the subtree, in order and without a stack, past
     // those that are shielded from the change.
-    const CancelScope* next = links.first_child;
+    const ScopeState* next = links.first_child;
     while (true) {
       while (next != nullptr && next->shield_.load(std::memory_order_acquire)) {
         next = next->links_.next_sibling;
       }
-      if (next != nullptr || s == this) break;
+      if (next != nullptr || s == &scope) break;
       next = s->links_.next_sibling;
       s = s->parent_;
     }
@@ -232,7 +221,7 @@ void CancelScope::CollectWakeUps(ScopeWakeUps& wake_ups) const {
   }
 }
 
-CancelScope::ScopeWakeUps::~ScopeWakeUps() {
+ScopeWakeUps::~ScopeWakeUps() {
   asleep.Send();
   for (auto r = std::move(first_request); r != nullptr;) {
     r->source.request_stop();
@@ -240,30 +229,9 @@ CancelScope::ScopeWakeUps::~ScopeWakeUps() {
   }
 }
 
-bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
-  CancelScope scope({.deadline = internal::Now() + timeout});
-  body();
-  const bool from_outside = scope.parent_ && scope.parent_->cancelled();
-  return !from_outside && scope.Latched();
-}
-
-absl::Status FailAfter(absl::Duration timeout,
-                       absl::FunctionRef<absl::Status()> body) {
-  CancelScope scope({.deadline = internal::Now() + timeout});
-  absl::Status status = body();
-  const bool interrupted =
-      absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
-  const bool from_outside = scope.parent_ && scope.parent_->cancelled();
-  if (interrupted && !from_outside && scope.Latched()) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("not done within ", absl::FormatDuration(timeout)));
-  }
-  return status;
-}
-
 // A forked child has one thread. What others left in the scopes that this
 // thread is in, their sleepers and inner scopes, does not exist there.
-struct CancelScope::Fork {
+struct ScopeTree::Fork {
   static void Prepare() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     scope_tree_mutex.Lock();
   }
@@ -272,8 +240,8 @@ struct CancelScope::Fork {
   }
   static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     DeadlineTimer::Get().ForgetAll();
-    const CancelScope* inner = nullptr;
-    for (CancelScope* s = current_scope; s != nullptr; s = s->parent_) {
+    const ScopeState* inner = nullptr;
+    for (ScopeState* s = current_scope; s != nullptr; s = s->parent_) {
       if (!s->attached_) continue;
       ScopeLinks& links = s->links_;
       links.sleepers = nullptr;
@@ -290,19 +258,19 @@ struct CancelScope::Fork {
   [[maybe_unused]] static const int registered;
 };
 
-const int CancelScope::Fork::registered =
+const int ScopeTree::Fork::registered =
     pthread_atfork(Prepare, InParent, InChild);
 
-void CancelScope::Attach() const {
-  const CancelScope* child = nullptr;  // has joined just now
-  for (const CancelScope* s = this; s != nullptr; s = s->parent_) {
+void ScopeTree::Attach(const ScopeState& scope) {
+  const ScopeState* child = nullptr;  // has joined just now
+  for (const ScopeState* s = &scope; s != nullptr; s = s->parent_) {
     const bool was_attached = s->attached_;
     if (!was_attached) {
       ::new (&s->links_) ScopeLinks;
       s->attached_ = true;
     }
     if (child != nullptr) {
-      const CancelScope* const next = s->links_.first_child;
+      const ScopeState* const next = s->links_.first_child;
       child->links_.next_sibling = next;
       if (next != nullptr) next->links_.previous_sibling = child;
       s->links_.first_child = child;
@@ -311,10 +279,6 @@ void CancelScope::Attach() const {
     child = s;
   }
 }
-
-namespace internal {
-
-ABSL_CONST_INIT SlimMutex scope_tree_mutex;
 
 Sleeper::Sleeper(absl::Time timeout, BlockingCall* call)
     : scope_(current_scope), timeout_(timeout), call_(call) {}
@@ -339,7 +303,7 @@ void Sleeper::Join() {
   if (joined_ || scope_ == nullptr) return;
   joined_ = true;
   MutexLock lock(scope_tree_mutex);
-  scope_->Attach();
+  ScopeTree::Attach(*scope_);
   next_ = scope_->links_.sleepers;
   if (next_ != nullptr) next_->previous_ = this;
   scope_->links_.sleepers = this;
@@ -380,14 +344,16 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   return absl::OkStatus();
 }
 
-void ScopeEntry::DieOfOrder() { DieOf("after the scope around it was left"); }
+void ScopeEntry::DieOfOrder() {
+  ScopeState::DieOf("after the scope around it was left");
+}
 
 DeadlineTimer& DeadlineTimer::Get() {
   static DeadlineTimer& timer = *new DeadlineTimer;
   return timer;
 }
 
-void DeadlineTimer::Set(const CancelScope* scope, int64_t time) {
+void DeadlineTimer::Set(const ScopeState* scope, int64_t time) {
   if (scope->links_.timer == time && (running_ || time == kNever)) return;
   if (time != kNever) alarms_.insert({time, scope});
   if (scope->links_.timer != kNever && scope->links_.timer != time) {
@@ -444,4 +410,30 @@ void DeadlineTimer::Run() {
 }
 
 }  // namespace internal
+
+using internal::ScopeState;
+
+bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
+  CancelScope scope({.deadline = internal::Now() + timeout});
+  body();
+  const ScopeState& state = ScopeState::Of(scope);
+  const bool from_outside = state.parent() && state.parent()->cancelled();
+  return !from_outside && state.Latched();
+}
+
+absl::Status FailAfter(absl::Duration timeout,
+                       absl::FunctionRef<absl::Status()> body) {
+  CancelScope scope({.deadline = internal::Now() + timeout});
+  absl::Status status = body();
+  const bool interrupted =
+      absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
+  const ScopeState& state = ScopeState::Of(scope);
+  const bool from_outside = state.parent() && state.parent()->cancelled();
+  if (interrupted && !from_outside && state.Latched()) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("not done within ", absl::FormatDuration(timeout)));
+  }
+  return status;
+}
+
 }  // namespace tocsin

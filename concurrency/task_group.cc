@@ -13,6 +13,7 @@ namespace tocsin {
 using internal::MutexLock;
 using internal::RunningTask;
 using internal::ScopeEntry;
+using internal::ScopeState;
 using internal::Task;
 using internal::TaskKind;
 
@@ -58,8 +59,8 @@ void TaskGroup::SpawnServiceTask(Task* task) {
   {
     MutexLock lock(mutex_);
     if (scopes_.services == nullptr) {
-      scopes_.services = absl::WrapUnique(
-          new CancelScope(CancelScope::NotEntered(), &scopes_.tasks));
+      scopes_.services =
+          absl::WrapUnique(new CancelScope(&scopes_.tasks.state_));
     }
   }
   absl::Status status =
@@ -206,7 +207,7 @@ absl::Status TaskGroup::WhyNotOk() const {
 
 // What Wait() returns must not depend on who calls it first.
 void TaskGroup::NoticeClosed() {
-  const CancelScope* outer = scopes_.tasks.OuterInReach();
+  const ScopeState* outer = scopes_.tasks.state_.OuterInReach();
   if (outer != nullptr && outer->cancelled() && used()) {
     cancelled_ = outer->WaitStatus();
   }
@@ -215,7 +216,7 @@ void TaskGroup::NoticeClosed() {
 }
 
 absl::Status TaskGroup::CancelledFromOutside() const {
-  const CancelScope* outer = scopes_.tasks.OuterInReach();
+  const ScopeState* outer = scopes_.tasks.state_.OuterInReach();
   if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
   return outer->WaitStatus();
 }
@@ -245,8 +246,8 @@ std::vector<std::string> TaskGroup::running() const {
 absl::Status TaskGroup::Forked() const { return pool().status(); }
 
 bool TaskGroup::InsideCurrentScope() const {
-  const CancelScope* current = internal::current_scope;
-  const CancelScope* s = &scopes_.tasks;
+  const ScopeState* current = internal::current_scope;
+  const ScopeState* s = &scopes_.tasks.state_;
   while (s != nullptr && s != current) s = s->OuterInReach();
   return s == current;
 }

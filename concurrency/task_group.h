@@ -163,8 +163,7 @@ class TaskGroup final : private internal::TaskQueue {
   TaskGroup(ThreadPool& pool, Options& options);
 
   struct Scopes {
-    explicit Scopes(CancelScope* outer)
-        : tasks(CancelScope::NotEntered(), outer) {}
+    explicit Scopes(internal::ScopeState* outer) : tasks(outer) {}
     CancelScope tasks;
     std::unique_ptr<CancelScope> services;  // made with the first of them
   };

@@ -15,7 +15,7 @@ namespace tocsin {
 using internal::MutexLock;
 
 StopOnSignal::StopOnSignal(SignalService& service, const SignalSet& signals) {
-  if (const CancelScope* scope = internal::current_scope) {
+  if (const internal::ScopeState* scope = internal::current_scope) {
     outside_.emplace(scope->stop_token(), StopFromOutside{this});
   }
   ReceiverOptions options;

@@ -509,7 +509,7 @@ TEST(CancelScope, WhoeverSleepsInItIsWokenAndNobodyElse) {
 // who share a word.
 TEST(CancelScope, ACancelWakesAllHoweverMany) {
   CancelScope shared;
-  CancelScope* const outer = internal::current_scope;
+  internal::ScopeState* const outer = internal::current_scope;
   std::vector<std::unique_ptr<ScopedThread>> threads;
   std::atomic<int> cancelled{0};
   for (int i = 0; i < 140; ++i) {

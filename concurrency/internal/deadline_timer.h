@@ -23,7 +23,7 @@ class DeadlineTimer {
 
   // Moves the alarm of `scope` to `time`, in Unix nanoseconds; kNever removes
   // it.
-  void Set(const CancelScope* scope, int64_t time)
+  void Set(const ScopeState* scope, int64_t time)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
   // In a forked child, where the thread is gone and so are all scopes but those
@@ -33,7 +33,7 @@ class DeadlineTimer {
  private:
   void Run() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
-  std::set<std::pair<int64_t, const CancelScope*>> alarms_
+  std::set<std::pair<int64_t, const ScopeState*>> alarms_
       ABSL_GUARDED_BY(scope_tree_mutex);
   bool running_ ABSL_GUARDED_BY(scope_tree_mutex) = false;
   std::atomic<uint32_t> changes_{0};  // what the thread sleeps on

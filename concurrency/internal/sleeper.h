@@ -25,7 +25,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -111,38 +110,19 @@ class Sleeper {
   bool woken() const { return word_.load(std::memory_order_acquire) == kWoken; }
 
  private:
-  friend class tocsin::CancelScope;
+  friend class ScopeTree;
 
   absl::Status Sleep(uint32_t how);
   void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
   std::atomic<uint32_t> word_{kAwake};
-  const CancelScope* const scope_;
+  const ScopeState* const scope_;
   const absl::Time timeout_;
   BlockingCall* const call_;
   const bool with_others_ = false;
   bool joined_ = false;  // only its own thread looks
   Sleeper* next_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
-};
-
-// Makes `scope` the thread's current scope for as long as it lives.
-class ScopeEntry {
- public:
-  explicit ScopeEntry(CancelScope& scope)
-      : scope_(&scope), outer_(std::exchange(current_scope, &scope)) {}
-  ScopeEntry(const ScopeEntry&) = delete;
-  ScopeEntry& operator=(const ScopeEntry&) = delete;
-  ~ScopeEntry() {
-    if (current_scope != scope_) DieOfOrder();
-    current_scope = outer_;
-  }
-
- private:
-  [[noreturn]] static void DieOfOrder();
-
-  CancelScope* const scope_;
-  CancelScope* const outer_;
 };
 
 }  // namespace tocsin::internal
