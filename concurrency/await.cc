@@ -6,6 +6,8 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/mutex_waker.h"
+#include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/wait.h"
 

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 
 namespace tocsin::internal {
 

@@ -9,7 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 
 namespace tocsin::internal {
 

@@ -29,8 +29,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 
 namespace tocsin::internal {
 
