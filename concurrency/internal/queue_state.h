@@ -12,9 +12,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/fifo.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/short_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -171,7 +171,7 @@ std::optional<T> QueueState<T>::Take(PendingWake& wake) {
 
 template <typename T>
 absl::Status QueueState<T>::Push(T& item) {
-  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  if (absl::Status s = ScopeState::CheckCurrent(); !s.ok()) return s;
   if (PushAtBack(item)) return absl::OkStatus();
   {
     PendingWake wake;
@@ -217,7 +217,7 @@ bool QueueState<T>::TryPush(T& item) {
 
 template <typename T>
 absl::StatusOr<T> QueueState<T>::Pop() {
-  if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+  if (absl::Status s = ScopeState::CheckCurrent(); !s.ok()) return s;
   {
     MutexLock lock(front_lock_);
     if (MayPopAtFront()) return items_.Pop();
