@@ -1,5 +1,8 @@
 // The thread that requests the stop tokens of scopes whose deadline passes.
 //
+// Any thread may set an alarm that holds scope_tree_mutex. Callbacks of tokens
+// run on the timer's.
+//
 // The library's own waits sleep until their deadline and need no thread. A stop
 // token that somebody took of a scope does: one for the whole process, started
 // with the first such scope that has a deadline.

@@ -1,3 +1,15 @@
+// Locks and unlocks the mutexes of those whose scope has changed while they
+// were in Await(): unlocking makes Abseil look at their conditions again.
+//
+// Any thread may ask for it that holds scope_tree_mutex, which guards all this.
+// In the order of locking that comes after the mutexes visited.
+//
+// It is done on a thread of the library, because the one that cancels may hold
+// the mutex. While that thread is blocked in one mutex, another takes the next:
+// the holder of the first may be waiting for somebody who awaits the second.
+//
+// A mutex may go as soon as the last Await() has returned from it, so that one
+// stays for a visit that is under way.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_MUTEX_WAKER_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_MUTEX_WAKER_H_
 
@@ -13,18 +25,6 @@
 
 namespace tocsin::internal {
 
-// Locks and unlocks the mutexes of those whose scope has changed while they
-// were in Await(): unlocking makes Abseil look at their conditions again.
-//
-// It is done on a thread of the library, because the one that cancels may hold
-// the mutex. While that thread is blocked in one mutex, another takes the next:
-// the holder of the first may be waiting for somebody who awaits the second.
-//
-// A mutex may go as soon as the last Await() has returned from it, so that one
-// stays for a visit that is under way.
-//
-// In the order of locking scope_tree_mutex, which guards all this, comes after
-// the mutexes visited.
 class MutexWaker {
  public:
   struct Visits {

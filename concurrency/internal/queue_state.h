@@ -1,3 +1,8 @@
+// What is behind a BlockingQueue: its items, those who wait at either end, and
+// a lock for each end.
+//
+// Any thread may call what BlockingQueue offers, and destroy it once no thread
+// is inside.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_QUEUE_STATE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_QUEUE_STATE_H_
 

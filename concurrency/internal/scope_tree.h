@@ -1,3 +1,8 @@
+// The tree of those cancel scopes that somebody sleeps in or took a token of:
+// a change of a scope goes down in it. A forked child finds there the scopes of
+// the thread that forked, and nobody else.
+//
+// Any thread may use it that holds scope_tree_mutex.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_TREE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_TREE_H_
 
@@ -41,9 +46,9 @@ struct ScopeWakeUps {
   std::unique_ptr<StopRequest>* next_request = &first_request;
 };
 
-// The links of a scope in the tree of those that somebody sleeps in or took a
-// token of. A scope joins that, with those around it, when either happens for
-// the first time. All others have no links, and cost no lock and no memory.
+// The links of a scope in the tree. A scope joins that, with those around it,
+// when somebody sleeps in it or takes a token of it for the first time. All
+// others have no links, and cost no lock and no memory.
 struct ScopeLinks {
   const ScopeState* first_child ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* next_sibling ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
@@ -56,7 +61,6 @@ struct ScopeLinks {
   int64_t timer ABSL_GUARDED_BY(scope_tree_mutex) = kNever;
 };
 
-// The tree itself.
 class ScopeTree {
  public:
   // Has the scope join it, with those around it.

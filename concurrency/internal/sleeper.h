@@ -1,6 +1,9 @@
 // A thread that is about to sleep in the library, and what ends its sleep: a
 // wake-up, its cancel scope, the scope's deadline or a timeout of the call.
 //
+// The thread that sleeps makes it. Wake() is called by whoever provides what is
+// waited for, while the lock that guards the list keeps the sleeper alive.
+//
 // Every wait of the library is this loop; the sleeper lives on the stack of the
 // thread that waits:
 //
@@ -17,9 +20,6 @@
 //   }
 //
 // While it sleeps, a worker of a thread pool gives its slot to another task.
-//
-// Wake() is called by whoever provides what is waited for, while the lock that
-// guards the list keeps the sleeper alive.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_
 

@@ -1,3 +1,6 @@
+// The wall clock, and points in time as numbers that fit into an atomic.
+//
+// Any thread may ask, in a forked child too.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WALL_CLOCK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WALL_CLOCK_H_
 

@@ -1,9 +1,12 @@
+// The right of a pool's worker to run tasks, as one among so many at a time.
+//
+// A worker leaves its slot, and returns to it, on its own thread: around each
+// sleep in the library and each BlockingRegion.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOT_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOT_H_
 
 namespace tocsin::internal {
 
-// The right of a pool's worker to run tasks, as one among so many at a time.
 class WorkerSlot {
  public:
   // Called on the worker's thread, in pairs, which may nest.
