@@ -20,17 +20,12 @@ namespace tocsin {
 
 class [[nodiscard]] BlockingRegion {
  public:
-  BlockingRegion() : slot_(internal::worker_slot) {
-    if (slot_ != nullptr) slot_->Leave();
-  }
+  BlockingRegion() = default;
   BlockingRegion(const BlockingRegion&) = delete;
   BlockingRegion& operator=(const BlockingRegion&) = delete;
-  ~BlockingRegion() {
-    if (slot_ != nullptr) slot_->Return();
-  }
 
  private:
-  internal::WorkerSlot* const slot_;
+  internal::SlotRelease slot_release_;
 };
 
 }  // namespace tocsin

@@ -9,7 +9,7 @@
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/group_join.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 
 namespace tocsin::internal {
 
@@ -38,8 +38,8 @@ void GroupState::SpawnServiceTask(Task* task) {
   {
     MutexLock lock(mutex_);
     if (scopes_.services == nullptr) {
-      scopes_.services = absl::WrapUnique(
-          new CancelScope(CancelScope::NotEntered(), &scopes_.tasks));
+      scopes_.services =
+          absl::WrapUnique(new CancelScope(&scopes_.tasks.state_));
     }
   }
   absl::Status status =
@@ -185,7 +185,7 @@ absl::Status GroupState::WhyNotOk() const {
 
 // What Wait() returns must not depend on who calls it first.
 void GroupState::NoticeClosed() {
-  const CancelScope* outer = scopes_.tasks.OuterInReach();
+  const ScopeState* outer = scopes_.tasks.state_.OuterInReach();
   if (outer != nullptr && outer->cancelled() && used()) {
     cancelled_ = outer->WaitStatus();
   }
@@ -194,7 +194,7 @@ void GroupState::NoticeClosed() {
 }
 
 absl::Status GroupState::CancelledFromOutside() const {
-  const CancelScope* outer = scopes_.tasks.OuterInReach();
+  const ScopeState* outer = scopes_.tasks.state_.OuterInReach();
   if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
   return outer->WaitStatus();
 }
@@ -224,8 +224,8 @@ std::vector<std::string> GroupState::running() const {
 absl::Status GroupState::Forked() const { return slots().status(); }
 
 bool GroupState::InsideCurrentScope() const {
-  const CancelScope* current = current_scope;
-  const CancelScope* s = &scopes_.tasks;
+  const ScopeState* current = current_scope;
+  const ScopeState* s = &scopes_.tasks.state_;
   while (s != nullptr && s != current) s = s->OuterInReach();
   return s == current;
 }

@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/task_closure.h"
@@ -82,8 +83,7 @@ class GroupState final : private TaskQueue {
 
  private:
   struct Scopes {
-    explicit Scopes(CancelScope* outer)
-        : tasks(CancelScope::NotEntered(), outer) {}
+    explicit Scopes(ScopeState* outer) : tasks(outer) {}
     CancelScope tasks;
     std::unique_ptr<CancelScope> services;  // made with the first of them
   };

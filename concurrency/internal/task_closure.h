@@ -8,7 +8,7 @@
 #include <type_traits>
 
 #include "absl/status/status.h"
-#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 
 namespace tocsin::internal {
 
