@@ -1,5 +1,7 @@
 // A closure on its way to a thread, in one cache line.
 //
+// Belongs to one thread at a time: who made it, and who took it from the queue.
+//
 // Blocks come from a cache of the thread and return to that of the thread that
 // ran the task; caches trade with a common store by the batch. Once warm, a
 // task costs no malloc(), as long as its closure fits in.

@@ -1,5 +1,7 @@
-// The tasks of one group: those that have not started, those that run, and the
-// threads that wait for all of them to end.
+// The tasks of one group, wherever its threads have them.
+//
+// Any thread may add a task, take one and end it; a section tells of those that
+// are for the pool's workers.
 //
 // A thread that spawns or runs tasks has a shard of the pool, as a rule for
 // itself. What it spawns into a group lies in that group's local queue there;
