@@ -8,7 +8,7 @@
 
 namespace tocsin {
 
-auto& TaskGroup::SlotsOf(ThreadPool* pool) {
+inline auto& TaskGroup::SlotsOf(ThreadPool* pool) {
   if (pool != nullptr) return *pool->slots_;
   internal::WorkerSlots* slots =
       internal::default_slots.load(std::memory_order_acquire);
