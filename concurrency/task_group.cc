@@ -8,7 +8,14 @@
 
 namespace tocsin {
 
-auto& TaskGroup::SlotsOf(ThreadPool* pool) {
+namespace {
+
+// Apart, so that nothing else of the options is made for it.
+bool CancelOnErrorByDefault() { return TaskGroup::Options().cancel_on_error; }
+
+}  // namespace
+
+inline auto& TaskGroup::SlotsOf(ThreadPool* pool) {
   if (pool != nullptr) return *pool->slots_;
   internal::WorkerSlots* slots =
       internal::default_slots.load(std::memory_order_acquire);
@@ -17,7 +24,7 @@ auto& TaskGroup::SlotsOf(ThreadPool* pool) {
 
 static_assert(TaskGroup::kFailuresKept == internal::GroupState::kFailuresKept);
 
-TaskGroup::TaskGroup() : state_(SlotsOf(nullptr), Options().cancel_on_error) {}
+TaskGroup::TaskGroup() : state_(SlotsOf(nullptr), CancelOnErrorByDefault()) {}
 
 TaskGroup::TaskGroup(Options options)
     : state_(SlotsOf(options.pool), std::move(options.name),

@@ -43,7 +43,7 @@ class GroupState final : private TaskQueue {
       : TaskQueue(slots, slots.ShardOfThread(), 0),
         cancel_on_error_(cancel_on_error),
         scopes_(current_scope) {}
-  GroupState(WorkerSlots& slots, std::string name, int max_running,
+  GroupState(WorkerSlots& slots, std::string&& name, int max_running,
              bool cancel_on_error)
       : TaskQueue(slots, slots.ShardOfThread(), max_running),
         name_(std::move(name)),

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <utility>
 
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
@@ -33,32 +32,13 @@ class GroupWaiters {
   // other.
   bool AnyToRouse() const { return sleeping_.load() != 0; }
 
-  void Enter(Waiter& waiter) {
-    waiter.next = std::exchange(waiters_, &waiter);
-    sleeping_.fetch_add(1);
-  }
-  void Leave(Waiter& waiter) {
-    Waiter** link = &waiters_;
-    while (*link != &waiter) link = &(*link)->next;
-    *link = waiter.next;
-    if (!waiter.roused) sleeping_.fetch_sub(1);
-  }
+  void Enter(Waiter& waiter);
+  void Leave(Waiter& waiter);
 
   // Wakes one that no task has roused, for another task: with FutexWakeOne(),
   // if not null, once the lock is released.
-  const std::atomic<uint32_t>* Rouse() {
-    for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-      if (std::exchange(w->roused, true)) continue;
-      sleeping_.fetch_sub(1);
-      return w->sleeper.WakeLater();
-    }
-    return nullptr;
-  }
-  void WakeAll(WakeUps& wake_ups) {
-    for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-      wake_ups.Add(w->sleeper.WakeLater());
-    }
-  }
+  const std::atomic<uint32_t>* Rouse();
+  void WakeAll(WakeUps& wake_ups);
 
  private:
   std::atomic<int> sleeping_{0};  // of those, who are not roused
