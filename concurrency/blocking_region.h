@@ -14,39 +14,18 @@
 #ifndef TOCSIN_CONCURRENCY_BLOCKING_REGION_H_
 #define TOCSIN_CONCURRENCY_BLOCKING_REGION_H_
 
+#include "tocsin/concurrency/internal/worker_slot.h"
+
 namespace tocsin {
-
-namespace internal {
-
-// The right of a pool's worker to run tasks, as one among so many at a time.
-class WorkerSlot {
- public:
-  // Called on the worker's thread, in pairs, which may nest.
-  virtual void Leave() = 0;
-  virtual void Return() = 0;
-
- protected:
-  ~WorkerSlot() = default;
-};
-
-// Null on threads that are no workers.
-inline constinit thread_local WorkerSlot* worker_slot = nullptr;
-
-}  // namespace internal
 
 class [[nodiscard]] BlockingRegion {
  public:
-  BlockingRegion() : slot_(internal::worker_slot) {
-    if (slot_ != nullptr) slot_->Leave();
-  }
+  BlockingRegion() = default;
   BlockingRegion(const BlockingRegion&) = delete;
   BlockingRegion& operator=(const BlockingRegion&) = delete;
-  ~BlockingRegion() {
-    if (slot_ != nullptr) slot_->Return();
-  }
 
  private:
-  internal::WorkerSlot* const slot_;
+  internal::SlotRelease slot_release_;
 };
 
 }  // namespace tocsin

@@ -27,44 +27,18 @@
 #ifndef TOCSIN_CONCURRENCY_CANCEL_SCOPE_H_
 #define TOCSIN_CONCURRENCY_CANCEL_SCOPE_H_
 
-#include <atomic>
-#include <cstdint>
-#include <memory>
-#include <optional>
 #include <stop_token>
+#include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "tocsin/concurrency/internal/futex.h"
-#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 
 namespace tocsin {
 
-class CancelScope;
-class TaskGroup;
-
 namespace internal {
-class DeadlineTimer;
-class ScopeEntry;
-class Sleeper;
-
-// Guards the links between all scopes and sleepers. Taken by a thread that is
-// about to sleep anyway and by one that cancels, never by CheckCancelled().
-extern SlimMutex scope_tree_mutex;
-
-// Goes up after every Cancel() and every change of a deadline or a shield.
-// While it stands still, a scope once found clear is clear: the check of a
-// scope at any depth compares two numbers instead of climbing to the outermost
-// scope.
-inline constinit std::atomic<uint64_t> scope_epoch{1};
-
-// Null outside of any.
-inline constinit thread_local CancelScope* current_scope = nullptr;
-
-// A deadline, in Unix nanoseconds, that does not come.
-inline constexpr int64_t kNever = INT64_MAX;
+class GroupState;
 }  // namespace internal
 
 class CancelScope {
@@ -79,43 +53,41 @@ class CancelScope {
   };
 
   // A child of the thread's current scope, and from here on the current one.
-  CancelScope();
-  explicit CancelScope(Options options);
+  CancelScope() : CancelScope(Options()) {}
+  explicit CancelScope(Options options)
+      : state_(options.deadline, options.shield) {}
   // Also cancelled when `stop` is requested.
-  explicit CancelScope(std::stop_token stop);
+  explicit CancelScope(std::stop_token stop) : CancelScope(Options()) {
+    state_.Adopt(std::move(stop));
+  }
 
   CancelScope(const CancelScope&) = delete;
   CancelScope& operator=(const CancelScope&) = delete;
-  ~CancelScope() {
-    if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
-  }
 
   // Cancels this scope and those inside it; does nothing if it is cancelled
   // already. Returns at once: wakes the waits, does not wait for them. Runs the
   // callbacks of exported stop tokens, here, with no lock held. Waits return
   // kCancelled with the reason's text, whatever its code.
-  void Cancel(absl::Status reason = absl::CancelledError());
+  void Cancel(absl::Status reason = absl::CancelledError()) {
+    state_.Cancel(std::move(reason));
+  }
 
   // Whether waits in this scope return at once: it was cancelled, its deadline
   // has passed, or either holds for a scope around it and no shield is between.
-  bool cancelled() const {
-    return clear_at_.load(std::memory_order_acquire) !=
-               internal::scope_epoch.load(std::memory_order_acquire) &&
-           CancelledBy() != nullptr;
-  }
+  bool cancelled() const { return state_.cancelled(); }
 
   // Why: the reason given to Cancel(), kDeadlineExceeded for a deadline, of
   // the innermost cancelled scope. OK as long as cancelled() is false.
-  absl::Status status() const;
+  absl::Status status() const { return state_.status(); }
 
   // The nearest of its own deadline and those around it, up to a shield.
-  absl::Time deadline() const;
+  absl::Time deadline() const { return state_.deadline(); }
 
   // Moves the scope's own deadline; those who wait in the scope go by the new
   // one. Without effect once the scope is cancelled.
-  void set_deadline(absl::Time deadline);
+  void set_deadline(absl::Time deadline) { state_.set_deadline(deadline); }
 
-  void set_shield(bool shield);
+  void set_shield(bool shield) { state_.set_shield(shield); }
 
   // A token that is requested when this scope is cancelled, by a deadline too:
   // for code that polls, or an interface that takes one. Callbacks run on the
@@ -124,122 +96,23 @@ class CancelScope {
   // request no token; the next call that asks for one tries again. The token
   // stays valid after the scope, and nothing that happens from then on requests
   // it.
-  std::stop_token stop_token() const;
+  std::stop_token stop_token() const { return state_.stop_token(); }
 
  private:
-  friend class internal::DeadlineTimer;
-  friend class internal::ScopeEntry;
-  friend class internal::Sleeper;
-  friend class TaskGroup;
-  friend absl::Status CheckCancelled();
-  friend bool MoveOnAfter(absl::Duration, absl::FunctionRef<void()>);
-  friend absl::Status FailAfter(absl::Duration,
-                                absl::FunctionRef<absl::Status()>);
+  friend class internal::GroupState;  // its tasks enter a scope that it does not
+  friend class internal::ScopeState;
 
-  // kLive until the first cause, which is one of the others for good.
-  enum class State : uint8_t { kLive, kCancelled, kExpired };
+  // A child of `outer`, which may be null, that no thread is in yet.
+  explicit CancelScope(internal::ScopeState* outer) : state_(outer) {}
 
-  struct RequestCancel {
-    CancelScope* scope;
-    void operator()() const;
-  };
-
-  // A token that was exported and is to be requested in the end. Made with it,
-  // so that cancelling allocates nothing.
-  struct StopRequest {
-    std::stop_source source;
-    std::unique_ptr<StopRequest> next;
-  };
-
-  // What a change of one scope means to the threads inside it: collected under
-  // scope_tree_mutex and carried out by the destructor. Declare it before the
-  // lock.
-  struct News {
-    News() = default;
-    News(const News&) = delete;
-    News& operator=(const News&) = delete;
-    ~News();
-
-    internal::FutexWakes asleep;
-    std::unique_ptr<StopRequest> first_request;
-    std::unique_ptr<StopRequest>* next_request = &first_request;
-  };
-
-  // A child of `parent`, which may be null, that no thread is in yet: they come
-  // in by internal::ScopeEntry, and any thread may destroy it.
-  struct NotEntered {};
-  CancelScope(NotEntered, CancelScope* parent)
-      : CancelScope(parent, false, internal::kNever, false) {}
-  CancelScope(CancelScope* parent, bool entered, int64_t deadline, bool shield)
-      : parent_(parent),
-        entered_(entered),
-        shield_(shield),
-        deadline_(deadline),
-        clear_at_(deadline != internal::kNever ? 0
-                  : parent != nullptr
-                      ? parent->clear_at_.load(std::memory_order_acquire)
-                      : internal::scope_epoch.load(std::memory_order_acquire)) {
-  }
-
-  void Leave();
-
-  CancelScope* OuterInReach() const {
-    return shield_.load(std::memory_order_acquire) ? nullptr : parent_;
-  }
-  const CancelScope* CancelledBy() const;
-  bool Latched() const;  // cancelled by itself, its own deadline included
-  absl::Status WaitStatus() const;
-  absl::Status Cause() const;  // of one that is Latched()
-
-  void Attach() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
-  void CollectNews(News& news) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(internal::scope_tree_mutex);
-  struct Fork;
-
-  CancelScope* const parent_;
-  const bool entered_;
-  std::atomic<bool> shield_;
-  mutable std::atomic<State> state_{State::kLive};
-  std::atomic<int64_t> deadline_;           // its own, in Unix nanoseconds
-  mutable std::atomic<uint64_t> clear_at_;  // see scope_epoch
-  absl::Status reason_;  // written once, before state_ becomes kCancelled
-
-  // Where it is in the tree of those scopes that somebody sleeps in or took a
-  // token of. A scope joins that, with those around it, when either happens for
-  // the first time. All others have no place, and cost no lock and no memory.
-  struct Place {
-    const CancelScope* first_child ABSL_GUARDED_BY(internal::scope_tree_mutex) =
-        nullptr;
-    const CancelScope* next_sibling
-        ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
-    const CancelScope* previous_sibling
-        ABSL_GUARDED_BY(internal::scope_tree_mutex) = nullptr;
-    internal::Sleeper* sleepers ABSL_GUARDED_BY(internal::scope_tree_mutex) =
-        nullptr;
-    std::atomic<uint32_t> news{0};  // goes up for those WithOthers
-    std::stop_source exported ABSL_GUARDED_BY(internal::scope_tree_mutex){
-        std::nostopstate};
-    std::unique_ptr<StopRequest> request
-        ABSL_GUARDED_BY(internal::scope_tree_mutex);
-    int64_t timer ABSL_GUARDED_BY(internal::scope_tree_mutex) =
-        internal::kNever;
-  };
-  mutable std::atomic<bool> attached_{false};  // written under the lock
-  union {
-    mutable Place place_;  // exists once attached_
-  };
-
-  // Last, because its callback uses all of the above.
-  std::optional<std::stop_callback<RequestCancel>> adopted_;
+  internal::ScopeState state_;
 };
 
 // The state of the thread's current scope, for loops that compute without
 // waiting: kCancelled or kDeadlineExceeded once it is cancelled, OK until then
 // and where there is no scope. Takes no lock; a few nanoseconds.
 inline absl::Status CheckCancelled() {
-  const CancelScope* scope = internal::current_scope;
-  if (scope == nullptr || !scope->cancelled()) return absl::OkStatus();
-  return scope->WaitStatus();
+  return internal::ScopeState::CheckCurrent();
 }
 
 // Runs `body` in a scope that is cancelled after `timeout`. True if the time

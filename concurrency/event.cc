@@ -4,6 +4,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/waiter_list.h"
 
 namespace tocsin {
 
@@ -16,15 +17,15 @@ struct Event::Waiter {
 };
 
 // Lets the Set() that made is_set() true get out of the lock.
-Event::~Event() { MutexLock lock(mutex_); }
+Event::~Event() { MutexLock lock(queue_.mutex); }
 
 void Event::Set() {
   internal::PendingWakes wakes;
-  MutexLock lock(mutex_);
+  MutexLock lock(queue_.mutex);
   set_.store(true, std::memory_order_release);
   TOCSIN_STEP("Event: is set");
-  while (Waiter* waiter = waiters_.first()) {
-    waiters_.Remove(*waiter);
+  while (Waiter* waiter = queue_.waiters.first()) {
+    queue_.waiters.Remove(*waiter);
     wakes.Add(waiter->sleeper);
   }
 }
@@ -35,18 +36,18 @@ absl::Status Event::Wait() {
   TOCSIN_STEP("Event: about to wait");
   Waiter self;
   {
-    MutexLock lock(mutex_);
+    MutexLock lock(queue_.mutex);
     if (is_set()) return absl::OkStatus();
-    waiters_.Append(self);
+    queue_.waiters.Append(self);
     TOCSIN_STEP("Event: in the list");
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
     if (!status.ok()) TOCSIN_STEP("Event: wait is over");
-    MutexLock lock(mutex_);
+    MutexLock lock(queue_.mutex);
     if (is_set()) return absl::OkStatus();
     if (!status.ok()) {
-      waiters_.Remove(self);
+      queue_.waiters.Remove(self);
       return status;
     }
   }

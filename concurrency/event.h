@@ -15,10 +15,8 @@
 
 #include <atomic>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "tocsin/concurrency/internal/slim_mutex.h"
-#include "tocsin/concurrency/internal/waiter_list.h"
+#include "tocsin/concurrency/internal/wait_queue.h"
 
 namespace tocsin {
 
@@ -42,9 +40,8 @@ class Event {
  private:
   struct Waiter;
 
-  internal::SlimMutex mutex_;
-  std::atomic<bool> set_{false};  // becomes true under mutex_
-  internal::WaiterList<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> set_{false};  // becomes true under the lock of queue_
+  internal::WaitQueue<Waiter> queue_;
 };
 
 }  // namespace tocsin

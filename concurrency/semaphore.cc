@@ -7,6 +7,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/waiter_list.h"
 
 namespace tocsin {
 
@@ -32,17 +33,19 @@ struct Semaphore::Waiter {
   Waiter* previous = nullptr;
 };
 
+struct Semaphore::WakeUps : internal::PendingWakes {};
+
 Semaphore::Semaphore(int64_t limit) : limit_(std::max<int64_t>(limit, 0)) {}
 
-void Semaphore::Admit(internal::PendingWakes& wakes) {
-  for (Waiter* waiter = waiters_.first(); waiter != nullptr;) {
+void Semaphore::Admit(WakeUps& wakes) {
+  for (Waiter* waiter = queue_.waiters.first(); waiter != nullptr;) {
     Waiter& candidate = *waiter;
     waiter = waiter->next;
     if (candidate.count > limit_) continue;
     if (candidate.count > limit_ - in_use_) break;
     in_use_ += candidate.count;
     candidate.admitted = true;
-    waiters_.Remove(candidate);
+    queue_.waiters.Remove(candidate);
     wakes.Add(candidate.sleeper);
   }
 }
@@ -51,7 +54,7 @@ bool Semaphore::TakeNow(int64_t count) {
   if (count > limit_ - in_use_) return false;
   // Between two calls of Admit() only those may wait that want more than there
   // is. They come first, unless they want more than there can be.
-  for (const Waiter* w = waiters_.first(); w != nullptr; w = w->next) {
+  for (const Waiter* w = queue_.waiters.first(); w != nullptr; w = w->next) {
     if (w->count <= limit_) return false;
   }
   in_use_ += count;
@@ -63,18 +66,18 @@ absl::Status Semaphore::Acquire(int64_t count) {
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
   Waiter self(count);
   {
-    MutexLock lock(mutex_);
+    MutexLock lock(queue_.mutex);
     if (TakeNow(count)) return absl::OkStatus();
-    waiters_.Append(self);
+    queue_.waiters.Append(self);
   }
   while (true) {
     absl::Status status = self.sleeper.Sleep();
     if (!status.ok()) TOCSIN_STEP("Semaphore: wait is over");
-    internal::PendingWakes wakes;
-    MutexLock lock(mutex_);
+    WakeUps wakes;
+    MutexLock lock(queue_.mutex);
     if (self.admitted) return absl::OkStatus();
     if (!status.ok()) {
-      waiters_.Remove(self);
+      queue_.waiters.Remove(self);
       Admit(wakes);  // whom it kept back
       return status;
     }
@@ -82,7 +85,7 @@ absl::Status Semaphore::Acquire(int64_t count) {
 }
 
 bool Semaphore::TryAcquire(int64_t count) {
-  MutexLock lock(mutex_);
+  MutexLock lock(queue_.mutex);
   return count >= 1 && TakeNow(count);
 }
 
@@ -98,8 +101,8 @@ std::optional<Semaphore::Permit> Semaphore::TryBorrow(int64_t count) {
 
 absl::Status Semaphore::Release(int64_t count) {
   if (absl::Status status = CheckCount(count); !status.ok()) return status;
-  internal::PendingWakes wakes;
-  MutexLock lock(mutex_);
+  WakeUps wakes;
+  MutexLock lock(queue_.mutex);
   if (count > in_use_) {
     return absl::FailedPreconditionError(
         absl::StrCat("Release() of ", count, " permits while ", in_use_,
@@ -111,19 +114,19 @@ absl::Status Semaphore::Release(int64_t count) {
 }
 
 void Semaphore::set_limit(int64_t limit) {
-  internal::PendingWakes wakes;
-  MutexLock lock(mutex_);
+  WakeUps wakes;
+  MutexLock lock(queue_.mutex);
   limit_ = std::max<int64_t>(limit, 0);
   Admit(wakes);
 }
 
 int64_t Semaphore::limit() const {
-  MutexLock lock(mutex_);
+  MutexLock lock(queue_.mutex);
   return limit_;
 }
 
 int64_t Semaphore::in_use() const {
-  MutexLock lock(mutex_);
+  MutexLock lock(queue_.mutex);
   return in_use_;
 }
 

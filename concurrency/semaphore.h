@@ -28,8 +28,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "tocsin/concurrency/internal/slim_mutex.h"
-#include "tocsin/concurrency/internal/waiter_list.h"
+#include "tocsin/concurrency/internal/wait_queue.h"
 
 namespace tocsin {
 
@@ -90,15 +89,14 @@ class Semaphore {
 
  private:
   struct Waiter;
+  struct WakeUps;
 
-  void Admit(internal::PendingWakes& wakes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool TakeNow(int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Admit(WakeUps& wakes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex);
+  bool TakeNow(int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex);
 
-  mutable internal::SlimMutex mutex_;
-  int64_t limit_ ABSL_GUARDED_BY(mutex_);
-  int64_t in_use_ ABSL_GUARDED_BY(mutex_) = 0;
-  internal::WaiterList<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+  internal::WaitQueue<Waiter> queue_;
+  int64_t limit_ ABSL_GUARDED_BY(queue_.mutex);
+  int64_t in_use_ ABSL_GUARDED_BY(queue_.mutex) = 0;
 };
 
 }  // namespace tocsin

@@ -14,59 +14,12 @@
 #define TOCSIN_CONCURRENCY_STARTED_H_
 
 #include <memory>
-#include <stop_token>
-#include <type_traits>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/sleeper.h"
-#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/task_start.h"
 
 namespace tocsin {
-
-class TaskGroup;
-
-namespace internal {
-
-// Between the thread that calls Start() and the task: which of the two comes
-// first decides, and the other is told.
-class Starting {
- public:
-  // The task's side. Run() returns what the group has to know of its end:
-  // nothing, where Start() returns that.
-  absl::Status Run(absl::FunctionRef<absl::Status()> call);
-  void NeverRan();
-  // `store` runs under the mutex.
-  absl::Status Announce(absl::FunctionRef<void()> store);
-
-  // The other side. OK: started. Else what kept it from that; if the current
-  // scope was cancelled, the task has been cancelled with it, and has ended.
-  absl::Status Await();
-
- private:
-  // kAbandoned: Start() gave up and waits for the end only.
-  enum class Phase { kPending, kStarted, kAbandoned, kEnded };
-
-  absl::Status End(absl::Status status);
-
-  std::stop_source stop_;
-  SlimMutex mutex_;
-  Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kPending;
-  absl::Status end_ ABSL_GUARDED_BY(mutex_);
-  Sleeper* sleeper_ ABSL_GUARDED_BY(mutex_) = nullptr;
-};
-
-template <typename T>
-struct StartingWith : Starting {
-  std::unique_ptr<T> value;
-};
-template <>
-struct StartingWith<void> : Starting {};
-
-}  // namespace internal
 
 template <typename T>
 class Started {
@@ -74,8 +27,7 @@ class Started {
   // Lets Start() return `value`. kFailedPrecondition if it was called before;
   // kCancelled if Start() was cancelled meanwhile.
   absl::Status operator()(T value) const {
-    auto stored = std::make_unique<T>(std::move(value));
-    return starting_->Announce([&] { starting_->value.swap(stored); });
+    return starting_->AnnounceValue(std::move(value));
   }
 
  private:
@@ -89,9 +41,7 @@ class Started {
 template <>
 class Started<void> {
  public:
-  absl::Status operator()() const {
-    return starting_->Announce([] {});
-  }
+  absl::Status operator()() const { return starting_->AnnounceValue(); }
 
  private:
   friend class TaskGroup;

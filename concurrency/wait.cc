@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/error_text.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin {
@@ -15,7 +15,7 @@ namespace tocsin {
 using internal::MutexLock;
 
 StopOnSignal::StopOnSignal(SignalService& service, const SignalSet& signals) {
-  if (const CancelScope* scope = internal::current_scope) {
+  if (const internal::ScopeState* scope = internal::current_scope) {
     outside_.emplace(scope->stop_token(), StopFromOutside{this});
   }
   ReceiverOptions options;

@@ -24,6 +24,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/concurrency/wait.h"
@@ -509,7 +510,7 @@ TEST(CancelScope, WhoeverSleepsInItIsWokenAndNobodyElse) {
 // who share a word.
 TEST(CancelScope, ACancelWakesAllHoweverMany) {
   CancelScope shared;
-  CancelScope* const outer = internal::current_scope;
+  internal::ScopeState* const outer = internal::current_scope;
   std::vector<std::unique_ptr<ScopedThread>> threads;
   std::atomic<int> cancelled{0};
   for (int i = 0; i < 140; ++i) {

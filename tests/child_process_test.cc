@@ -31,8 +31,8 @@
 #include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tests/watchdog.h"
-#include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/worker_slot.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/tests/scoped_thread.h"
 

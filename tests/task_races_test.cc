@@ -94,7 +94,7 @@ void SpawnElsewhere(ThreadPool& pool, TaskGroup& group,
 
 // A thread about to fall asleep in Wait(). ---------------------------------
 
-constexpr char kAboutToSleep[] = "TaskQueue: about to fall asleep";
+constexpr char kAboutToSleep[] = "GroupJoin: about to fall asleep";
 
 // A group with a task that runs in the Wait() of one thread, and another thread
 // that is about to fall asleep in its Wait().
@@ -189,7 +189,7 @@ TEST(WaitRaces, ASecondTaskWakesASecondWait) {
     ScopedThread second(wait);
     first.AwaitAsleep();
     second.AwaitAsleep();
-    HeldAt woken("TaskQueue: has slept");
+    HeldAt woken("GroupJoin: has slept");
     std::latch ran(2);
     auto spawn = [&](TaskGroup& into) {
       if (here) {
@@ -244,7 +244,7 @@ TEST(WaitRaces, WhatIsCarriedPastAWaitThatFallsAsleepWakesIt) {
     for (int i = 0; i < 3; ++i) group.Spawn(task);
   });
   spawns->Join();
-  HeldAt looks("TaskQueue: a shard looked ready to who falls asleep");
+  HeldAt looks("GroupJoin: a shard looked ready to who falls asleep");
   falls_asleep.Release();
   looks.AwaitThread();
   // It runs one and carries one over; the second worker takes the last that is
@@ -301,12 +301,10 @@ TEST(TaskQueueRaces, AGroupHasNotEndedBeforeWhoEndsItIsThroughWithIt) {
 
 // Workers. -------------------------------------------------------------------
 
-constexpr char kAboutToPark[] = "ThreadPool: a worker is about to park";
-constexpr char kStopsSearching[] =
-    "ThreadPool: a worker is about to stop searching";
-constexpr char kMonitorLooks[] = "ThreadPool: the monitor looks";
-constexpr char kMonitorGoesDormant[] =
-    "ThreadPool: the monitor is about to go dormant";
+constexpr char kAboutToPark[] = "WorkerSlots: a worker is about to park";
+constexpr char kStopsSearching[] = "Worker: about to stop searching";
+constexpr char kMonitorLooks[] = "PoolMonitor: looks";
+constexpr char kMonitorGoesDormant[] = "PoolMonitor: about to go dormant";
 
 TEST(ThreadPoolRaces, ATaskAddedWhileAWorkerParksIsStarted) {
   auto pool = PoolOf(1, 1);
@@ -661,7 +659,7 @@ TEST(ThreadPoolRaces, ASlotIsFreeAgainWhereNoMoreThreadsAreMade) {
 TEST(ThreadPoolRaces, ASpareThreadThatIsSentAtTheLastMomentStays) {
   auto pool = PoolOf(0, 1);
   TaskGroup group({.pool = pool.get()});
-  HeldAt ends("ThreadPool: a spare thread has had its time");
+  HeldAt ends("WorkerSlots: a spare thread has had its time");
   auto answer = [](const Started<int>& started) { return started(1); };
   EXPECT_EQ(*group.Start<int>(answer), 1);
   ends.AwaitThread();

@@ -314,7 +314,7 @@ TEST(AwaitRaces, TheLastOneStaysUntilAVisitIsOverAndLooksAgain) {
   bool returned = false;  // guarded by it
   auto is_ready = [&] { return ready.load(); };
   absl::Status status = absl::UnknownError("not back");
-  HeldAt visit("MutexVisitor: about to visit");
+  HeldAt visit("MutexWaker: about to visit");
   HeldAt sleeping("Sleeper: about to sleep");
   ScopedThread waiter([&] {
     MutexLock lock(mutex);
@@ -354,7 +354,7 @@ TEST(AwaitRaces, ARequestThatComesWhileTheVisitorIsBlockedIsServed) {
   Awaiting second(other);
   {
     MutexLock lock(held);
-    HeldAt blocked("MutexVisitor: about to block");
+    HeldAt blocked("MutexWaker: about to block");
     first.Cancel();
     blocked.AwaitThread();
     second.Cancel();
@@ -370,7 +370,7 @@ TEST(AwaitRaces, ARequestThatComesBeforeTheVisitorIsBlockedIsServed) {
   Awaiting second(other);
   {
     MutexLock lock(held);
-    HeldAt visit("MutexVisitor: about to visit");
+    HeldAt visit("MutexWaker: about to visit");
     first.Cancel();
     visit.AwaitThread();
     second.Cancel();
@@ -382,7 +382,7 @@ TEST(AwaitRaces, ARequestThatComesBeforeTheVisitorIsBlockedIsServed) {
 
 TEST(AwaitRaces, ARequestThatComesWhileTheVisitorGoesToSleepIsServed) {
   absl::Mutex mutex;
-  HeldAt idle("MutexVisitor: found no request");
+  HeldAt idle("MutexWaker: found no request");
   Awaiting first(mutex);
   first.Cancel();
   idle.AwaitThread();  // before the visit to the first, or after it
@@ -396,7 +396,7 @@ TEST(AwaitRaces, ARequestThatComesWhileTheVisitorGoesToSleepIsServed) {
 // The mutex of somebody whose condition came true before the visit.
 TEST(AwaitRaces, AMutexThatIsGoneIsNotVisited) {
   absl::Mutex other;
-  HeldAt idle("MutexVisitor: found no request");
+  HeldAt idle("MutexWaker: found no request");
   Awaiting first(other);
   first.Cancel();
   idle.AwaitThread();

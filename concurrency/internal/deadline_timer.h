@@ -1,5 +1,8 @@
 // The thread that requests the stop tokens of scopes whose deadline passes.
 //
+// Any thread may set an alarm that holds scope_tree_mutex. Callbacks of tokens
+// run on the timer's.
+//
 // The library's own waits sleep until their deadline and need no thread. A stop
 // token that somebody took of a scope does: one for the whole process, started
 // with the first such scope that has a deadline.
@@ -12,7 +15,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 
 namespace tocsin::internal {
 
@@ -23,7 +26,7 @@ class DeadlineTimer {
 
   // Moves the alarm of `scope` to `time`, in Unix nanoseconds; kNever removes
   // it.
-  void Set(const CancelScope* scope, int64_t time)
+  void Set(const ScopeState* scope, int64_t time)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
   // In a forked child, where the thread is gone and so are all scopes but those
@@ -33,7 +36,7 @@ class DeadlineTimer {
  private:
   void Run() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
-  std::set<std::pair<int64_t, const CancelScope*>> alarms_
+  std::set<std::pair<int64_t, const ScopeState*>> alarms_
       ABSL_GUARDED_BY(scope_tree_mutex);
   bool running_ ABSL_GUARDED_BY(scope_tree_mutex) = false;
   std::atomic<uint32_t> changes_{0};  // what the thread sleeps on

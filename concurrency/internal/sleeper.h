@@ -1,6 +1,9 @@
 // A thread that is about to sleep in the library, and what ends its sleep: a
 // wake-up, its cancel scope, the scope's deadline or a timeout of the call.
 //
+// The thread that sleeps makes it. Wake() is called by whoever provides what is
+// waited for, while the lock that guards the list keeps the sleeper alive.
+//
 // Every wait of the library is this loop; the sleeper lives on the stack of the
 // thread that waits:
 //
@@ -17,21 +20,17 @@
 //   }
 //
 // While it sleeps, a worker of a thread pool gives its slot to another task.
-//
-// Wake() is called by whoever provides what is waited for, while the lock that
-// guards the list keeps the sleeper alive.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_
 
 #include <atomic>
 #include <cstdint>
-#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 
 namespace tocsin::internal {
 
@@ -65,8 +64,8 @@ class Sleeper {
   // be given up.
   struct Unscoped {};
   explicit Sleeper(Unscoped);
-  // Sleeps in the thread's current scope, which nothing but news of the scope
-  // ends: one system call for all that sleep so in it. Not to be woken.
+  // Sleeps in the thread's current scope, which nothing but a change of the
+  // scope ends: one system call for all that sleep so in it. Not to be woken.
   struct WithOthers {};
   Sleeper(absl::Time timeout, WithOthers);
   Sleeper(const Sleeper&) = delete;
@@ -111,38 +110,19 @@ class Sleeper {
   bool woken() const { return word_.load(std::memory_order_acquire) == kWoken; }
 
  private:
-  friend class tocsin::CancelScope;
+  friend class ScopeTree;
 
   absl::Status Sleep(uint32_t how);
   void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
   std::atomic<uint32_t> word_{kAwake};
-  const CancelScope* const scope_;
+  const ScopeState* const scope_;
   const absl::Time timeout_;
   BlockingCall* const call_;
   const bool with_others_ = false;
   bool joined_ = false;  // only its own thread looks
   Sleeper* next_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
-};
-
-// Makes `scope` the thread's current scope for as long as it lives.
-class ScopeEntry {
- public:
-  explicit ScopeEntry(CancelScope& scope)
-      : scope_(&scope), outer_(std::exchange(current_scope, &scope)) {}
-  ScopeEntry(const ScopeEntry&) = delete;
-  ScopeEntry& operator=(const ScopeEntry&) = delete;
-  ~ScopeEntry() {
-    if (current_scope != scope_) DieOfOrder();
-    current_scope = outer_;
-  }
-
- private:
-  [[noreturn]] static void DieOfOrder();
-
-  CancelScope* const scope_;
-  CancelScope* const outer_;
 };
 
 }  // namespace tocsin::internal

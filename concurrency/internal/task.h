@@ -1,5 +1,7 @@
 // A closure on its way to a thread, in one cache line.
 //
+// Belongs to one thread at a time: who made it, and who took it from the queue.
+//
 // Blocks come from a cache of the thread and return to that of the thread that
 // ran the task; caches trade with a common store by the batch. Once warm, a
 // task costs no malloc(), as long as its closure fits in.
@@ -10,25 +12,13 @@
 #include <cstdint>
 #include <memory>
 #include <new>
-#include <string>
 #include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "tocsin/concurrency/task_options.h"
 
-namespace tocsin {
-
-// What can be said about a task besides what it does.
-struct TaskOptions {
-  // For reports; "task 3" where none is given. Tasks with a thread of their own
-  // give it to that, too, cut to 15 bytes.
-  std::string name = {};
-  // Starts the task though its group is cancelled by then. Its first wait tells
-  // it so. Else such a task is destroyed without having run.
-  bool start_even_if_cancelled = false;
-};
-
-namespace internal {
+namespace tocsin::internal {
 
 // GCC emits this instruction only for CPUs that are known to have it; all
 // others skip it.
@@ -161,7 +151,6 @@ Task* Task::New(F&& f, TaskOptions options) {
   return task;
 }
 
-}  // namespace internal
-}  // namespace tocsin
+}  // namespace tocsin::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_H_

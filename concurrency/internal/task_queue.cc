@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/spin.h"
-#include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/concurrency/internal/short_lock.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/task_ring.h"
 
 namespace tocsin::internal {
 
@@ -19,60 +19,24 @@ namespace {
 // How many tasks one thread takes over from another at most.
 constexpr size_t kMostCarried = 256;
 
-std::string NameOf(const TaskOptions* options, uint64_t number) {
-  if (options != nullptr && !options->name.empty()) return options->name;
-  return absl::StrCat("task ", number);
-}
-
-// Two shards, in an order that is the same for all threads.
-class ABSL_SCOPED_LOCKABLE LockBoth {
- public:
-  LockBoth(Shard& a, Shard& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.lock, b.lock)
-      : first_(std::less<>()(&a, &b) ? a : b), second_(&first_ == &a ? b : a) {
-    first_.lock.Lock();
-    second_.lock.Lock();
-  }
-  LockBoth(const LockBoth&) = delete;
-  LockBoth& operator=(const LockBoth&) = delete;
-  ~LockBoth() ABSL_UNLOCK_FUNCTION() {
-    second_.lock.Unlock();
-    first_.lock.Unlock();
-  }
-
- private:
-  Shard& first_;
-  Shard& second_;
-};
-
 }  // namespace
-
-Shard::~Shard() {
-  while (Portion* portion = spare) {
-    spare = portion->next;
-    delete portion;
-  }
-}
-
-std::string RunningTask::name() const {
-  return NameOf(task->options(), task->number);
-}
 
 // What AddAt() does, where nothing has to be made for it.
 inline bool TaskQueue::AddToAccount(Shard& shard, Task& task) {
   MutexLock lock(shard.lock);
-  Portion* const account = shard.accounts;
+  LocalQueue* const account = shard.accounts;
   if (account == nullptr || account->queue != this || account->tasks.full() ||
       account->unfinished.load(std::memory_order_relaxed) == 0) {
     return false;
   }
-  Push(*account, task);
-  EnterShard(*account);
+  account->Push(task, numbers_given_);
+  Shard::Enter(*account);
   return true;
 }
 
 bool TaskQueue::Add(Task& task) {
   if (max_running_ == 0) {
-    Shard& shard = pool_.ShardOfThread();
+    Shard& shard = slots_.ShardOfThread();
     if (&shard != &home_shard_) return AddElsewhere(shard, task);
   }
   const std::atomic<uint32_t>* waiter = nullptr;
@@ -81,23 +45,23 @@ bool TaskQueue::Add(Task& task) {
     if (closed_) return false;
     home_.tasks.MakeRoom(home_shard_.spare_tasks);
     used_ = true;
-    Push(home_, task);
+    home_.Push(task, numbers_given_);
     // Then the end of a running task makes this one ready.
     if (max_running_ != 0 && running_ >= max_running_) return true;
-    EnterShard(home_);
-    if (waiters_ != nullptr) waiter = RouseWaiter();
+    Shard::Enter(home_);
+    if (!waiters_.empty()) waiter = waiters_.Rouse();
   }
   if (waiter != nullptr) {
     FutexWakeOne(waiter);
   } else {
-    pool_.Dispatch();
+    slots_.Dispatch();
   }
   return true;
 }
 
 bool TaskQueue::AddElsewhere(Shard& shard, Task& task) {
   if (!AddToAccount(shard, task)) return AddAt(shard, task);
-  if (sleeping_.load() == 0 || !RouseSleeper()) pool_.Dispatch();
+  if (!waiters_.AnyToRouse() || !RouseSleeper()) slots_.Dispatch();
   return true;
 }
 
@@ -113,21 +77,21 @@ bool TaskQueue::AddAt(Shard& shard, Task& task) {
   while (true) {
     {
       MutexLock lock(shard.lock);
-      Portion& portion = PortionAt(shard);
-      if (portion.unfinished.load(std::memory_order_relaxed) != 0 ||
+      LocalQueue& local = LocalQueueAt(shard);
+      if (local.unfinished.load(std::memory_order_relaxed) != 0 ||
           std::exchange(account_open, false)) {
-        portion.tasks.MakeRoom(shard.spare_tasks);
-        Push(portion, task);
-        EnterShard(portion);
+        local.tasks.MakeRoom(shard.spare_tasks);
+        local.Push(task, numbers_given_);
+        Shard::Enter(local);
         break;
       }
-      Spare(portion);
+      Shard::Spare(local);
     }
     if (!OpenAccount()) return false;
     account_open = true;
     TOCSIN_STEP("TaskQueue: has opened an account");
   }
-  if (!RouseSleeper()) pool_.Dispatch();
+  if (!RouseSleeper()) slots_.Dispatch();
   return true;
 }
 
@@ -154,92 +118,20 @@ absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
     }
     wake_ups.Send();
   };
-  absl::Status status = pool_.RunOnThread(*this, task, kind);
+  absl::Status status = slots_.RunOnThread(*this, task, kind);
   if (status.ok()) std::move(not_started).Cancel();
   return status;
 }
 
-[[gnu::always_inline]] inline void TaskQueue::RunHomeTasks() {
-  RunningTask running;
-  while (MayTake(home_)) {
-    Take(home_, running);
-    home_shard_.lock.Unlock();
-    Perform(running);
-    home_shard_.lock.Lock();
-    if (EndAt(home_, running)) Tell(home_);
-  }
-}
-
-bool TaskQueue::Join() {
-  if (running_task != nullptr && &running_task->queue() == this) return false;
-  MutexLock lock(home_shard_.lock);
-  ++joining_;
-  bool joined = true;
-  do {
-    RunHomeTasks();
-  } while (!CloseIfEnded() && (joined = JoinWithoutTasks()));
-  --joining_;
-  return joined;
-}
-
-bool TaskQueue::JoinWithoutTasks() {
-  RunningTask running;
-  bool services_cancelled = false;
-  bool lingered = false;
-  do {
-    const bool services_left = services_ > 0 && NothingUnfinished();
-    home_shard_.lock.Unlock();
-    bool joined = true;
-    if (services_left && !std::exchange(services_cancelled, true)) {
-      CancelServices();
-    } else if (StealHome(running)) {
-      pool_.DispatchIfReady();
-      Perform(running);
-      EndAlone(running);
-      lingered = false;
-    } else if (!std::exchange(lingered, true)) {
-      if (!services_left) SpinUntil([this] { return NothingUnfinished(); });
-    } else if (!WouldWaitForItself()) {
-      Sleep();
-    } else {
-      joined = false;
-    }
-    home_shard_.lock.Lock();
-    if (!joined) return false;
-  } while (!MayTake(home_) && !Ended());
-  return true;
-}
-
 bool TaskQueue::RouseSleeper() {
-  if (sleeping_.load() == 0) return false;
+  if (!waiters_.AnyToRouse()) return false;
   const std::atomic<uint32_t>* waiter;
   {
     MutexLock lock(home_shard_.lock);
-    waiter = RouseWaiter();
+    waiter = waiters_.Rouse();
   }
   if (waiter != nullptr) FutexWakeOne(waiter);
   return waiter != nullptr;
-}
-
-// Until a task is added, or the last one has ended; perhaps for nothing.
-void TaskQueue::Sleep() {
-  Waiter waiter;
-  {
-    TOCSIN_STEP("TaskQueue: about to fall asleep");
-    MutexLock lock(home_shard_.lock);
-    if (MayTake(home_)) return;
-    if (NothingUnfinished() && services_ == 0) return;
-    waiter.next = std::exchange(waiters_, &waiter);
-    sleeping_.fetch_add(1);
-  }
-  // Whoever adds a task from here on sees that somebody sleeps.
-  if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
-  TOCSIN_STEP("TaskQueue: has slept");
-  MutexLock lock(home_shard_.lock);
-  Waiter** link = &waiters_;
-  while (*link != &waiter) link = &(*link)->next;
-  *link = waiter.next;
-  if (!waiter.roused) sleeping_.fetch_sub(1);
 }
 
 bool TaskQueue::Reserve() {
@@ -249,7 +141,7 @@ bool TaskQueue::Reserve() {
     ++running_;
     UpdateReady(home_);
   }
-  Count(home_, 1);
+  home_.Count(1);
   return true;
 }
 
@@ -257,7 +149,7 @@ void TaskQueue::RunReserved(Task& task) {
   RunningTask running;
   {
     MutexLock lock(home_shard_.lock);
-    Link(home_, running, task);
+    home_.Link(running, task);
   }
   Perform(running);
   bool ready;
@@ -265,26 +157,24 @@ void TaskQueue::RunReserved(Task& task) {
     MutexLock lock(home_shard_.lock);
     const bool tell = EndAt(home_, running);
     ready = home_.ready;
-    if (tell) Tell(home_);
+    if (tell) AnnounceEnd(home_);
   }
   // This thread takes no other; what waited for the limit is for somebody else.
-  if (ready) pool_.Dispatch();
+  if (ready) slots_.Dispatch();
 }
 
 void TaskQueue::Discard() {
   // Keeps the group from ending meanwhile.
   if (!OpenAccount()) return;
   bool kept = false;
-  for (Shard& shard : pool_.shards()) kept |= DiscardAt(shard);
+  for (Shard& shard : slots_.shards()) kept |= DiscardAt(shard);
   WakeUps wake_ups;
   if (kept) {
     {
       MutexLock lock(home_shard_.lock);
-      for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-        wake_ups.Add(w->sleeper.WakeLater());
-      }
+      waiters_.WakeAll(wake_ups);
     }
-    pool_.Dispatch();
+    slots_.Dispatch();
   }
   CloseAccount(wake_ups);
   wake_ups.Send();
@@ -292,14 +182,14 @@ void TaskQueue::Discard() {
 
 // True if some were kept.
 bool TaskQueue::DiscardAt(Shard& shard) {
-  Portion* portion;
+  LocalQueue* local;
   TaskRing tasks;
   {
     MutexLock lock(shard.lock);
-    portion = FindPortion(shard);
-    if (portion == nullptr || portion->tasks.empty()) return false;
-    tasks.Swap(portion->tasks);
-    LeaveShard(*portion);
+    local = FindLocalQueue(shard);
+    if (local == nullptr || local->tasks.empty()) return false;
+    tasks.Swap(local->tasks);
+    Shard::Leave(*local);
   }
   // They count as unfinished until their closures are gone.
   int64_t discarded = 0;
@@ -318,25 +208,25 @@ bool TaskQueue::DiscardAt(Shard& shard) {
   bool account_ended = false;
   {
     MutexLock lock(shard.lock);
-    while (!portion->tasks.empty()) {
+    while (!local->tasks.empty()) {
       tasks.MakeRoom(shard.spare_tasks);
-      tasks.Push(portion->tasks.TakeOldest());
+      tasks.Push(local->tasks.TakeOldest());
     }
-    tasks.Swap(portion->tasks);
-    Count(*portion, -discarded);
-    UpdateReady(*portion);
-    account_ended = portion != &home_ && portion->unfinished.load() == 0;
-    if (account_ended) Spare(*portion);
+    tasks.Swap(local->tasks);
+    local->Count(-discarded);
+    UpdateReady(*local);
+    account_ended = local != &home_ && local->unfinished.load() == 0;
+    if (account_ended) Shard::Spare(*local);
   }
   // Never the last one: Discard() holds another.
-  if (account_ended) accounts_.fetch_sub(1);
+  if (account_ended) count_.CloseAccount();
   return some_kept;
 }
 
 std::vector<std::string> TaskQueue::Names() const {
   std::vector<std::string> running;
   std::vector<std::string> queued;
-  for (Shard& shard : pool_.shards()) {
+  for (Shard& shard : slots_.shards()) {
     MutexLock lock(shard.lock);
     if (&shard == &home_shard_) {
       home_shard_.lock.AssertHeld();
@@ -344,13 +234,13 @@ std::vector<std::string> TaskQueue::Names() const {
         running.push_back(NameOf(t->options(), 0));
       }
     }
-    const Portion* portion = FindPortion(shard);
-    if (portion == nullptr) continue;
-    for (const RunningTask* r = portion->begun; r != nullptr; r = r->next) {
+    const LocalQueue* local = FindLocalQueue(shard);
+    if (local == nullptr) continue;
+    for (const RunningTask* r = local->begun; r != nullptr; r = r->next) {
       running.push_back(r->name());
     }
-    for (size_t i = 0; i < portion->tasks.size(); ++i) {
-      const Task& task = *portion->tasks[i];
+    for (size_t i = 0; i < local->tasks.size(); ++i) {
+      const Task& task = *local->tasks[i];
       queued.push_back(NameOf(task.options(), task.number));
     }
   }
@@ -364,27 +254,27 @@ bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
   {
     LockBoth lock(from, to);
     if (!from.SeeReady()) return false;
-    Portion* portion = from.first_ready;
-    more = portion->queue->StealFrom(*portion, to, running);
+    LocalQueue* local = from.first_ready;
+    more = local->queue->StealFrom(*local, to, running);
   }
   if (more) running.queue().RouseSleeper();
   return true;
 }
 
 bool TaskQueue::StealHome(RunningTask& running) {
-  if (accounts_.load() == 0) return false;
-  for (Shard& shard : pool_.shards()) {
+  if (!count_.HasAccounts()) return false;
+  for (Shard& shard : slots_.shards()) {
     if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
     LockBoth lock(shard, home_shard_);
-    Portion* portion = FindPortion(shard);
-    if (portion == nullptr || !MayTake(*portion)) continue;
-    StealFrom(*portion, home_shard_, running);
+    LocalQueue* local = FindLocalQueue(shard);
+    if (local == nullptr || !MayTake(*local)) continue;
+    StealFrom(*local, home_shard_, running);
     return true;
   }
   return false;
 }
 
-bool TaskQueue::StealFrom(Portion& from, Shard& to, RunningTask& running) {
+bool TaskQueue::StealFrom(LocalQueue& from, Shard& to, RunningTask& running) {
   // One that has some left only sees to it that the others have their turn.
   const size_t count =
       max_running_ != 0 || to.first_ready != nullptr
@@ -394,28 +284,16 @@ bool TaskQueue::StealFrom(Portion& from, Shard& to, RunningTask& running) {
     Begin(from, *from.tasks.TakeOldest(), running);
     return false;
   }
-  Portion& here = PortionAt(to);
-  if (&here != &home_ && here.unfinished.load() == 0) accounts_.fetch_add(1);
+  LocalQueue& here = LocalQueueAt(to);
+  if (&here != &home_ && here.unfinished.load() == 0) count_.OpenAccount();
   here.tasks.MoveOldest(from.tasks, count);
-  Count(here, static_cast<int64_t>(count));
-  Count(from, -static_cast<int64_t>(count));
+  here.Count(static_cast<int64_t>(count));
+  from.Count(-static_cast<int64_t>(count));
   ++from.taken;
   UpdateReady(from);
-  EnterShard(here);
+  Shard::Enter(here);
   Begin(here, *here.tasks.TakeNewest(), running);
   return true;
-}
-
-bool TaskQueue::SomethingIsReadyElsewhere() {
-  if (accounts_.load() == 0) return false;
-  for (Shard& shard : pool_.shards()) {
-    if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
-    TOCSIN_STEP("TaskQueue: a shard looked ready to who falls asleep");
-    MutexLock lock(shard.lock);
-    const Portion* portion = FindPortion(shard);
-    if (portion != nullptr && MayTake(*portion)) return true;
-  }
-  return false;
 }
 
 void TaskQueue::BeginStarted(Task& task, TaskKind kind, RunningTask& running) {
@@ -425,24 +303,24 @@ void TaskQueue::BeginStarted(Task& task, TaskKind kind, RunningTask& running) {
   *link = task.next;
   task.number = 0;
   running.kind = kind;
-  Link(home_, running, task);
+  home_.Link(running, task);
 }
 
 void TaskQueue::EndAlone(RunningTask& running) {
-  Portion& portion = *running.portion;
-  MutexLock lock(portion.shard.lock);
-  if (End(running)) Tell(portion);
+  LocalQueue& local = *running.local;
+  MutexLock lock(local.shard.lock);
+  if (End(running)) AnnounceEnd(local);
 }
 
-void TaskQueue::Tell(Portion& portion) {
-  ShortLock& lock = portion.shard.lock;
-  TaskQueue& queue = *portion.queue;
+void TaskQueue::AnnounceEnd(LocalQueue& local) {
+  ShortLock& lock = local.shard.lock;
+  TaskQueue& queue = *local.queue;
   WakeUps wake_ups;
-  if (&portion == &queue.home_) {
+  if (&local == &queue.home_) {
     queue.NoticeEnd(wake_ups);
     lock.Unlock();
   } else {
-    Spare(portion);
+    Shard::Spare(local);
     lock.Unlock();
     queue.CloseAccount(wake_ups);
   }
@@ -451,13 +329,10 @@ void TaskQueue::Tell(Portion& portion) {
 }
 
 void TaskQueue::CloseAccount(WakeUps& wake_ups) {
-  int64_t open = accounts_.load();
-  while (open > 1) {
-    if (accounts_.compare_exchange_weak(open, open - 1)) return;
-  }
+  if (count_.CloseAccountButTheLast()) return;
   TOCSIN_STEP("TaskQueue: about to close the last account");
   MutexLock lock(home_shard_.lock);
-  accounts_.fetch_sub(1);
+  count_.CloseAccount();
   NoticeEnd(wake_ups);
 }
 
@@ -469,88 +344,35 @@ void TaskQueue::DieOfFork() {
   std::abort();
 }
 
-bool TaskQueue::Stuck(Shard& shard) {
-  bool stuck = false;
-  for (Portion* p = shard.first_ready; p != nullptr; p = p->next_ready) {
-    stuck |= std::exchange(p->taken_at_last_look, p->taken) == p->taken;
-  }
-  return stuck;
-}
-
-// A cycle can only be closed by the thread that is about to sleep, so it is
-// enough to look at the tasks that wait for this thread: those on its stack,
-// and the one that made the group of the outermost of them.
-bool TaskQueue::WouldWaitForItself() const {
-  const RunningTask* bottom = nullptr;
-  for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
-    if (&r->queue() == this) return true;
-    bottom = r;
-  }
-  const TaskQueue* q = bottom != nullptr ? &bottom->queue() : nullptr;
-  while (q != nullptr && q != this) q = q->made_in_;
-  return q == this;
-}
-
 bool TaskQueue::OpenAccount() {
   MutexLock lock(home_shard_.lock);
   if (closed_) return false;
   used_ = true;
-  accounts_.fetch_add(1);
+  count_.OpenAccount();
   return true;
 }
 
-Portion* TaskQueue::FindPortion(Shard& shard) const {
-  if (&shard == &home_shard_) return const_cast<Portion*>(&home_);
-  Portion* portion = shard.accounts;
-  while (portion != nullptr && portion->queue != this) portion = portion->next;
-  return portion;
+LocalQueue* TaskQueue::FindLocalQueue(Shard& shard) const {
+  if (&shard == &home_shard_) return const_cast<LocalQueue*>(&home_);
+  return shard.FindAccount(*this);
 }
 
-Portion& TaskQueue::PortionAt(Shard& shard) {
-  if (Portion* portion = FindPortion(shard)) return *portion;
-  Portion* portion = shard.spare;
-  if (portion != nullptr) {
-    shard.spare = portion->next;
+LocalQueue& TaskQueue::LocalQueueAt(Shard& shard) {
+  if (LocalQueue* local = FindLocalQueue(shard)) return *local;
+  return shard.AddAccount(*this);
+}
+
+void TaskQueue::UpdateReady(LocalQueue& local) {
+  if (MayTake(local)) {
+    Shard::Enter(local);
   } else {
-    portion = new Portion(shard);
-  }
-  portion->queue = this;
-  portion->next = std::exchange(shard.accounts, portion);
-  return *portion;
-}
-
-void TaskQueue::Spare(Portion& portion) {
-  Portion** link = &portion.shard.accounts;
-  while (*link != &portion) link = &(*link)->next;
-  *link = portion.next;
-  portion.queue = nullptr;
-  portion.number = portion.numbers_end = 0;
-  portion.tasks.LeaveMemoryTo(portion.shard.spare_tasks);
-  portion.next = std::exchange(portion.shard.spare, &portion);
-}
-
-void TaskQueue::UpdateReady(Portion& portion) {
-  if (MayTake(portion)) {
-    EnterShard(portion);
-  } else {
-    LeaveShard(portion);
+    Shard::Leave(local);
   }
 }
 
 void TaskQueue::NoticeEnd(WakeUps& wake_ups) {
   if (joining_ == 0 || !NothingUnfinished()) return;
-  for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-    wake_ups.Add(w->sleeper.WakeLater());
-  }
-}
-
-const std::atomic<uint32_t>* TaskQueue::RouseWaiter() {
-  for (Waiter* w = waiters_; w != nullptr; w = w->next) {
-    if (std::exchange(w->roused, true)) continue;
-    sleeping_.fetch_sub(1);
-    return w->sleeper.WakeLater();
-  }
-  return nullptr;
+  waiters_.WakeAll(wake_ups);
 }
 
 }  // namespace tocsin::internal

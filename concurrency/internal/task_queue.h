@@ -1,36 +1,39 @@
-// The tasks of one group: those that have not started, those that run, and the
-// threads that wait for all of them to end.
+// The tasks of one group, wherever its threads have them.
+//
+// Any thread may add a task, take one and end it; a section tells of those that
+// are for the pool's workers.
 //
 // A thread that spawns or runs tasks has a shard of the pool, as a rule for
-// itself. What it spawns into a group lies in that group's portion there; so a
-// lock that guards a shard is nearly always taken by the same thread. It takes
-// the newest of its own tasks, which are those whose data is still at hand, and
-// every now and then the oldest, so that all have their turn. A thread that has
-// none carries half of another shard's over to its own, the oldest.
+// itself. What it spawns into a group lies in that group's local queue there;
+// so a lock that guards a shard is nearly always taken by the same thread. It
+// takes the newest of its own tasks, which are those whose data is still at
+// hand, and every now and then the oldest, so that all have their turn. A
+// thread that has none carries half of another shard's over to its own, the
+// oldest.
 //
-// A group counts what has not ended in each portion. Its home portion, at the
+// A group counts what has not ended in each local queue. Its home queue, at the
 // shard of the thread that made it, is a part of the group and exists as long;
-// the lock of that shard guards what the group has besides. The portions at
+// the lock of that shard guards what the group has besides. The local queues at
 // other shards belong to these, and each that has something unfinished is an
 // account of the group's. Where the last task of an account ends, the account
 // is closed, under the lock of the home shard if it may be the last one. The
-// group has ended when the home portion has nothing unfinished and no account
+// group has ended when the home queue has nothing unfinished and no account
 // is open. Shards outlive groups, and whoever closes the last account tells the
 // waiting ones under the lock of the home shard and touches the group no more;
-// so a group may die the moment Join() returns.
+// so a group may die the moment GroupJoin::Run() returns.
 //
-// A group with a limit of running tasks has its home portion only, and its
+// A group with a limit of running tasks has its home queue only, and its
 // tasks start in the order they were spawned.
 //
 // No closure, and nothing else of the user's, runs or dies under a shard's
 // lock.
 //
 // Who takes a task that was just added? One of these, always:
-//   - a thread asleep in Join(), which Add() wakes. Before it sleeps, it looks
-//     at all shards once more after it has made itself known.
+//   - a thread asleep in a GroupJoin, which Add() wakes. Before it sleeps, it
+//     looks at all shards once more after it has made itself known.
 //   - a worker that got a free slot for it, or one that is searching anyway. It
-//     looks at all shards before it gives the slot back (thread_pool.cc tells
-//     why it cannot miss the task).
+//     looks at all shards before it gives the slot back (worker_slots.cc
+//     tells why it cannot miss the task).
 //   - no slot being free: a worker that ends its task, or one that the pool's
 //     monitor sends when nobody came for a tenth of a second.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_
@@ -44,118 +47,26 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/short_lock.h"
-#include "tocsin/concurrency/internal/sleeper.h"
-#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/completion_count.h"
+#include "tocsin/concurrency/internal/group_waiters.h"
+#include "tocsin/concurrency/internal/local_queue.h"
+#include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/task.h"
-#include "tocsin/concurrency/internal/task_ring.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
 
 namespace tocsin {
 
-class ThreadPool;
+class CancelScope;
 
 namespace internal {
-
-struct Shard;
-class TaskQueue;
-struct RunningTask;
-
-// Threads to be woken once a shard's lock is released.
-using WakeUps = FutexWakes;
-
-enum class TaskKind : uint8_t {
-  kQueued,     // starts when a worker or a waiting thread takes it
-  kOwnThread,  // started at once, on a thread of its own
-  kService,    // the same, and ends when all others have ended
-};
-
-// What a group has at one shard, whose lock guards it.
-struct alignas(64) Portion {
-  explicit Portion(Shard& s) : shard(s) {}
-
-  Shard& shard;
-  TaskQueue* queue = nullptr;
-  TaskRing tasks;
-  // In `tasks`, or running. Changed under the lock, but a waiting thread has a
-  // glance at it without.
-  std::atomic<int64_t> unfinished{0};
-  uint64_t taken = 0;
-  uint64_t taken_at_last_look = 0;  // or kNeverLooked
-  RunningTask* begun = nullptr;
-
-  // The numbers by which the next tasks are called that have no name.
-  uint64_t number = 0;
-  uint64_t numbers_end = 0;
-
-  // In the list of those that have a task which may start.
-  bool ready = false;
-  Portion* next_ready = nullptr;
-  Portion* previous_ready = nullptr;
-
-  Portion* next = nullptr;  // of the shard's
-};
-
-// Where the tasks of a few threads are; see above.
-struct alignas(64) Shard {
-  ShortLock lock;
-  Portion* first_ready ABSL_GUARDED_BY(lock) = nullptr;
-  Portion* last_ready ABSL_GUARDED_BY(lock) = nullptr;
-  // The portions that are no group's home: those that are an account of one,
-  // and those that wait for the next.
-  Portion* accounts ABSL_GUARDED_BY(lock) = nullptr;
-  Portion* spare ABSL_GUARDED_BY(lock) = nullptr;
-  // Memory for the next portion that has many.
-  TaskRing spare_tasks ABSL_GUARDED_BY(lock);
-
-  // Whether some portion may be ready. True as soon as one is. It stays when
-  // the last one leaves, which its thread does all the time, until somebody
-  // comes and sees that there is none. Written under the lock, read without.
-  alignas(64) std::atomic<bool> looks_ready{false};
-
-  // Whether one is.
-  bool IsReady() ABSL_LOCKS_EXCLUDED(lock) {
-    if (!looks_ready.load()) return false;
-    TOCSIN_STEP("Shard: looked ready");
-    MutexLock guard(lock);
-    return SeeReady();
-  }
-  bool SeeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock) {
-    if (first_ready != nullptr) return true;
-    looks_ready.store(false, std::memory_order_relaxed);
-    return false;
-  }
-
-  ~Shard() ABSL_NO_THREAD_SAFETY_ANALYSIS;
-};
-
-inline constexpr uint64_t kNeverLooked = UINT64_MAX;
-
-// A task that has started, on the stack of the thread that runs it.
-struct RunningTask {
-  Portion* portion = nullptr;
-  Task* task = nullptr;
-  TaskKind kind = TaskKind::kQueued;
-  RunningTask* next = nullptr;  // of the portion's, begun before this one
-  // The one further down on the same stack, whose wait runs this one.
-  RunningTask* outer = nullptr;
-
-  TaskQueue& queue() const { return *portion->queue; }
-  std::string name() const;
-};
-
-// The one that the thread is in; null outside of tasks.
-inline constinit thread_local RunningTask* running_task = nullptr;
-
-// Goes up in the child at each fork().
-inline constinit std::atomic<uint32_t> forks{0};
 
 class TaskQueue {
  public:
   // `home` is the shard of this thread. At most `max_running` of the tasks that
   // were added run at a time; 0 is no limit.
-  TaskQueue(ThreadPool& pool, Shard& home, int max_running)
-      : pool_(pool),
+  TaskQueue(WorkerSlots& slots, Shard& home, int max_running)
+      : slots_(slots),
         made_in_(running_task != nullptr ? &running_task->queue() : nullptr),
         max_running_(max_running),
         home_shard_(home),
@@ -173,11 +84,6 @@ class TaskQueue {
   // still the caller's.
   absl::Status Start(Task& task, TaskKind kind);
 
-  // Runs the tasks of this queue and no others, then sleeps until the last one
-  // has ended elsewhere, and closes the queue. False, at once or instead of
-  // sleeping, if called by a task that would so wait for itself.
-  [[nodiscard]] bool Join();
-
   // Destroys the tasks that have not started, except those that want to start
   // even so.
   void Discard();
@@ -186,19 +92,23 @@ class TaskQueue {
   // does not end before it; false at the limit of running tasks.
   [[nodiscard]] bool Reserve();
   void RunReserved(Task& task);
+  // The scope that tasks run in, and whether what cancels this thread's current
+  // scope cancels that one.
+  virtual CancelScope& scope() = 0;
+  virtual bool InsideCurrentScope() const = 0;
 
   // The names of all tasks that have not ended: those that run first.
   std::vector<std::string> Names() const;
 
   // For the pool's workers. ------------------------------------------------
 
-  // Takes a task of the first portion that is ready at the shard, of which
+  // Takes a task of the first local queue that is ready at the shard, of which
   // there is one.
   static void TakeFrom(Shard& shard, RunningTask& running)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  // Takes the oldest task of the first portion that is ready at `from`, if one
-  // is, and carries the older half over to `to`, another shard, unless that has
-  // some that are ready.
+  // Takes the oldest task of the first local queue that is ready at `from`, if
+  // one is, and carries the older half over to `to`, another shard, unless that
+  // has some that are ready.
   static bool Steal(Shard& from, Shard& to, RunningTask& running);
   // Takes the task that this thread was found for.
   void BeginStarted(Task& task, TaskKind kind, RunningTask& running)
@@ -207,39 +117,29 @@ class TaskQueue {
   // Runs what one of these gave, with no lock held.
   void Perform(RunningTask& running);
 
-  // After that, under the lock of its portion's shard. True if somebody may
-  // have to be told: then Tell() is to be called.
+  // After that, under the lock of its local queue's shard. True if somebody may
+  // have to be told: then AnnounceEnd() is to be called.
   [[nodiscard]] static bool End(RunningTask& running)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  // Releases the lock of the portion's shard meanwhile.
-  static void Tell(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  // Releases the lock of the local queue's shard meanwhile.
+  static void AnnounceEnd(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // All of that.
   static void EndAlone(RunningTask& running);
-
-  // For the pool's monitor: whether a portion is ready at the shard of which no
-  // task was taken since the last call.
-  static bool Stuck(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
 
  protected:
   ~TaskQueue() = default;
 
-  ThreadPool& pool() const { return pool_; }
+  WorkerSlots& slots() const { return slots_; }
   // Whether anything was ever added. For NoticeClosed().
   bool used() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return used_; }
 
  private:
-  // Unnamed tasks get their numbers by the block.
+  friend class GroupJoin;
+
+  // Of the numbers for unnamed tasks, those that the home queue begins with.
   static constexpr uint64_t kHomeNumbers = 64;
-  static constexpr uint64_t kNumbers = 1024;
   // So often a thread takes the oldest of its own tasks instead of the newest.
   static constexpr uint64_t kOldestEvery = 1024;
-
-  // A thread that sleeps in Join().
-  struct Waiter {
-    Sleeper sleeper{Sleeper::Unscoped()};
-    bool roused = false;  // for a task that was added
-    Waiter* next = nullptr;
-  };
 
   [[noreturn]] static void DieOfFork();
 
@@ -255,21 +155,14 @@ class TaskQueue {
   bool AddAt(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   bool AddToAccount(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_shard_.lock);
-  bool WouldWaitForItself() const;
-  void Sleep() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
-  // What Join() does: with the tasks at home, and while there is none. False if
-  // it would wait for itself.
-  void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
-  bool JoinWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
-  // Wakes a thread that sleeps in Join(), if one does, to take a task that is
-  // not at home.
+  // Wakes a thread that sleeps in a GroupJoin, if one does, to take a task that
+  // is not at home.
   bool RouseSleeper() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool StealHome(RunningTask& running);
-  bool SomethingIsReadyElsewhere();
   bool DiscardAt(Shard& shard) ABSL_LOCKS_EXCLUDED(shard.lock);
 
   // False if the queue is closed. Where something is unfinished for sure, it is
-  // enough to count one in accounts_.
+  // enough to count the account.
   bool OpenAccount() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool NothingUnfinished() const;
 
@@ -279,55 +172,44 @@ class TaskQueue {
   // After a count went down: who waits for zero?
   void NoticeEnd(WakeUps& wake_ups)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
-  const std::atomic<uint32_t>* RouseWaiter()
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   void CountStarted(TaskKind kind, int change)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
 
-  // Under the lock of the portion's shard, which the analysis of clang does not
-  // recognise by its two names. ----
+  // Under the lock of the local queue's shard, which the analysis of clang does
+  // not recognise by its two names. ----
   // True if it carried something over.
-  bool StealFrom(Portion& from, Shard& to,
+  bool StealFrom(LocalQueue& from, Shard& to,
                  RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  Portion* FindPortion(Shard& shard) const
+  LocalQueue* FindLocalQueue(Shard& shard) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  Portion& PortionAt(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  static void Spare(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  bool MayTake(const Portion& portion) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  void Push(Portion& portion, Task& task);
-  void Take(Portion& portion, RunningTask& running);
-  void Begin(Portion& portion, Task& task,
+  LocalQueue& LocalQueueAt(Shard& shard)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
+  bool MayTake(const LocalQueue& local) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void Take(LocalQueue& local, RunningTask& running);
+  void Begin(LocalQueue& local, Task& task,
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void Link(Portion& portion, RunningTask& running, Task& task);
-  static void Unlink(Portion& portion, RunningTask& running);
-  bool EndAt(Portion& portion,
+  bool EndAt(LocalQueue& local,
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void Count(Portion& portion, int64_t change);
   // Enters and leaves the shard's list, as MayTake() demands.
-  void UpdateReady(Portion& portion);
-  static void EnterShard(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  static void LeaveShard(Portion& portion) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void UpdateReady(LocalQueue& local);
 
-  ThreadPool& pool_;
+  WorkerSlots& slots_;
   // The group whose task made this one, or null: what waits for this queue
   // inside of that task keeps that group waiting.
   const TaskQueue* const made_in_;
   const int max_running_;
   Shard& home_shard_;
 
-  // From zero only under the lock of the home shard, and back to it, too.
-  std::atomic<int64_t> accounts_{0};
-  // How many sleep in Join() that no added task has roused.
-  std::atomic<int> sleeping_{0};
+  CompletionCount count_;
+  GroupWaiters waiters_;  // but AnyToRouse() under the lock of the home shard
 
   // All above is read by other threads with every task; all below is written by
   // this one.
-  Portion home_;
+  LocalQueue home_;
   std::atomic<uint64_t> numbers_given_{kHomeNumbers};
   int running_ ABSL_GUARDED_BY(home_shard_.lock) = 0;  // where there is a limit
   int64_t services_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
   Task* starting_ ABSL_GUARDED_BY(home_shard_.lock) = nullptr;
-  Waiter* waiters_ ABSL_GUARDED_BY(home_shard_.lock) = nullptr;
   int joining_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
   bool used_ ABSL_GUARDED_BY(home_shard_.lock) = false;
   bool closed_ ABSL_GUARDED_BY(home_shard_.lock) = false;
@@ -344,91 +226,33 @@ inline void TaskQueue::Perform(RunningTask& running) {
   running_task = running.outer;
 }
 
-inline bool TaskQueue::MayTake(const Portion& portion) const {
-  return !portion.tasks.empty() &&
-         (max_running_ == 0 || running_ < max_running_);
+inline bool TaskQueue::MayTake(const LocalQueue& local) const {
+  return !local.tasks.empty() && (max_running_ == 0 || running_ < max_running_);
 }
 
-inline void TaskQueue::Count(Portion& portion, int64_t change) {
-  portion.unfinished.store(
-      portion.unfinished.load(std::memory_order_relaxed) + change,
-      std::memory_order_relaxed);
-}
-
-inline void TaskQueue::EnterShard(Portion& portion) {
-  if (portion.ready) return;
-  Shard& shard = portion.shard;
-  portion.ready = true;
-  portion.taken_at_last_look = kNeverLooked;
-  portion.next_ready = nullptr;
-  portion.previous_ready = shard.last_ready;
-  (shard.last_ready != nullptr ? shard.last_ready->next_ready
-                               : shard.first_ready) = &portion;
-  shard.last_ready = &portion;
-  if (!shard.looks_ready.load(std::memory_order_relaxed)) {
-    shard.looks_ready.store(true);
-  }
-}
-
-inline void TaskQueue::LeaveShard(Portion& portion) {
-  if (!portion.ready) return;
-  Shard& shard = portion.shard;
-  portion.ready = false;
-  (portion.previous_ready != nullptr ? portion.previous_ready->next_ready
-                                     : shard.first_ready) = portion.next_ready;
-  (portion.next_ready != nullptr ? portion.next_ready->previous_ready
-                                 : shard.last_ready) = portion.previous_ready;
-}
-
-inline void TaskQueue::Push(Portion& portion, Task& task) {
-  portion.tasks.Push(&task);
-  if (portion.number == portion.numbers_end) {
-    portion.number = numbers_given_.fetch_add(kNumbers);
-    portion.numbers_end = portion.number + kNumbers;
-  }
-  task.number = ++portion.number;
-  Count(portion, 1);
-}
-
-inline void TaskQueue::Link(Portion& portion, RunningTask& running,
-                            Task& task) {
-  running.portion = &portion;
-  running.task = &task;
-  running.next = std::exchange(portion.begun, &running);
-}
-
-inline void TaskQueue::Unlink(Portion& portion, RunningTask& running) {
-  // The last that began is the first to end, on a shard of one thread.
-  RunningTask** link = &portion.begun;
-  while (*link != &running) link = &(*link)->next;
-  *link = running.next;
-  Task::Free(running.task);  // until here it was in a list and had a name
-}
-
-inline void TaskQueue::Begin(Portion& portion, Task& task,
+inline void TaskQueue::Begin(LocalQueue& local, Task& task,
                              RunningTask& running) {
   running.kind = TaskKind::kQueued;
-  ++portion.taken;
+  ++local.taken;
   if (max_running_ != 0) ++running_;
-  if (!MayTake(portion)) LeaveShard(portion);
-  Link(portion, running, task);
+  if (!MayTake(local)) Shard::Leave(local);
+  local.Link(running, task);
 }
 
-inline void TaskQueue::Take(Portion& portion, RunningTask& running) {
+inline void TaskQueue::Take(LocalQueue& local, RunningTask& running) {
   const bool oldest =
-      max_running_ != 0 || portion.taken % kOldestEvery == kOldestEvery - 1;
-  Begin(portion,
-        oldest ? *portion.tasks.TakeOldest() : *portion.tasks.TakeNewest(),
+      max_running_ != 0 || local.taken % kOldestEvery == kOldestEvery - 1;
+  Begin(local, oldest ? *local.tasks.TakeOldest() : *local.tasks.TakeNewest(),
         running);
 }
 
 inline void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
-  Portion& portion = *shard.first_ready;
-  portion.queue->Take(portion, running);
+  LocalQueue& local = *shard.first_ready;
+  local.queue->Take(local, running);
   // Groups take turns.
-  if (portion.ready && portion.next_ready != nullptr) {
-    LeaveShard(portion);
-    EnterShard(portion);
+  if (local.ready && local.next_ready != nullptr) {
+    Shard::Leave(local);
+    Shard::Enter(local);
   }
 }
 
@@ -436,12 +260,12 @@ inline void TaskQueue::CountStarted(TaskKind kind, int change) {
   if (kind == TaskKind::kService) {
     services_ += change;
   } else {
-    Count(home_, change);
+    home_.Count(change);
   }
 }
 
 inline bool TaskQueue::NothingUnfinished() const {
-  return home_.unfinished.load() == 0 && accounts_.load() == 0;
+  return count_.NothingUnfinished(home_);
 }
 
 inline bool TaskQueue::Ended() const {
@@ -456,24 +280,24 @@ inline bool TaskQueue::CloseIfEnded() {
   return true;
 }
 
-[[gnu::always_inline]] inline bool TaskQueue::EndAt(Portion& portion,
+[[gnu::always_inline]] inline bool TaskQueue::EndAt(LocalQueue& local,
                                                     RunningTask& running) {
-  Unlink(portion, running);
-  if (&portion != &home_) {
-    Count(portion, -1);
-    return portion.unfinished.load(std::memory_order_relaxed) == 0;
+  local.Unlink(running);
+  if (&local != &home_) {
+    local.Count(-1);
+    return local.unfinished.load(std::memory_order_relaxed) == 0;
   }
   CountStarted(running.kind, -1);
   if (max_running_ != 0 && running.kind == TaskKind::kQueued) {
     --running_;
     UpdateReady(home_);
   }
-  return waiters_ != nullptr &&
+  return !waiters_.empty() &&
          home_.unfinished.load(std::memory_order_relaxed) == 0;
 }
 
 [[gnu::always_inline]] inline bool TaskQueue::End(RunningTask& running) {
-  return running.queue().EndAt(*running.portion, running);
+  return running.queue().EndAt(*running.local, running);
 }
 
 }  // namespace internal

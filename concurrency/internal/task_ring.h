@@ -1,3 +1,6 @@
+// Tasks in the order in which they came.
+//
+// For one thread at a time: whoever has one guards it by a lock of his own.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_RING_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_RING_H_
 
@@ -9,7 +12,7 @@
 
 namespace tocsin::internal {
 
-// Tasks in the order in which they came. A few are kept inside.
+// A few are kept inside.
 class TaskRing {
  public:
   TaskRing() = default;

@@ -1,3 +1,7 @@
+// A list of those who wait for something, and their wake-ups, which are made
+// once the lock that guards it is released.
+//
+// Any thread may use it that holds that lock, which is its owner's.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WAITER_LIST_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WAITER_LIST_H_
 

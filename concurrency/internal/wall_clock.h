@@ -1,6 +1,10 @@
+// The wall clock, and points in time as numbers that fit into an atomic.
+//
+// Any thread may ask, in a forked child too.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WALL_CLOCK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WALL_CLOCK_H_
 
+#include <cstdint>
 #include <ctime>
 
 #include "absl/time/time.h"
@@ -13,6 +17,21 @@ inline absl::Time Now() {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
   return absl::TimeFromTimespec(now);
+}
+
+// A deadline, in Unix nanoseconds, that does not come.
+inline constexpr int64_t kNever = INT64_MAX;
+
+inline int64_t NowInNanoseconds() { return absl::ToUnixNanos(Now()); }
+
+inline int64_t ToNanoseconds(absl::Time time) {
+  return time == absl::InfiniteFuture() ? kNever : absl::ToUnixNanos(time);
+}
+
+inline absl::Time FromNanoseconds(int64_t time) {
+  if (time == kNever) return absl::InfiniteFuture();
+  if (time == INT64_MIN) return absl::InfinitePast();
+  return absl::FromUnixNanos(time);
 }
 
 }  // namespace tocsin::internal

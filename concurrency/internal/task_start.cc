@@ -1,8 +1,13 @@
-#include "tocsin/concurrency/started.h"
+#include "tocsin/concurrency/internal/task_start.h"
+
+#include <atomic>
+#include <cstdint>
 
 #include "absl/base/config.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/exception.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::internal {

@@ -1,14 +1,16 @@
-#include "tocsin/concurrency/task_handle.h"
+#include "tocsin/concurrency/internal/task_result.h"
 
 #include <algorithm>
 
 #include "absl/base/config.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/exception.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/task_queue.h"
-#include "tocsin/concurrency/task_group.h"
 
 namespace tocsin::internal {
 
@@ -19,7 +21,7 @@ HandledTask::Ticket::~Ticket() {
     why = CheckCancelled();
   } else {
     // Also on a thread that cancels the group from elsewhere.
-    TaskGroup* const group = task_->Claim();
+    TaskQueue* const group = task_->Claim();
     if (group == nullptr) return;
     ScopeEntry entry(group->scope());
     why = CheckCancelled();
@@ -34,7 +36,7 @@ absl::Status HandledTask::Ticket::operator()() {
   return task->Run();
 }
 
-TaskGroup* HandledTask::Claim() {
+TaskQueue* HandledTask::Claim() {
   MutexLock lock(mutex_);
   return std::exchange(group_, nullptr);
 }
@@ -75,7 +77,7 @@ void HandledTask::Abandon(absl::Status why) {
 }
 
 void HandledTask::End(absl::Status status) {
-  WakeUps wake_ups;
+  FutexWakes wake_ups;
   {
     MutexLock lock(mutex_);
     if (ended_) return;
@@ -115,7 +117,7 @@ absl::Status HandledTask::Wait() {
 // Where all threads are blocked nobody else may come for it. It runs in the
 // scope of its group; so only if that ends with the scope of this wait.
 void HandledTask::RunHereIfPossible() {
-  TaskGroup* group;
+  TaskQueue* group;
   {
     MutexLock lock(mutex_);
     if (group_ == nullptr || !group_->InsideCurrentScope()) return;

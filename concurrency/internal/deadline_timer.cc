@@ -1,0 +1,77 @@
+#include "tocsin/concurrency/internal/deadline_timer.h"
+
+#include <pthread.h>
+
+#include <stop_token>
+
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
+
+namespace tocsin::internal {
+
+DeadlineTimer& DeadlineTimer::Get() {
+  static DeadlineTimer& timer = *new DeadlineTimer;
+  return timer;
+}
+
+void DeadlineTimer::Set(const ScopeState* scope, int64_t time) {
+  if (scope->links_.timer == time && (running_ || time == kNever)) return;
+  if (time != kNever) alarms_.insert({time, scope});
+  if (scope->links_.timer != kNever && scope->links_.timer != time) {
+    alarms_.erase({scope->links_.timer, scope});
+  }
+  scope->links_.timer = time;
+  if (time == kNever) return;
+  if (!running_) {
+    pthread_t thread;
+    auto run = [](void* timer) -> void* {
+      pthread_setname_np(pthread_self(), "tocsin-timer");
+      static_cast<DeadlineTimer*>(timer)->Run();
+      return nullptr;
+    };
+    // Where no thread can be had, the next call tries again.
+    running_ = pthread_create(&thread, nullptr, run, this) == 0;
+    if (running_) pthread_detach(thread);
+  } else if (alarms_.begin()->second == scope) {
+    changes_.fetch_add(1, std::memory_order_release);
+    FutexWakeOne(&changes_);
+  }
+}
+
+void DeadlineTimer::ForgetAll() {
+  alarms_.clear();
+  running_ = false;
+}
+
+void DeadlineTimer::Run() {
+  while (true) {
+    const uint32_t changes = changes_.load(std::memory_order_acquire);
+    absl::Time next = absl::InfiniteFuture();
+    std::stop_source due(std::nostopstate);
+    {
+      MutexLock lock(scope_tree_mutex);
+      if (!alarms_.empty()) {
+        const auto [time, scope] = *alarms_.begin();
+        if (time <= NowInNanoseconds() && scope->cancelled()) {
+          alarms_.erase(alarms_.begin());
+          scope->links_.timer = kNever;
+          due = scope->links_.exported;
+        } else {
+          next = FromNanoseconds(time);
+        }
+      }
+    }
+    TOCSIN_STEP("DeadlineTimer: has looked at its alarms");
+    if (due.stop_possible()) {
+      due.request_stop();
+    } else {
+      FutexWait(changes_, changes, next);
+    }
+  }
+}
+
+}  // namespace tocsin::internal

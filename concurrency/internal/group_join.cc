@@ -1,0 +1,118 @@
+#include "tocsin/concurrency/internal/group_join.h"
+
+#include <utility>
+
+#include "tocsin/concurrency/internal/completion_count.h"
+#include "tocsin/concurrency/internal/group_waiters.h"
+#include "tocsin/concurrency/internal/local_queue.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/shard.h"
+#include "tocsin/concurrency/internal/spin.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
+
+namespace tocsin::internal {
+
+[[gnu::always_inline]] inline void GroupJoin::RunHomeTasks() {
+  RunningTask running;
+  while (queue_.MayTake(queue_.home_)) {
+    queue_.Take(queue_.home_, running);
+    queue_.home_shard_.lock.Unlock();
+    queue_.Perform(running);
+    queue_.home_shard_.lock.Lock();
+    if (queue_.EndAt(queue_.home_, running)) {
+      TaskQueue::AnnounceEnd(queue_.home_);
+    }
+  }
+}
+
+bool GroupJoin::Run() {
+  if (running_task != nullptr && &running_task->queue() == &queue_) {
+    return false;
+  }
+  MutexLock lock(queue_.home_shard_.lock);
+  ++queue_.joining_;
+  bool joined = true;
+  do {
+    RunHomeTasks();
+  } while (!queue_.CloseIfEnded() && (joined = RunWithoutTasks()));
+  --queue_.joining_;
+  return joined;
+}
+
+bool GroupJoin::RunWithoutTasks() {
+  RunningTask running;
+  bool services_cancelled = false;
+  bool lingered = false;
+  do {
+    const bool services_left =
+        queue_.services_ > 0 && queue_.NothingUnfinished();
+    queue_.home_shard_.lock.Unlock();
+    bool joined = true;
+    if (services_left && !std::exchange(services_cancelled, true)) {
+      queue_.CancelServices();
+    } else if (queue_.StealHome(running)) {
+      queue_.slots_.DispatchIfReady();
+      queue_.Perform(running);
+      TaskQueue::EndAlone(running);
+      lingered = false;
+    } else if (!std::exchange(lingered, true)) {
+      if (!services_left) {
+        SpinUntil([this] { return queue_.NothingUnfinished(); });
+      }
+    } else if (!WouldWaitForItself()) {
+      Sleep();
+    } else {
+      joined = false;
+    }
+    queue_.home_shard_.lock.Lock();
+    if (!joined) return false;
+  } while (!queue_.MayTake(queue_.home_) && !queue_.Ended());
+  return true;
+}
+
+// Until a task is added, or the last one has ended; perhaps for nothing.
+void GroupJoin::Sleep() {
+  GroupWaiters::Waiter waiter;
+  {
+    TOCSIN_STEP("GroupJoin: about to fall asleep");
+    MutexLock lock(queue_.home_shard_.lock);
+    if (queue_.MayTake(queue_.home_)) return;
+    if (queue_.NothingUnfinished() && queue_.services_ == 0) return;
+    queue_.waiters_.Enter(waiter);
+  }
+  // Whoever adds a task from here on sees that somebody sleeps.
+  if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
+  TOCSIN_STEP("GroupJoin: has slept");
+  MutexLock lock(queue_.home_shard_.lock);
+  queue_.waiters_.Leave(waiter);
+}
+
+bool GroupJoin::SomethingIsReadyElsewhere() {
+  if (!queue_.count_.HasAccounts()) return false;
+  for (Shard& shard : queue_.slots_.shards()) {
+    if (&shard == &queue_.home_shard_ || !shard.looks_ready.load()) continue;
+    TOCSIN_STEP("GroupJoin: a shard looked ready to who falls asleep");
+    MutexLock lock(shard.lock);
+    const LocalQueue* local = queue_.FindLocalQueue(shard);
+    if (local != nullptr && queue_.MayTake(*local)) return true;
+  }
+  return false;
+}
+
+// A cycle can only be closed by the thread that is about to sleep, so it is
+// enough to look at the tasks that wait for this thread: those on its stack,
+// and the one that made the group of the outermost of them.
+bool GroupJoin::WouldWaitForItself() const {
+  const RunningTask* bottom = nullptr;
+  for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
+    if (&r->queue() == &queue_) return true;
+    bottom = r;
+  }
+  const TaskQueue* q = bottom != nullptr ? &bottom->queue() : nullptr;
+  while (q != nullptr && q != &queue_) q = q->made_in_;
+  return q == &queue_;
+}
+
+}  // namespace tocsin::internal

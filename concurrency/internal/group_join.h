@@ -1,0 +1,37 @@
+// A thread's wait for the end of a group, whose tasks it runs meanwhile.
+//
+// On the stack of that thread, of which there may be several.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_
+
+#include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/task_queue.h"
+
+namespace tocsin::internal {
+
+class GroupJoin {
+ public:
+  explicit GroupJoin(TaskQueue& queue) : queue_(queue) {}
+  GroupJoin(const GroupJoin&) = delete;
+  GroupJoin& operator=(const GroupJoin&) = delete;
+
+  // Runs the tasks of this queue and no others, then sleeps until the last one
+  // has ended elsewhere, and closes the queue. False, at once or instead of
+  // sleeping, if called by a task that would so wait for itself.
+  [[nodiscard]] bool Run();
+
+ private:
+  // What Run() does: with the tasks at home, and while there is none. False if
+  // it would wait for itself.
+  void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
+  bool RunWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
+  bool WouldWaitForItself() const;
+  void Sleep() ABSL_LOCKS_EXCLUDED(queue_.home_shard_.lock);
+  bool SomethingIsReadyElsewhere();
+
+  TaskQueue& queue_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_

@@ -1,0 +1,262 @@
+#include "tocsin/concurrency/internal/group_state.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/exception.h"
+#include "tocsin/concurrency/internal/group_join.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope_state.h"
+
+namespace tocsin::internal {
+
+GroupState::~GroupState() {
+  if (slots().forked()) return;
+  if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
+    Cancel(absl::CancelledError("the task group is destroyed"));
+    if (!GroupJoin(*this).Run()) {
+      std::fprintf(
+          stderr,
+          "tocsin: a TaskGroup was destroyed by a task that it would "
+          "have to wait for. Let the owner of the group destroy it.\n");
+      std::abort();
+    }
+  }
+  scopes_.~Scopes();
+}
+
+// Apart, so that what happens with every task is short.
+void GroupState::RefuseTask(RefusedTask task) {
+  Refuse(std::move(task), Closed());
+}
+
+void GroupState::SpawnServiceTask(Task* task) {
+  RefusedTask refused(task);
+  {
+    MutexLock lock(mutex_);
+    if (scopes_.services == nullptr) {
+      scopes_.services =
+          absl::WrapUnique(new CancelScope(&scopes_.tasks.state_));
+    }
+  }
+  absl::Status status =
+      slots().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
+  if (status.ok()) {
+    (void)refused.release();  // Its thread has it now.
+  } else {
+    Refuse(std::move(refused), std::move(status));
+  }
+}
+
+void GroupState::SpawnHandledTask(std::shared_ptr<HandledTask> task) {
+  Task* ticket =
+      Task::New(HandledTask::Ticket(task, false), TaskOptions(task->options));
+  RefusedTask refused(ticket);
+  if (!slots().forked() && Add(*ticket)) {
+    (void)refused.release();
+    return;
+  }
+  absl::Status why = Closed();
+  task->Abandon(why);
+  Refuse(std::move(refused), std::move(why));
+}
+
+absl::Status GroupState::StartTask(Task* task) {
+  RefusedTask refused(task);
+  absl::Status status = slots().forked()
+                            ? Forked()
+                            : TaskQueue::Start(*task, TaskKind::kOwnThread);
+  if (status.ok()) (void)refused.release();  // Its thread has it now.
+  return status;
+}
+
+absl::Status GroupState::Closed() const {
+  if (slots().forked()) return Forked();
+  return absl::FailedPreconditionError(
+      "spawned on a task group that is closed: its Wait() has returned");
+}
+
+void GroupState::Refuse(RefusedTask task, absl::Status why) {
+  TaskFailure failure;
+  if (task->options() != nullptr) failure.task = task->options()->name;
+  failure.status = std::move(why);
+  task.reset();
+  Fail(std::move(failure));
+}
+
+void GroupState::DestroyRefused::operator()(Task* task) const {
+  task->Discard();
+  Task::Free(task);
+}
+
+void GroupState::Run(RunningTask& running) {
+  Task& task = *running.task;
+  ScopeEntry entry(running.kind == TaskKind::kService ? *scopes_.services
+                                                      : scopes_.tasks);
+  // A service that is no longer needed starts all the same, so that it does not
+  // depend on the speed of its thread whether it ever did.
+  if (scopes_.tasks.cancelled() &&
+      (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
+    return task.Discard();
+  }
+#ifdef ABSL_HAVE_EXCEPTIONS
+  try {
+#endif
+    absl::Status status = task.Run();
+    if (!status.ok()) NoteError(running, std::move(status));
+#ifdef ABSL_HAVE_EXCEPTIONS
+  } catch (...) {
+    NoteException(running);
+  }
+#endif
+}
+
+// Apart, so that what happens with every task is short.
+void GroupState::NoteError(const RunningTask& running, absl::Status status) {
+  if (IsCancellation(status)) return;
+  TaskFailure failure;
+  failure.task = running.name();
+  failure.status = std::move(status);
+  Fail(std::move(failure));
+}
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+void GroupState::NoteException(const RunningTask& running) {
+  Fail({running.name(), StatusOfException(running.name()),
+        std::current_exception()});
+}
+#endif
+
+// Whether a task that ends so, in the thread's current scope, only says that
+// the scope was cancelled.
+bool GroupState::IsCancellation(const absl::Status& status) const {
+  return (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) &&
+         CheckCancelled().code() == status.code();
+}
+
+void GroupState::Fail(TaskFailure failure) {
+  absl::Status reason = absl::CancelledError(
+      absl::StrCat(failure.task.empty() ? "a task" : failure.task,
+                   name_.empty() ? "" : absl::StrCat(" of ", name_),
+                   " failed: ", failure.status.ToString()));
+  {
+    MutexLock lock(mutex_);
+    if (failures_.size() < kFailuresKept) {
+      failures_.push_back(std::move(failure));
+    }
+    failure_count_.fetch_add(1, std::memory_order_release);
+  }
+  if (cancel_on_error_ && !slots().forked()) Cancel(std::move(reason));
+}
+
+void GroupState::CancelServices() {
+  scopes_.services->Cancel(
+      absl::CancelledError("all tasks that the service was for have ended"));
+}
+
+void GroupState::Cancel(absl::Status reason) {
+  if (slots().forked()) return;
+  scopes_.tasks.Cancel(std::move(reason));
+  Discard();
+}
+
+absl::Status GroupState::Wait() {
+  if (!slots().forked() && GroupJoin(*this).Run() &&
+      outcome_.load(std::memory_order_acquire) == Outcome::kOk &&
+      failure_count() == 0) {
+    return absl::OkStatus();
+  }
+  return WhyNotOk();
+}
+
+absl::Status GroupState::WhyNotOk() const {
+  if (slots().forked()) return Forked();
+  if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
+    return absl::FailedPreconditionError(
+        "TaskGroup::Wait() was called by a task that it would have to wait "
+        "for; let the owner of the group wait");
+  }
+  MutexLock lock(mutex_);
+  return failures_.empty() ? cancelled_ : failures_.front().status;
+}
+
+// What Wait() returns must not depend on who calls it first.
+void GroupState::NoticeClosed() {
+  const ScopeState* outer = scopes_.tasks.state_.OuterInReach();
+  if (outer != nullptr && outer->cancelled() && used()) {
+    cancelled_ = outer->WaitStatus();
+  }
+  outcome_.store(cancelled_.ok() ? Outcome::kOk : Outcome::kCancelled,
+                 std::memory_order_release);
+}
+
+absl::Status GroupState::CancelledFromOutside() const {
+  const ScopeState* outer = scopes_.tasks.state_.OuterInReach();
+  if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
+  return outer->WaitStatus();
+}
+
+std::vector<TaskFailure> GroupState::failures() const {
+  MutexLock lock(mutex_);
+  return failures_;
+}
+
+size_t GroupState::failure_count() const {
+  return failure_count_.load(std::memory_order_acquire);
+}
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+void GroupState::RethrowFirst() const {
+  for (const TaskFailure& failure : failures()) {
+    if (failure.exception) std::rethrow_exception(failure.exception);
+  }
+}
+#endif
+
+std::vector<std::string> GroupState::running() const {
+  if (slots().forked()) return {};
+  return Names();
+}
+
+absl::Status GroupState::Forked() const { return slots().status(); }
+
+bool GroupState::InsideCurrentScope() const {
+  const ScopeState* current = current_scope;
+  const ScopeState* s = &scopes_.tasks.state_;
+  while (s != nullptr && s != current) s = s->OuterInReach();
+  return s == current;
+}
+
+std::string GroupState::NextName(const char* what) {
+  return absl::StrCat(what, " ", named_.fetch_add(1) + 1);
+}
+
+absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
+  absl::Status status;
+  bool cancelled;
+  {
+    ScopeEntry entry(scopes_.tasks);
+    status = body();
+    cancelled = IsCancellation(status);
+  }
+  if (!status.ok() && !cancelled) {
+    // A body that ends with `return group.Wait();` brings what is known.
+    std::vector<TaskFailure> known = failures();
+    if (known.empty() || known.front().status != status) {
+      TaskFailure failure;
+      failure.task = "the body";
+      failure.status = status;
+      Fail(std::move(failure));
+    }
+    Cancel(absl::CancelledError(
+        absl::StrCat("the body failed: ", status.ToString())));
+  }
+  absl::Status outcome = Wait();
+  if (outcome.ok() && cancelled) return CancelledFromOutside();
+  return outcome;
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,177 @@
+// All that is behind a TaskGroup: its tasks in the scopes that they run in, and
+// what went wrong in them.
+//
+// Its members may be called from any thread, also from tasks of the group; what
+// they promise is told in task_group.h.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_GROUP_STATE_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_GROUP_STATE_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/internal/task_closure.h"
+#include "tocsin/concurrency/internal/task_queue.h"
+#include "tocsin/concurrency/internal/task_result.h"
+#include "tocsin/concurrency/internal/task_start.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
+#include "tocsin/concurrency/task_failure.h"
+#include "tocsin/concurrency/task_options.h"
+
+namespace tocsin::internal {
+
+class GroupState final : private TaskQueue {
+ public:
+  static constexpr size_t kFailuresKept = 100;
+
+  GroupState(WorkerSlots& slots, bool cancel_on_error)
+      : TaskQueue(slots, slots.ShardOfThread(), 0),
+        cancel_on_error_(cancel_on_error),
+        scopes_(current_scope) {}
+  GroupState(WorkerSlots& slots, std::string&& name, int max_running,
+             bool cancel_on_error)
+      : TaskQueue(slots, slots.ShardOfThread(), max_running),
+        name_(std::move(name)),
+        cancel_on_error_(cancel_on_error),
+        scopes_(current_scope) {}
+  ~GroupState();
+
+  template <typename F>
+  void Spawn(F&& f) {
+    SpawnTask(Task::New<TaskClosure>(std::forward<F>(f)));
+  }
+  template <typename F>
+  void Spawn(F&& f, TaskOptions options) {
+    SpawnTask(Task::New<TaskClosure>(std::forward<F>(f), std::move(options)));
+  }
+  template <typename F>
+  void SpawnService(F&& f, TaskOptions options);
+  template <typename F>
+  auto SpawnWithResult(F&& f, TaskOptions options);
+  // Runs f(starting) with a std::shared_ptr<StartingWith<T>>.
+  template <typename T, typename F>
+  std::conditional_t<std::is_void_v<T>, absl::Status, absl::StatusOr<T>> Start(
+      F&& f, TaskOptions options);
+
+  absl::Status Wait();
+  void Cancel(absl::Status reason);
+  // What RunTaskGroup() does once it has made the group.
+  absl::Status RunBody(absl::FunctionRef<absl::Status()> body);
+
+  std::vector<TaskFailure> failures() const;
+  size_t failure_count() const;
+#ifdef ABSL_HAVE_EXCEPTIONS
+  void RethrowFirst() const;
+#endif
+  std::vector<std::string> running() const;
+  CancelScope& scope() override { return scopes_.tasks; }
+
+ private:
+  struct Scopes {
+    explicit Scopes(ScopeState* outer) : tasks(outer) {}
+    CancelScope tasks;
+    std::unique_ptr<CancelScope> services;  // made with the first of them
+  };
+
+  void Run(RunningTask& running) override;
+  void CancelServices() override;
+  void NoticeClosed() override;
+  bool InsideCurrentScope() const override;
+
+  // A task that the queue did not take.
+  struct DestroyRefused {
+    void operator()(Task* task) const;
+  };
+  using RefusedTask = std::unique_ptr<Task, DestroyRefused>;
+
+  void SpawnTask(Task* task) {
+    RefusedTask refused(task);
+    if (slots().forked() || !Add(*task)) return RefuseTask(std::move(refused));
+    (void)refused.release();
+  }
+  void RefuseTask(RefusedTask task);
+  void SpawnServiceTask(Task* task);
+  void SpawnHandledTask(std::shared_ptr<HandledTask> task);
+  absl::Status StartTask(Task* task);
+  void Refuse(RefusedTask task, absl::Status why);
+  void NoteError(const RunningTask& running, absl::Status status);
+  void NoteException(const RunningTask& running);
+  void Fail(TaskFailure failure);
+  absl::Status WhyNotOk() const;
+  bool IsCancellation(const absl::Status& status) const;
+  absl::Status CancelledFromOutside() const;
+  absl::Status Forked() const;
+  absl::Status Closed() const;
+  std::string NextName(const char* what);
+
+  const std::string name_;
+  const bool cancel_on_error_;
+  // Read by all threads with every task, so it keeps off what is written with
+  // every task. In a union, because in a forked child it is left as it is: what
+  // is linked to the scopes does not exist there.
+  union {
+    alignas(64) Scopes scopes_;
+  };
+  std::atomic<uint32_t> named_{0};
+  // What Wait() returns, if no task has failed; unknown until the group is
+  // closed.
+  enum class Outcome : uint8_t { kUnknown, kOk, kCancelled };
+  std::atomic<Outcome> outcome_{Outcome::kUnknown};
+  absl::Status cancelled_;  // written before outcome_
+
+  mutable SlimMutex mutex_;
+  std::vector<TaskFailure> failures_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<size_t> failure_count_{0};  // written under mutex_
+};
+
+template <typename F>
+void GroupState::SpawnService(F&& f, TaskOptions options) {
+  if (options.name.empty()) options.name = NextName("service");
+  SpawnServiceTask(
+      Task::New<TaskClosure>(std::forward<F>(f), std::move(options)));
+}
+
+template <typename F>
+auto GroupState::SpawnWithResult(F&& f, TaskOptions options) {
+  TaskQueue& queue = *this;
+  auto task = std::make_shared<ClosureTask<F>>(queue, std::forward<F>(f));
+  task->options = std::move(options);
+  if (task->options.name.empty()) task->options.name = NextName("result");
+  SpawnHandledTask(task);
+  return std::shared_ptr<ResultTask<ResultOfClosure<F>>>(std::move(task));
+}
+
+template <typename T, typename F>
+std::conditional_t<std::is_void_v<T>, absl::Status, absl::StatusOr<T>>
+GroupState::Start(F&& f, TaskOptions options) {
+  if (options.name.empty()) options.name = NextName("started task");
+  auto starting = std::make_shared<StartingWith<T>>();
+  absl::Status status = StartTask(Task::New(
+      StartClosure<T, F>(starting, std::forward<F>(f)), std::move(options)));
+  if (status.ok()) status = starting->Await();
+  if constexpr (std::is_void_v<T>) {
+    return status;
+  } else {
+    if (!status.ok()) return status;
+    return std::move(*starting->value);
+  }
+}
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_GROUP_STATE_H_

@@ -1,0 +1,50 @@
+// The threads that sleep in the wait for the end of a group.
+//
+// They are woken by the end, and one at a time by a task that was added. The
+// lock of the group's home shard guards all but AnyToRouse(), which is for
+// every thread.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_GROUP_WAITERS_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_GROUP_WAITERS_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+
+namespace tocsin::internal {
+
+// Threads to be woken once a shard's lock is released.
+using WakeUps = FutexWakes;
+
+class GroupWaiters {
+ public:
+  // On the stack of the thread that sleeps.
+  struct Waiter {
+    Sleeper sleeper{Sleeper::Unscoped()};
+    bool roused = false;  // for a task that was added
+    Waiter* next = nullptr;
+  };
+
+  bool empty() const { return waiters_ == nullptr; }
+  // Whether some sleep that no added task has roused. Who adds a task asks
+  // after that, and who sleeps looks for tasks after Enter(): one sees the
+  // other.
+  bool AnyToRouse() const { return sleeping_.load() != 0; }
+
+  void Enter(Waiter& waiter);
+  void Leave(Waiter& waiter);
+
+  // Wakes one that no task has roused, for another task: with FutexWakeOne(),
+  // if not null, once the lock is released.
+  const std::atomic<uint32_t>* Rouse();
+  void WakeAll(WakeUps& wake_ups);
+
+ private:
+  std::atomic<int> sleeping_{0};  // of those, who are not roused
+  Waiter* waiters_ = nullptr;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_GROUP_WAITERS_H_

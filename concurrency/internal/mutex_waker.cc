@@ -1,0 +1,123 @@
+#include "tocsin/concurrency/internal/mutex_waker.h"
+
+#include <pthread.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/error_text.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
+
+namespace tocsin::internal {
+
+absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(absl::Mutex& mutex) {
+  if (threads_ == 0) {
+    if (const int error = StartThread(); error != 0) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "pthread_create for the thread that ends Await() on cancellation: ",
+          ErrorText(error)));
+    }
+  }
+  Visits& visits = visited_[&mutex];
+  ++visits.waiters;
+  return &visits;
+}
+
+bool MutexWaker::Leave(absl::Mutex& mutex) {
+  const auto it = visited_.find(&mutex);
+  if (it->second.waiters == 1 && it->second.under_way) return false;
+  if (--it->second.waiters == 0) visited_.erase(it);
+  return true;
+}
+
+void MutexWaker::Request(absl::Mutex& mutex) {
+  const auto it = visited_.find(&mutex);
+  if (it == visited_.end() || it->second.requested || it->second.under_way) {
+    return;
+  }
+  it->second.requested = true;
+  requests_.push_back(&mutex);
+  if (free_ == 0) StartThread();  // else the next thread that becomes free
+  bell_.fetch_add(1, std::memory_order_release);
+  FutexWakeOne(&bell_);
+}
+
+int MutexWaker::StartThread() {
+  pthread_t thread;
+  auto run = [](void* waker) -> void* {
+    pthread_setname_np(pthread_self(), "tocsin-await");
+    static_cast<MutexWaker*>(waker)->Run();
+    return nullptr;
+  };
+  const int error = pthread_create(&thread, nullptr, run, this);
+  if (error != 0) return error;
+  pthread_detach(thread);
+  ++threads_;
+  ++free_;
+  return 0;
+}
+
+absl::Mutex* MutexWaker::TakeRequest() {
+  while (!requests_.empty()) {
+    absl::Mutex* mutex = requests_.front();
+    requests_.pop_front();
+    const auto it = visited_.find(mutex);
+    if (it == visited_.end() || !it->second.requested) continue;
+    it->second.requested = false;
+    it->second.under_way = true;
+    return mutex;
+  }
+  return nullptr;
+}
+
+void MutexWaker::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  while (true) {
+    const uint32_t bell = bell_.load(std::memory_order_acquire);
+    absl::Mutex* mutex;
+    {
+      MutexLock lock(scope_tree_mutex);
+      mutex = TakeRequest();
+    }
+    if (mutex == nullptr) TOCSIN_STEP("MutexWaker: found no request");
+    if (mutex == nullptr) {
+      FutexWait(bell_, bell);
+      continue;
+    }
+    TOCSIN_STEP("MutexWaker: about to visit");
+    const bool must_block = !mutex->TryLock();
+    if (must_block) {
+      {
+        MutexLock lock(scope_tree_mutex);
+        if (--free_ == 0 && !requests_.empty()) StartThread();
+      }
+      TOCSIN_STEP("MutexWaker: about to block");
+      mutex->Lock();
+    }
+    {
+      MutexLock lock(scope_tree_mutex);
+      visited_[mutex].under_way = false;
+    }
+    mutex->Unlock();  // from here on it may be gone
+    if (must_block) {
+      MutexLock lock(scope_tree_mutex);
+      if (free_ > 0) {
+        --threads_;
+        return;
+      }
+      ++free_;
+    }
+  }
+}
+
+void MutexWaker::ForgetAllInForkedChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  MutexWaker& waker = Get();
+  waker.visited_.clear();
+  waker.requests_.clear();
+  waker.threads_ = waker.free_ = 0;
+}
+
+const int MutexWaker::registered =
+    pthread_atfork(nullptr, nullptr, ForgetAllInForkedChild);
+
+}  // namespace tocsin::internal

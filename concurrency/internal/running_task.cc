@@ -1,0 +1,16 @@
+#include "tocsin/concurrency/internal/running_task.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace tocsin::internal {
+
+std::string NameOf(const TaskOptions* options, uint64_t number) {
+  if (options != nullptr && !options->name.empty()) return options->name;
+  return absl::StrCat("task ", number);
+}
+
+std::string RunningTask::name() const {
+  return NameOf(task->options(), task->number);
+}
+
+}  // namespace tocsin::internal

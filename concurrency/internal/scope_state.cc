@@ -1,0 +1,156 @@
+#include "tocsin/concurrency/internal/scope_state.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
+
+namespace tocsin::internal {
+
+void ScopeState::DieOf(const char* mistake) {
+  std::fprintf(stderr,
+               "tocsin: a CancelScope was destroyed %s. Keep scopes in local "
+               "variables and task groups inside the scope they were made in, "
+               "so that the inner ones end first.\n",
+               mistake);
+  std::abort();
+}
+
+ScopeState::ScopeState(absl::Time deadline, bool shield)
+    : ScopeState(current_scope, true, ToNanoseconds(deadline), shield) {
+  current_scope = this;
+}
+
+void ScopeState::Adopt(std::stop_token stop) {
+  if (stop.stop_possible()) {
+    adopted_.emplace(std::move(stop), RequestCancel{this});
+  }
+}
+
+void ScopeState::Leave() {
+  adopted_.reset();  // waits for the Cancel() it may be running
+  if (entered_) {
+    if (current_scope != this) {
+      DieOf("out of order or on another thread than the one that made it");
+    }
+    current_scope = parent_;
+  }
+  // Whoever joined it to the tree has left it again, and nobody can any more.
+  if (attached_.load(std::memory_order_acquire)) ScopeTree::Detach(*this);
+}
+
+void ScopeState::RequestCancel::operator()() const {
+  scope->Cancel(absl::CancelledError("stop was requested"));
+}
+
+void ScopeState::Cancel(absl::Status reason) {
+  ScopeWakeUps wake_ups;
+  MutexLock lock(scope_tree_mutex);
+  if (Latched()) return;
+  reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
+  State live = State::kLive;
+  if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
+  TOCSIN_STEP("CancelScope: changed, not yet announced");
+  scope_epoch.fetch_add(1);
+  ScopeTree::CollectWakeUps(*this, wake_ups);
+}
+
+absl::Status ScopeState::status() const {
+  const ScopeState* by = CancelledBy();
+  return by == nullptr ? absl::OkStatus() : by->Cause();
+}
+
+absl::Status ScopeState::WaitStatus() const {
+  const ScopeState* by = CancelledBy();
+  if (by == nullptr) return absl::OkStatus();
+  absl::Status cause = by->Cause();
+  if (absl::IsCancelled(cause) ||
+      by->state_.load(std::memory_order_acquire) == State::kExpired) {
+    return cause;
+  }
+  return absl::CancelledError(cause.ToString());
+}
+
+absl::Status ScopeState::Cause() const {
+  if (state_.load(std::memory_order_acquire) == State::kCancelled) {
+    return reason_;
+  }
+  return absl::DeadlineExceededError(absl::StrCat(
+      "the deadline of the cancel scope passed: ",
+      absl::FormatTime(
+          FromNanoseconds(deadline_.load(std::memory_order_relaxed)),
+          absl::UTCTimeZone())));
+}
+
+absl::Time ScopeState::deadline() const {
+  int64_t nearest = kNever;
+  for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
+    nearest = std::min(nearest, s->deadline_.load(std::memory_order_acquire));
+  }
+  return FromNanoseconds(nearest);
+}
+
+void ScopeState::set_deadline(absl::Time deadline) {
+  ScopeWakeUps wake_ups;
+  MutexLock lock(scope_tree_mutex);
+  if (Latched()) return;
+  deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
+  TOCSIN_STEP("CancelScope: changed, not yet announced");
+  scope_epoch.fetch_add(1);
+  ScopeTree::CollectWakeUps(*this, wake_ups);
+}
+
+void ScopeState::set_shield(bool shield) {
+  ScopeWakeUps wake_ups;
+  MutexLock lock(scope_tree_mutex);
+  shield_.store(shield, std::memory_order_release);
+  TOCSIN_STEP("CancelScope: changed, not yet announced");
+  scope_epoch.fetch_add(1);
+  ScopeTree::CollectWakeUps(*this, wake_ups);
+}
+
+std::stop_token ScopeState::stop_token() const {
+  ScopeWakeUps wake_ups;
+  MutexLock lock(scope_tree_mutex);
+  ScopeTree::Attach(*this);
+  if (!links_.exported.stop_possible()) {
+    links_.request = std::make_unique<StopRequest>();
+    links_.exported = links_.request->source;
+  }
+  ScopeTree::CollectWakeUps(*this, wake_ups);
+  return links_.exported.get_token();
+}
+
+// A deadline counts from the moment it is seen to have passed, so that a wall
+// clock that is set back does not un-cancel a scope.
+bool ScopeState::Latched() const {
+  if (state_.load(std::memory_order_acquire) != State::kLive) return true;
+  const int64_t deadline = deadline_.load(std::memory_order_acquire);
+  if (deadline == kNever || deadline > NowInNanoseconds()) return false;
+  State live = State::kLive;
+  state_.compare_exchange_strong(live, State::kExpired);
+  return true;
+}
+
+const ScopeState* ScopeState::CancelledBy() const {
+  const uint64_t now = scope_epoch.load(std::memory_order_acquire);
+  bool timed = false;
+  for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
+    if (s->clear_at_.load(std::memory_order_acquire) == now) break;
+    if (s->Latched()) return s;
+    timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
+  }
+  TOCSIN_STEP("CancelScope: found clear");
+  if (!timed) clear_at_.store(now, std::memory_order_release);
+  return nullptr;
+}
+
+void ScopeEntry::DieOfOrder() {
+  ScopeState::DieOf("after the scope around it was left");
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,154 @@
+// What is behind a CancelScope: its parent, its deadline and shield, whether
+// and why it is cancelled; and the scope that a thread is in.
+//
+// Any thread may look, which takes no lock, and cancel or change it, which
+// takes scope_tree_mutex.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_STATE_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_STATE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <stop_token>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
+
+namespace tocsin::internal {
+
+// Goes up after every Cancel() and every change of a deadline or a shield.
+// While it stands still, a scope once found clear is clear: the check of a
+// scope at any depth compares two numbers instead of climbing to the outermost
+// scope.
+inline constinit std::atomic<uint64_t> scope_epoch{1};
+
+// Null outside of any.
+inline constinit thread_local ScopeState* current_scope = nullptr;
+
+class ScopeState {
+ public:
+  // A child of the thread's current scope, and from here on the current one.
+  ScopeState(absl::Time deadline, bool shield);
+  // A child of `parent`, which may be null, that no thread is in yet: they come
+  // in by ScopeEntry, and any thread may destroy it.
+  explicit ScopeState(ScopeState* parent)
+      : ScopeState(parent, false, kNever, false) {}
+  ScopeState(const ScopeState&) = delete;
+  ScopeState& operator=(const ScopeState&) = delete;
+  ~ScopeState() {
+    if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
+  }
+
+  // That of a CancelScope.
+  template <typename Scope>
+  static ScopeState& Of(Scope& scope) {
+    return scope.state_;
+  }
+
+  // Has it cancelled when `stop` is requested, too.
+  void Adopt(std::stop_token stop);
+
+  // The members of CancelScope, which tells of them.
+  void Cancel(absl::Status reason = absl::CancelledError());
+  bool cancelled() const {
+    return clear_at_.load(std::memory_order_acquire) !=
+               scope_epoch.load(std::memory_order_acquire) &&
+           CancelledBy() != nullptr;
+  }
+  absl::Status status() const;
+  absl::Time deadline() const;
+  void set_deadline(absl::Time deadline);
+  void set_shield(bool shield);
+  std::stop_token stop_token() const;
+
+  // What CheckCancelled() returns.
+  static absl::Status CheckCurrent() {
+    const ScopeState* scope = current_scope;
+    if (scope == nullptr || !scope->cancelled()) return absl::OkStatus();
+    return scope->WaitStatus();
+  }
+  // What a wait in it returns, OK as long as it goes on.
+  absl::Status WaitStatus() const;
+
+  ScopeState* parent() const { return parent_; }
+  ScopeState* OuterInReach() const {
+    return shield_.load(std::memory_order_acquire) ? nullptr : parent_;
+  }
+  bool Latched() const;  // cancelled by itself, its own deadline included
+
+  // Ends the program, of which a scope was not destroyed in its turn.
+  [[noreturn]] static void DieOf(const char* mistake);
+
+ private:
+  friend class DeadlineTimer;
+  friend class ScopeTree;
+  friend class Sleeper;
+
+  // kLive until the first cause, which is one of the others for good.
+  enum class State : uint8_t { kLive, kCancelled, kExpired };
+
+  struct RequestCancel {
+    ScopeState* scope;
+    void operator()() const;
+  };
+
+  ScopeState(ScopeState* parent, bool entered, int64_t deadline, bool shield)
+      : parent_(parent),
+        entered_(entered),
+        shield_(shield),
+        deadline_(deadline),
+        clear_at_(deadline != kNever ? 0
+                  : parent != nullptr
+                      ? parent->clear_at_.load(std::memory_order_acquire)
+                      : scope_epoch.load(std::memory_order_acquire)) {}
+
+  void Leave();
+
+  const ScopeState* CancelledBy() const;
+  absl::Status Cause() const;  // of one that is Latched()
+
+  ScopeState* const parent_;
+  const bool entered_;
+  std::atomic<bool> shield_;
+  mutable std::atomic<State> state_{State::kLive};
+  std::atomic<int64_t> deadline_;           // its own, in Unix nanoseconds
+  mutable std::atomic<uint64_t> clear_at_;  // see scope_epoch
+  absl::Status reason_;  // written once, before state_ becomes kCancelled
+
+  mutable std::atomic<bool> attached_{false};  // written under the lock
+  union {
+    mutable ScopeLinks links_;  // exists once attached_
+  };
+
+  // Last, because its callback uses all of the above.
+  std::optional<std::stop_callback<RequestCancel>> adopted_;
+};
+
+// Makes `scope` the thread's current scope for as long as it lives.
+class ScopeEntry {
+ public:
+  explicit ScopeEntry(ScopeState& scope)
+      : scope_(&scope), outer_(std::exchange(current_scope, &scope)) {}
+  // Of a CancelScope.
+  template <typename Scope>
+  explicit ScopeEntry(Scope& scope) : ScopeEntry(ScopeState::Of(scope)) {}
+  ScopeEntry(const ScopeEntry&) = delete;
+  ScopeEntry& operator=(const ScopeEntry&) = delete;
+  ~ScopeEntry() {
+    if (current_scope != scope_) DieOfOrder();
+    current_scope = outer_;
+  }
+
+ private:
+  [[noreturn]] static void DieOfOrder();
+
+  ScopeState* const scope_;
+  ScopeState* const outer_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_SCOPE_STATE_H_

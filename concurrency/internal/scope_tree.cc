@@ -1,0 +1,140 @@
+#include "tocsin/concurrency/internal/scope_tree.h"
+
+#include <pthread.h>
+
+#include <new>
+#include <utility>
+
+#include "absl/base/attributes.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/deadline_timer.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+
+namespace tocsin::internal {
+
+ABSL_CONST_INIT SlimMutex scope_tree_mutex;
+
+void ScopeTree::Detach(const ScopeState& scope) {
+  MutexLock lock(scope_tree_mutex);
+  ScopeLinks& links = scope.links_;
+  if (links.first_child != nullptr || links.sleepers != nullptr) {
+    ScopeState::DieOf("while something inside it still waits");
+  }
+  DeadlineTimer::Get().Set(&scope, kNever);
+  const ScopeState* const next = links.next_sibling;
+  const ScopeState* const previous = links.previous_sibling;
+  if (next != nullptr) next->links_.previous_sibling = previous;
+  if (previous != nullptr) {
+    previous->links_.next_sibling = next;
+  } else if (scope.parent_ != nullptr) {
+    scope.parent_->links_.first_child = next;
+  }
+  links.~ScopeLinks();
+}
+
+void ScopeTree::CollectWakeUps(const ScopeState& scope,
+                               ScopeWakeUps& wake_ups) {
+  if (!scope.attached_) return;
+  const ScopeState* s = &scope;
+  while (true) {
+    ScopeLinks& links = s->links_;
+    bool with_others = false;
+    for (Sleeper* sleeper = links.sleepers; sleeper != nullptr;
+         sleeper = sleeper->next_) {
+      if (sleeper->with_others_) {
+        with_others = true;
+      } else {
+        sleeper->WakeLater(wake_ups.asleep);
+      }
+    }
+    if (with_others) {
+      links.wake_ups.fetch_add(1);
+      wake_ups.asleep.Add(&links.wake_ups, kAnyBit);
+    }
+    if (links.request != nullptr) {
+      const bool cancelled = s->cancelled();
+      DeadlineTimer::Get().Set(
+          s, cancelled ? kNever : absl::ToUnixNanos(s->deadline()));
+      if (cancelled) {
+        *wake_ups.next_request = std::move(links.request);
+        wake_ups.next_request = &(*wake_ups.next_request)->next;
+      }
+    }
+    // On to the next scope of the subtree, in order and without a stack, past
+    // those that are shielded from the change.
+    const ScopeState* next = links.first_child;
+    while (true) {
+      while (next != nullptr && next->shield_.load(std::memory_order_acquire)) {
+        next = next->links_.next_sibling;
+      }
+      if (next != nullptr || s == &scope) break;
+      next = s->links_.next_sibling;
+      s = s->parent_;
+    }
+    if (next == nullptr) return;
+    s = next;
+  }
+}
+
+ScopeWakeUps::~ScopeWakeUps() {
+  asleep.Send();
+  for (auto r = std::move(first_request); r != nullptr;) {
+    r->source.request_stop();
+    r = std::move(r->next);
+  }
+}
+
+// A forked child has one thread. What others left in the scopes that this
+// thread is in, their sleepers and inner scopes, does not exist there.
+struct ScopeTree::Fork {
+  static void Prepare() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    scope_tree_mutex.Lock();
+  }
+  static void InParent() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    scope_tree_mutex.Unlock();
+  }
+  static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    DeadlineTimer::Get().ForgetAll();
+    const ScopeState* inner = nullptr;
+    for (ScopeState* s = current_scope; s != nullptr; s = s->parent_) {
+      if (!s->attached_) continue;
+      ScopeLinks& links = s->links_;
+      links.sleepers = nullptr;
+      links.first_child = inner;
+      links.next_sibling = links.previous_sibling = nullptr;
+      links.timer = kNever;
+      inner = s;
+    }
+    scope_tree_mutex.Unlock();
+  }
+
+  // Before main(), because pthread_atfork() must not be called under the lock
+  // that a fork() on another thread is waiting for.
+  [[maybe_unused]] static const int registered;
+};
+
+const int ScopeTree::Fork::registered =
+    pthread_atfork(Prepare, InParent, InChild);
+
+void ScopeTree::Attach(const ScopeState& scope) {
+  const ScopeState* child = nullptr;  // has joined just now
+  for (const ScopeState* s = &scope; s != nullptr; s = s->parent_) {
+    const bool was_attached = s->attached_;
+    if (!was_attached) {
+      ::new (&s->links_) ScopeLinks;
+      s->attached_ = true;
+    }
+    if (child != nullptr) {
+      const ScopeState* const next = s->links_.first_child;
+      child->links_.next_sibling = next;
+      if (next != nullptr) next->links_.previous_sibling = child;
+      s->links_.first_child = child;
+    }
+    if (was_attached) return;
+    child = s;
+  }
+}
+
+}  // namespace tocsin::internal

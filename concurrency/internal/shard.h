@@ -1,0 +1,116 @@
+// Where the tasks of a few threads are, as a rule of one.
+//
+// What a thread spawns into a group lies in that group's local queue at the
+// thread's shard. The home queue of a group is a part of the group; all others
+// belong to their shard, which outlives the groups. Any thread may come, and
+// takes the lock.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_SHARD_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_SHARD_H_
+
+#include <atomic>
+#include <functional>
+
+#include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/local_queue.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/short_lock.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/task_ring.h"
+
+namespace tocsin::internal {
+struct alignas(64) Shard {
+  ShortLock lock;
+  LocalQueue* first_ready ABSL_GUARDED_BY(lock) = nullptr;
+  LocalQueue* last_ready ABSL_GUARDED_BY(lock) = nullptr;
+  // The local queues that are no group's home: those that are an account of
+  // one, and those that wait for the next.
+  LocalQueue* accounts ABSL_GUARDED_BY(lock) = nullptr;
+  LocalQueue* spare ABSL_GUARDED_BY(lock) = nullptr;
+  // Memory for the next local queue that has many.
+  TaskRing spare_tasks ABSL_GUARDED_BY(lock);
+
+  // Whether some local queue may be ready. True as soon as one is. It stays
+  // when the last one leaves, which its thread does all the time, until
+  // somebody comes and sees that there is none. Written under the lock, read
+  // without.
+  alignas(64) std::atomic<bool> looks_ready{false};
+
+  // Whether one is.
+  bool IsReady() ABSL_LOCKS_EXCLUDED(lock) {
+    if (!looks_ready.load()) return false;
+    TOCSIN_STEP("Shard: looked ready");
+    MutexLock guard(lock);
+    return SeeReady();
+  }
+  bool SeeReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock) {
+    if (first_ready != nullptr) return true;
+    looks_ready.store(false, std::memory_order_relaxed);
+    return false;
+  }
+
+  // Whether a local queue is ready of which no task was taken since the last
+  // call.
+  bool Stuck() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
+
+  // The account of the group here: null where there is none, a new one that has
+  // nothing in it, or one that is given back.
+  LocalQueue* FindAccount(const TaskQueue& queue) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
+  LocalQueue& AddAccount(TaskQueue& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
+  static void Spare(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+
+  // Enters and leaves the list of those that are ready at their shard.
+  static void Enter(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  static void Leave(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+
+  ~Shard() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+};
+
+inline void Shard::Enter(LocalQueue& local) {
+  if (local.ready) return;
+  Shard& shard = local.shard;
+  local.ready = true;
+  local.taken_at_last_look = kNeverLooked;
+  local.next_ready = nullptr;
+  local.previous_ready = shard.last_ready;
+  (shard.last_ready != nullptr ? shard.last_ready->next_ready
+                               : shard.first_ready) = &local;
+  shard.last_ready = &local;
+  if (!shard.looks_ready.load(std::memory_order_relaxed)) {
+    shard.looks_ready.store(true);
+  }
+}
+
+inline void Shard::Leave(LocalQueue& local) {
+  if (!local.ready) return;
+  Shard& shard = local.shard;
+  local.ready = false;
+  (local.previous_ready != nullptr ? local.previous_ready->next_ready
+                                   : shard.first_ready) = local.next_ready;
+  (local.next_ready != nullptr ? local.next_ready->previous_ready
+                               : shard.last_ready) = local.previous_ready;
+}
+
+// Two shards, in an order that is the same for all threads.
+class ABSL_SCOPED_LOCKABLE LockBoth {
+ public:
+  LockBoth(Shard& a, Shard& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.lock, b.lock)
+      : first_(std::less<>()(&a, &b) ? a : b), second_(&first_ == &a ? b : a) {
+    first_.lock.Lock();
+    second_.lock.Lock();
+  }
+  LockBoth(const LockBoth&) = delete;
+  LockBoth& operator=(const LockBoth&) = delete;
+  ~LockBoth() ABSL_UNLOCK_FUNCTION() {
+    second_.lock.Unlock();
+    first_.lock.Unlock();
+  }
+
+ private:
+  Shard& first_;
+  Shard& second_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_SHARD_H_

@@ -1,0 +1,77 @@
+#include "tocsin/concurrency/internal/sleeper.h"
+
+#include <algorithm>
+
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/concurrency/internal/worker_slot.h"
+
+namespace tocsin::internal {
+
+Sleeper::Sleeper(absl::Time timeout, BlockingCall* call)
+    : scope_(current_scope), timeout_(timeout), call_(call) {}
+
+Sleeper::Sleeper(Unscoped)
+    : scope_(nullptr), timeout_(absl::InfiniteFuture()), call_(nullptr) {}
+
+Sleeper::Sleeper(absl::Time timeout, WithOthers)
+    : scope_(current_scope),
+      timeout_(timeout),
+      call_(nullptr),
+      with_others_(scope_ != nullptr) {}
+
+Sleeper::~Sleeper() {
+  if (!joined_) return;
+  MutexLock lock(scope_tree_mutex);
+  if (next_ != nullptr) next_->previous_ = previous_;
+  (previous_ != nullptr ? previous_->next_ : scope_->links_.sleepers) = next_;
+}
+
+void Sleeper::Join() {
+  if (joined_ || scope_ == nullptr) return;
+  joined_ = true;
+  MutexLock lock(scope_tree_mutex);
+  ScopeTree::Attach(*scope_);
+  next_ = scope_->links_.sleepers;
+  if (next_ != nullptr) next_->previous_ = this;
+  scope_->links_.sleepers = this;
+}
+
+absl::Status Sleeper::Sleep(uint32_t how) {
+  // Joining comes before the look at the scope: what cancels it after the look
+  // finds this sleeper and wakes it.
+  Join();
+  const uint32_t wake_ups =
+      with_others_ ? scope_->links_.wake_ups.load(std::memory_order_acquire)
+                   : 0;
+  absl::Time until = timeout_;
+  if (scope_ != nullptr) {
+    if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
+    TOCSIN_STEP("Sleeper: found its scope clear");
+    until = std::min(until, scope_->deadline());
+  }
+  if (timeout_ != absl::InfiniteFuture() && timeout_ <= internal::Now()) {
+    return absl::DeadlineExceededError("the timeout of the call passed");
+  }
+  if (with_others_) {
+    SlotRelease release;
+    FutexWait(scope_->links_.wake_ups, wake_ups, until);
+    return absl::OkStatus();
+  }
+  uint32_t awake = kAwake;
+  if (word_.compare_exchange_strong(awake, how, std::memory_order_acq_rel)) {
+    TOCSIN_STEP("Sleeper: about to sleep");
+    SlotRelease release;
+    if (how == kAsleep) {
+      FutexWait(word_, kAsleep, until);
+    } else {
+      call_->Block(*this, until);
+    }
+  }
+  word_.exchange(kAwake, std::memory_order_acq_rel);
+  return absl::OkStatus();
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,169 @@
+// A task whose result somebody wants.
+//
+// Any thread may wait for it and cancel it, also after its group.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_RESULT_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_TASK_RESULT_H_
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <type_traits>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/task_closure.h"
+#include "tocsin/concurrency/task_options.h"
+
+namespace tocsin::internal {
+
+class TaskQueue;
+
+// The task, its closure included, which the queue and all handles refer to. It
+// is run by whoever claims it first: the one that takes it from the queue, or a
+// handle that would otherwise have to wait for that.
+class HandledTask : public std::enable_shared_from_this<HandledTask> {
+ public:
+  explicit HandledTask(TaskQueue& group) : group_(&group) {}
+  virtual ~HandledTask() = default;
+
+  // What is in the queue: runs the task when called, and abandons it when it is
+  // destroyed instead.
+  class Ticket {
+   public:
+    // With `claimed`, for the one who has claimed it already.
+    Ticket(std::shared_ptr<HandledTask> task, bool claimed)
+        : task_(std::move(task)), claimed_(claimed) {}
+    Ticket(Ticket&&) = default;
+    ~Ticket();
+    absl::Status operator()();
+
+   private:
+    std::shared_ptr<HandledTask> task_;
+    const bool claimed_;
+  };
+
+  TaskOptions options;
+
+  // Waits for the end in the current scope, and returns how it ended.
+  absl::Status Wait();
+  // kCancelled for a task that has not started, and for the waits of one that
+  // has.
+  void Cancel() { stop_.request_stop(); }
+  // Ends it without having run.
+  void Abandon(absl::Status why);
+
+ protected:
+  // Runs the closure and keeps its result.
+  virtual absl::Status Invoke() = 0;
+  virtual void DestroyClosure() = 0;
+
+ private:
+  // The group, if nobody has claimed the task before.
+  TaskQueue* Claim();
+  absl::Status Run();
+  void End(absl::Status status);
+  void RunHereIfPossible();
+
+  std::stop_source stop_;
+  SlimMutex mutex_;
+  // Null once claimed. Until then the task counts as unfinished, so that the
+  // group is there.
+  TaskQueue* group_ ABSL_GUARDED_BY(mutex_);
+  const RunningTask* running_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  absl::InlinedVector<Sleeper*, 2> waiting_ ABSL_GUARDED_BY(mutex_);
+};
+
+template <typename R>
+class ResultTask : public HandledTask {
+ public:
+  using HandledTask::HandledTask;
+  // What TaskHandle::Wait() returns.
+  absl::StatusOr<R> WaitForResult() {
+    if (absl::Status status = Wait(); !status.ok()) return status;
+    if constexpr (std::is_copy_constructible_v<R>) {
+      return *result_;
+    } else {
+      if (taken_.exchange(true)) {
+        return absl::FailedPreconditionError("the result was taken before");
+      }
+      R result = *std::move(result_);
+      result_.reset();
+      return result;
+    }
+  }
+
+ protected:
+  std::optional<R> result_;  // written before the task ends, read after
+
+ private:
+  std::atomic<bool> taken_{false};  // by a call that moved it out
+};
+template <>
+class ResultTask<void> : public HandledTask {
+ public:
+  using HandledTask::HandledTask;
+  absl::Status WaitForResult() { return Wait(); }
+};
+
+// What SpawnWithResult() makes of what a closure returns.
+template <typename T>
+struct ResultOf {
+  using Type = T;
+};
+template <typename T>
+struct ResultOf<absl::StatusOr<T>> {
+  using Type = T;
+};
+template <>
+struct ResultOf<absl::Status> {
+  using Type = void;
+};
+
+template <typename F>
+using ReturnedBy =
+    decltype(TaskClosure::Invoke(std::declval<std::decay_t<F>&>()));
+template <typename F>
+using ResultOfClosure = typename ResultOf<std::decay_t<ReturnedBy<F>>>::Type;
+
+// The task of a closure.
+template <typename F>
+class ClosureTask final : public ResultTask<ResultOfClosure<F>> {
+  using Closure = std::decay_t<F>;
+  using Returned = ReturnedBy<F>;
+  using R = ResultOfClosure<F>;
+
+ public:
+  ClosureTask(TaskQueue& group, F&& f)
+      : ResultTask<R>(group), closure_(std::forward<F>(f)) {}
+
+ private:
+  absl::Status Invoke() override {
+    if constexpr (std::is_void_v<R>) {
+      return TaskClosure::Call(*closure_);
+    } else if constexpr (std::is_same_v<std::decay_t<Returned>, R>) {
+      this->result_.emplace(TaskClosure::Invoke(*closure_));
+      return absl::OkStatus();
+    } else {
+      absl::StatusOr<R> returned = TaskClosure::Invoke(*closure_);
+      if (!returned.ok()) return returned.status();
+      this->result_.emplace(*std::move(returned));
+      return absl::OkStatus();
+    }
+  }
+  void DestroyClosure() override { closure_.reset(); }
+
+  std::optional<Closure> closure_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_RESULT_H_

@@ -1,0 +1,86 @@
+// The meeting of who starts a task with that task.
+//
+// Each of the two is a thread; a third may call what the task was given.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_START_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_TASK_START_H_
+
+#include <memory>
+#include <stop_token>
+#include <type_traits>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/task_closure.h"
+
+namespace tocsin::internal {
+
+// Between the thread that calls Start() and the task: which of the two comes
+// first decides, and the other is told.
+class Starting {
+ public:
+  // The task's side. Run() returns what the group has to know of its end:
+  // nothing, where Start() returns that.
+  absl::Status Run(absl::FunctionRef<absl::Status()> call);
+  void NeverRan();
+  // `store` runs under the mutex.
+  absl::Status Announce(absl::FunctionRef<void()> store);
+
+  // The other side. OK: started. Else what kept it from that; if the current
+  // scope was cancelled, the task has been cancelled with it, and has ended.
+  absl::Status Await();
+
+ private:
+  // kAbandoned: Start() gave up and waits for the end only.
+  enum class Phase { kPending, kStarted, kAbandoned, kEnded };
+
+  absl::Status End(absl::Status status);
+
+  std::stop_source stop_;
+  SlimMutex mutex_;
+  Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kPending;
+  absl::Status end_ ABSL_GUARDED_BY(mutex_);
+  Sleeper* sleeper_ ABSL_GUARDED_BY(mutex_) = nullptr;
+};
+
+template <typename T>
+struct StartingWith : Starting {
+  absl::Status AnnounceValue(T announced) {
+    auto stored = std::make_unique<T>(std::move(announced));
+    return Announce([&] { value.swap(stored); });
+  }
+  std::unique_ptr<T> value;
+};
+template <>
+struct StartingWith<void> : Starting {
+  absl::Status AnnounceValue() {
+    return Announce([] {});
+  }
+};
+
+// The closure of the task: calls f(starting).
+template <typename T, typename F>
+struct StartClosure {
+  using Starting = StartingWith<T>;
+
+  StartClosure(std::shared_ptr<Starting> s, F&& call)
+      : starting(std::move(s)), f(std::forward<F>(call)) {}
+  StartClosure(StartClosure&&) = default;
+  ~StartClosure() {
+    if (starting != nullptr) starting->NeverRan();
+  }
+  absl::Status operator()() {
+    const std::shared_ptr<Starting> s = std::move(starting);
+    auto call = [this, &s] { return f(s); };
+    return s->Run([&call] { return TaskClosure::Call(call); });
+  }
+  std::shared_ptr<Starting> starting;
+  std::decay_t<F> f;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_START_H_

@@ -1,0 +1,22 @@
+// Those who wait for something, and the lock that guards them and what they
+// wait for.
+//
+// Any thread may use it that holds the lock.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_WAIT_QUEUE_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_WAIT_QUEUE_H_
+
+#include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/waiter_list.h"
+
+namespace tocsin::internal {
+
+template <typename Waiter>
+struct WaitQueue {
+  mutable SlimMutex mutex;
+  WaiterList<Waiter> waiters ABSL_GUARDED_BY(mutex);
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_WAIT_QUEUE_H_

@@ -1,0 +1,164 @@
+#include "tocsin/concurrency/internal/worker.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/spin.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/task_queue.h"
+
+namespace tocsin::internal {
+
+namespace {
+
+// How many of its own tasks a worker runs before it looks for those of others.
+constexpr int kTasksInARow = 1024;
+
+// What it takes about to carry tasks over from one core to another.
+constexpr std::chrono::nanoseconds kCarrying{500};
+constexpr std::chrono::nanoseconds kLongestHoldOff{20'000};
+
+}  // namespace
+
+Worker::Worker(WorkerSlots& slots, size_t number)
+    : slots_(slots),
+      thread_name_(slots.ThreadName(absl::StrCat("-", number + 1))) {}
+
+void Worker::Run() {
+  worker_slot = this;
+  pthread_setname_np(pthread_self(), thread_name_.c_str());
+  if (granted.load() == Granted::kSlot) slots_.BeginSearch();
+  do {
+    if (granted.load() == Granted::kTask) {
+      RunOwnTask();
+    } else {
+      ran_since_granted_ = false;
+      RunTasks();
+    }
+  } while (slots_.Park(*this));
+  delete this;
+}
+
+// Without a slot: it is not one of those that share the CPUs.
+void Worker::RunOwnTask() {
+  ++blocked_;
+  const TaskOptions* options = task->options();
+  const bool named = options != nullptr && !options->name.empty();
+  if (named) {
+    pthread_setname_np(
+        pthread_self(),
+        options->name.substr(0, WorkerSlots::kThreadNameSize).c_str());
+  }
+  RunningTask running;
+  queue->BeginStarted(*task, kind, running);
+  queue->Perform(running);
+  TaskQueue::EndAlone(running);
+  if (named) {
+    pthread_setname_np(pthread_self(), thread_name_.c_str());
+  }
+  --blocked_;
+}
+
+void Worker::RunTasks() {
+  shard_ = &slots_.ShardOfThread();
+  searching_ = true;  // it has been counted
+  while (KeepsSlot()) {
+    RunOwnTasks();
+    if (!RunOtherTask() && !shard_->looks_ready.load() && !Search()) break;
+  }
+  if (searching_) StopSearching();
+}
+
+void Worker::StopSearching() {
+  TOCSIN_STEP("Worker: about to stop searching");
+  searching_ = false;
+  slots_.EndSearch();
+}
+
+// Stays on the look-out for some time. False if nothing came.
+bool Worker::Search() {
+  if (!searching_) {
+    searching_ = true;
+    slots_.BeginSearch();
+  }
+  return SpinUntil([this] { return slots_.SomethingLooksReady(); });
+}
+
+inline void Worker::Perform(RunningTask& running) {
+  ran_since_granted_ = true;
+  tasks.store(tasks.load(std::memory_order_relaxed) + 1,
+              std::memory_order_relaxed);
+  running.queue().Perform(running);
+}
+
+// Whether to go on: not if those whose slot was given away are back, and there
+// are more of us than slots. One that was just sent runs a task in any case.
+inline bool Worker::KeepsSlot() {
+  if (!ran_since_granted_) return true;
+  if (!has_slot.load(std::memory_order_relaxed)) slots_.TakeSlot(*this);
+  return !slots_.MoreThanSlots();
+}
+
+void Worker::RunOwnTasks() {
+  Shard& shard = *shard_;
+  if (!shard.looks_ready.load()) return;
+  RunningTask running;
+  MutexLock lock(shard.lock);
+  for (int i = 0; i < kTasksInARow && shard.SeeReady() && KeepsSlot(); ++i) {
+    TaskQueue::TakeFrom(shard, running);
+    shard.lock.Unlock();
+    if (searching_) StopSearching();
+    Perform(running);
+    shard.lock.Lock();
+    if (TaskQueue::End(running)) TaskQueue::AnnounceEnd(*running.local);
+  }
+}
+
+// If what it carried over took less time than the carrying, the thread that it
+// came from is better left alone for a while: it will have more by then.
+void Worker::HoldOff() {
+  if (!std::exchange(carried_, false)) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - carried_at_ > kCarrying) {
+    hold_off_ = {};
+    return;
+  }
+  hold_off_ = std::min(2 * hold_off_ + kCarrying, kLongestHoldOff);
+  while (std::chrono::steady_clock::now() - now < hold_off_) Pause();
+}
+
+// Runs a task of another shard, of which it takes some more over. False if
+// there was none.
+bool Worker::RunOtherTask() {
+  HoldOff();
+  const std::span<Shard> shards = slots_.shards();
+  size_t at = shard_ - shards.data();
+  for (size_t i = 1; i < shards.size(); ++i) {
+    at = (at + 1) % shards.size();
+    RunningTask running;
+    if (!shards[at].looks_ready.load() ||
+        !TaskQueue::Steal(shards[at], *shard_, running)) {
+      continue;
+    }
+    carried_ = true;
+    carried_at_ = std::chrono::steady_clock::now();
+    if (searching_) {
+      StopSearching();
+    } else {
+      // Who looks at the shards one by one may have missed what was carried
+      // from one to another.
+      slots_.DispatchIfReady();
+    }
+    Perform(running);
+    TaskQueue::EndAlone(running);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace tocsin::internal

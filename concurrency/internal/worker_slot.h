@@ -1,0 +1,41 @@
+// The right of a pool's worker to run tasks, as one among so many at a time.
+//
+// A worker leaves its slot, and returns to it, on its own thread: around each
+// sleep in the library and each BlockingRegion.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOT_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOT_H_
+
+namespace tocsin::internal {
+
+class WorkerSlot {
+ public:
+  // Called on the worker's thread, in pairs, which may nest.
+  virtual void Leave() = 0;
+  virtual void Return() = 0;
+
+ protected:
+  ~WorkerSlot() = default;
+};
+
+// Null on threads that are no workers.
+inline constinit thread_local WorkerSlot* worker_slot = nullptr;
+
+// Leaves the thread's slot, if it has one, for as long as it lives.
+class [[nodiscard]] SlotRelease {
+ public:
+  SlotRelease() : slot_(worker_slot) {
+    if (slot_ != nullptr) slot_->Leave();
+  }
+  SlotRelease(const SlotRelease&) = delete;
+  SlotRelease& operator=(const SlotRelease&) = delete;
+  ~SlotRelease() {
+    if (slot_ != nullptr) slot_->Return();
+  }
+
+ private:
+  WorkerSlot* const slot_;
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOT_H_

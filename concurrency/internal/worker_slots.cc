@@ -1,0 +1,290 @@
+// Three orders of events make sure that nothing is overlooked. Both sides use
+// sequentially consistent operations, so that at least one sees the other:
+//
+//   who makes a task ready            who gives a slot up (parks, blocks)
+//     sets shard.looks_ready            decrements active_
+//     reads active_: a slot free?       reads every shard.looks_ready
+//   => a ready task gets a free slot.
+//
+//   who makes a task ready            who stops searching
+//     sets shard.looks_ready            decrements searching_
+//     reads searching_: anybody?        reads every shard.looks_ready
+//   => a ready task is found by a searcher, or gets a free slot. A worker that
+//      was sent counts as searching until it has a task or gives up. So there
+//      is one wake-up in flight at a time, and who finds something passes the
+//      search on if there is more.
+//
+//   who finds no slot free            the monitor, about to go dormant
+//     set shard.looks_ready before      sets watch_ to kDormant
+//     reads watch_: dormant?            reads every shard.looks_ready
+//   => with no slot free, the monitor looks after a ready task.
+//
+// A shard that looks ready already is not set so again. Then who looks at it
+// takes its lock, and comes after whoever adds the task there, and sees it; or
+// before. Then it finds none and takes the look back, so that who adds the task
+// gives it again.
+#include "tocsin/concurrency/internal/worker_slots.h"
+
+#include <algorithm>
+#include <bit>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/error_text.h"
+#include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
+
+namespace tocsin::internal {
+
+namespace {
+
+constexpr absl::Duration kSpareLife = absl::Seconds(1);
+constexpr absl::Duration kPauseAfterRefusal = absl::Milliseconds(100);
+
+constexpr int kMostShards = 64;
+
+[[maybe_unused]] const int at_fork =
+    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+
+std::atomic<uint32_t> threads_seen{1};
+
+absl::Status RefusedThread(const std::string& pool, int error) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "pthread_create for the thread pool \"", pool, "\": ", ErrorText(error)));
+}
+
+}  // namespace
+
+WorkerSlots::WorkerSlots(std::string name, int slots, int max_threads)
+    : name_(std::move(name)),
+      slot_count_(slots),
+      max_threads_(max_threads),
+      made_in_process_(forks.load()),
+      shard_count_(std::bit_ceil(
+          static_cast<uint32_t>(std::clamp(2 * slots, 16, kMostShards)))),
+      shards_(std::make_unique<Shard[]>(shard_count_)) {}
+
+void WorkerSlots::EndWorkers() {
+  std::optional<pthread_t> last;
+  {
+    MutexLock lock(mutex_);
+    ending_ = true;
+    while (WorkerRecord* worker = idle_) {
+      idle_ = worker->next_idle;
+      worker->granted.store(Granted::kEnd);
+      worker->woken.store(1);
+      FutexWakeOne(&worker->woken);
+    }
+    if (threads_ == 0) empty_.store(1);
+  }
+  while (empty_.load() == 0) FutexWait(empty_, 0);
+  {
+    MutexLock lock(mutex_);
+    last = ended_;
+  }
+  if (last.has_value()) pthread_join(*last, nullptr);
+}
+
+absl::Status WorkerSlots::status() const {
+  if (forked()) {
+    return absl::FailedPreconditionError(
+        "the thread pool was made before fork(), and its threads are not in "
+        "the child; make another with ThreadPool::Create() there");
+  }
+  int refusal;
+  {
+    MutexLock lock(mutex_);
+    refusal = refusal_;
+  }
+  return refusal == 0 ? absl::OkStatus() : RefusedThread(name_, refusal);
+}
+
+void WorkerSlots::NumberThread() { thread_number = threads_seen.fetch_add(1); }
+
+bool WorkerSlots::SomethingLooksReady() const {
+  for (size_t i = 0; i < shard_count_; ++i) {
+    if (shards_[i].looks_ready.load()) return true;
+  }
+  return false;
+}
+
+bool WorkerSlots::SomethingIsReady() const {
+  for (size_t i = 0; i < shard_count_; ++i) {
+    if (shards_[i].IsReady()) return true;
+  }
+  return false;
+}
+
+void WorkerSlots::Send() {
+  int active = active_.load();
+  while (active < slot_count_) {
+    if (active_.compare_exchange_weak(active, active + 1)) return Grant();
+  }
+  RouseMonitor();
+}
+
+// Finds a worker for a slot that is already counted. One that is woken counts
+// as searching from here on, so that there is but one at a time on its way. One
+// that must be made first counts itself: who knows how long that takes.
+void WorkerSlots::Grant() {
+  WorkerRecord* idle = nullptr;
+  WorkerRecord* fresh = nullptr;
+  {
+    MutexLock lock(mutex_);
+    if (idle_ != nullptr) {
+      idle = std::exchange(idle_, idle_->next_idle);
+      idle->has_slot.store(true);
+      idle->granted.store(Granted::kSlot);
+      searching_.fetch_add(1);
+      idle->woken.store(1);
+    } else if (threads_ < max_threads_ &&
+               (refusal_ == 0 || Now() >= retry_at_)) {
+      fresh = AddWorker();
+    }
+    if (fresh != nullptr) {
+      fresh->has_slot.store(true);
+      fresh->granted.store(Granted::kSlot);
+    } else if (idle == nullptr) {
+      active_.fetch_sub(1);
+    }
+  }
+  if (idle != nullptr) return FutexWakeOne(&idle->woken);
+  // At the cap every worker is busy or blocked and will look for tasks before
+  // it parks. Where the system refuses a thread, the monitor tries again.
+  if (fresh == nullptr || StartWorker(fresh) != 0) RouseMonitor();
+}
+
+absl::Status WorkerSlots::RunOnThread(TaskQueue& queue, Task& task,
+                                      TaskKind kind) {
+  WorkerRecord* worker = nullptr;
+  bool idle = false;
+  {
+    MutexLock lock(mutex_);
+    if (idle_ != nullptr) {
+      idle = true;
+      worker = std::exchange(idle_, idle_->next_idle);
+    } else if (threads_ >= max_threads_) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "no thread for a task that needs one of its own: the pool has ",
+          threads_, ", which is its max_threads"));
+    } else if (worker = AddWorker(); worker == nullptr) {
+      return absl::ResourceExhaustedError(
+          "no memory for the thread of a task that needs one of its own");
+    }
+    worker->queue = &queue;
+    worker->task = &task;
+    worker->kind = kind;
+    worker->granted.store(Granted::kTask);
+    if (idle) worker->woken.store(1);
+  }
+  if (idle) {
+    FutexWakeOne(&worker->woken);
+    return absl::OkStatus();
+  }
+  const int error = StartWorker(worker);
+  return error == 0 ? absl::OkStatus() : RefusedThread(name_, error);
+}
+
+// Null where there is no memory: an exception would come when its task is in
+// the queue already.
+WorkerRecord* WorkerSlots::AddWorker() {
+  WorkerRecord* worker = NewWorker(started_);
+  if (worker == nullptr) return nullptr;
+  ++started_;
+  ++threads_;
+  worker->next = std::exchange(workers_, worker);
+  return worker;
+}
+
+// pthread_create() instead of std::thread, whose constructor throws. Returns
+// the errno.
+int WorkerSlots::StartWorker(WorkerRecord* worker) {
+  pthread_t thread;
+  const int error = pthread_create(&thread, nullptr, &RunWorker, worker);
+  MutexLock lock(mutex_);
+  refusal_ = error;
+  if (error == 0) return 0;
+  retry_at_ = Now() + kPauseAfterRefusal;
+  WorkerRecord** link = &workers_;
+  while (*link != worker) link = &(*link)->next;
+  *link = worker->next;
+  if (worker->has_slot.load()) active_.fetch_sub(1);
+  delete worker;
+  LeaveThreads();
+  return error;
+}
+
+// The last one lets the destructor go on.
+void WorkerSlots::LeaveThreads() {
+  if (--threads_ > 0 || !ending_) return;
+  empty_.store(1);
+  FutexWakeOne(&empty_);
+}
+
+void* WorkerSlots::RunWorker(void* worker) {
+  static_cast<WorkerRecord*>(worker)->Run();
+  return nullptr;
+}
+
+// Waits for something to do. False if the thread is to end, and is no longer
+// counted then.
+bool WorkerSlots::Park(WorkerRecord& worker) {
+  TOCSIN_STEP("WorkerSlots: a worker is about to park");
+  bool spare;
+  {
+    MutexLock lock(mutex_);
+    if (worker.has_slot.exchange(false)) active_.fetch_sub(1);
+    spare = threads_ > slot_count_;
+    worker.granted.store(ending_ ? Granted::kEnd : Granted::kNothing);
+    worker.woken.store(ending_ ? 1 : 0);
+    if (!ending_) worker.next_idle = std::exchange(idle_, &worker);
+  }
+  // Perhaps this worker is the one that gets it.
+  DispatchIfReady();
+  const absl::Time until = spare ? Now() + kSpareLife : absl::InfiniteFuture();
+  while (worker.woken.load(std::memory_order_acquire) == 0) {
+    FutexWait(worker.woken, 0, until);
+    if (Now() < until) continue;
+    TOCSIN_STEP("WorkerSlots: a spare thread has had its time");
+    MutexLock lock(mutex_);
+    if (worker.woken.load() != 0) break;
+    WorkerRecord** link = &idle_;
+    while (*link != &worker) link = &(*link)->next_idle;
+    *link = worker.next_idle;
+    worker.granted.store(Granted::kEnd);
+    break;
+  }
+  if (worker.granted.load() != Granted::kEnd) return true;
+  std::optional<pthread_t> before;
+  bool joined = false;
+  {
+    MutexLock lock(mutex_);
+    WorkerRecord** link = &workers_;
+    while (*link != &worker) link = &(*link)->next;
+    *link = worker.next;
+    joined = ending_;
+    if (joined) before = std::exchange(ended_, pthread_self());
+    LeaveThreads();
+  }
+  // If the pool is being destroyed, its destructor joins this thread. Else the
+  // pool may be gone from here on; a spare one is detached, because to leave it
+  // to the destructor is a leak in a pool that has none to come.
+  if (!joined) pthread_detach(pthread_self());
+  if (before.has_value()) pthread_join(*before, nullptr);
+  return false;
+}
+
+void WorkerSlots::GiveSlot(WorkerRecord& worker) {
+  if (!worker.has_slot.exchange(false)) return;
+  active_.fetch_sub(1);
+  DispatchIfReady();
+}
+
+std::string WorkerSlots::ThreadName(const std::string& suffix) const {
+  return absl::StrCat(name_.substr(0, kThreadNameSize - suffix.size()), suffix);
+}
+
+}  // namespace tocsin::internal

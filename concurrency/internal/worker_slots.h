@@ -1,0 +1,192 @@
+// The slots of a pool, and the threads that they are lent to.
+//
+// So many tasks run at a time as there are slots: by workers, each of which has
+// one while it runs tasks or looks for some. Here a worker is found or made for
+// a free slot, and here it waits for the next. What it does with the slot is in
+// worker.h, and who looks after a task that found none free in pool_monitor.h.
+//
+// Every member may be called from any thread, Park() and those beside it from
+// the worker's own.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOTS_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOTS_H_
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/shard.h"
+#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/task.h"
+
+namespace tocsin::internal {
+
+class TaskQueue;
+class WorkerSlots;
+
+// By which a thread finds its shard; 0: not given yet.
+inline constinit thread_local uint32_t thread_number = 0;
+
+// Goes up in the child at each fork().
+inline constinit std::atomic<uint32_t> forks{0};
+
+// Those of the default pool, once there is one.
+inline constinit std::atomic<WorkerSlots*> default_slots{nullptr};
+
+// What a worker is woken for.
+enum class Granted : uint32_t { kNothing, kSlot, kTask, kEnd };
+
+// A worker, as those know it who give it something to do.
+struct WorkerRecord {
+  virtual ~WorkerRecord() = default;
+  // What its thread does from beginning to end.
+  virtual void Run() = 0;
+
+  // Counted in active_. Also taken away by the monitor.
+  std::atomic<bool> has_slot{false};
+  std::atomic<uint64_t> tasks{0};
+
+  // Written by who takes it off the list of idle ones, before it is woken.
+  std::atomic<Granted> granted{Granted::kNothing};
+  std::atomic<uint32_t> woken{0};
+  TaskQueue* queue = nullptr;
+  Task* task = nullptr;
+  TaskKind kind = TaskKind::kQueued;
+
+  // Guarded by the pool's mutex.
+  WorkerRecord* next_idle = nullptr;
+  WorkerRecord* next = nullptr;
+  uint64_t tasks_at_last_look = 0;
+};
+
+class WorkerSlots {
+ public:
+  // The kernel refuses longer ones.
+  static constexpr size_t kThreadNameSize = 15;
+
+  WorkerSlots(std::string name, int slots, int max_threads);
+  WorkerSlots(const WorkerSlots&) = delete;
+  WorkerSlots& operator=(const WorkerSlots&) = delete;
+  virtual ~WorkerSlots() = default;
+
+  // For task groups. ------------------------------------------------------
+
+  // Where this thread's tasks are.
+  Shard& ShardOfThread() const {
+    if (thread_number == 0) NumberThread();
+    return shards_[thread_number & (shard_count_ - 1)];
+  }
+  std::span<Shard> shards() const { return {shards_.get(), shard_count_}; }
+
+  // Something became ready: unless a worker is searching, gives it one if a
+  // slot is free, and sees to it that the monitor is awake if not.
+  void Dispatch() {
+    if (searching_.load() > 0) return;
+    if (active_.load() < slot_count_ || watch_.load() != kWatching) Send();
+  }
+  void DispatchIfReady() {
+    // One that searches looks at all shards before it stops.
+    if (searching_.load() == 0 && SomethingIsReady()) Dispatch();
+  }
+
+  // Runs the task, which is in no list, on a thread that does nothing else
+  // until it has ended. kResourceExhausted where none can be had.
+  absl::Status RunOnThread(TaskQueue& queue, Task& task, TaskKind kind);
+
+  bool forked() const {
+    return forks.load(std::memory_order_relaxed) != made_in_process_;
+  }
+  // OK, or what keeps the pool from working as promised.
+  absl::Status status() const;
+
+  // For workers. ----------------------------------------------------------
+
+  // A shard may look ready and turn out to be empty to who takes its lock.
+  bool SomethingLooksReady() const;
+
+  // Counts the worker as one that looks for a task, until it has one or gives
+  // up.
+  void BeginSearch() { searching_.fetch_add(1); }
+  // What became ready meanwhile was left to those who search, of whom this is
+  // perhaps the last.
+  void EndSearch() {
+    searching_.fetch_sub(1);
+    DispatchIfReady();
+  }
+
+  void TakeSlot(WorkerRecord& worker) {
+    if (!worker.has_slot.exchange(true)) active_.fetch_add(1);
+  }
+  void GiveSlot(WorkerRecord& worker);
+  bool MoreThanSlots() const {
+    return active_.load(std::memory_order_relaxed) > slot_count_;
+  }
+
+  // Waits for something to do. False if the thread is to end, and is no longer
+  // counted then.
+  bool Park(WorkerRecord& worker);
+
+  std::string ThreadName(const std::string& suffix) const;
+
+ protected:
+  // Ends all workers and waits for that.
+  void EndWorkers();
+
+ private:
+  friend class PoolMonitor;
+  enum Watch : uint32_t { kNoThread, kDormant, kWatching, kEnded };
+
+  // Null where there is no memory.
+  virtual WorkerRecord* NewWorker(size_t number) = 0;
+  virtual void RouseMonitor() = 0;
+
+  static void NumberThread();
+  bool SomethingIsReady() const;
+  void Send();
+  void Grant();
+  WorkerRecord* AddWorker() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int StartWorker(WorkerRecord* worker);
+  void LeaveThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void* RunWorker(void* worker);
+
+  const std::string name_;
+  const int slot_count_;
+  const int max_threads_;
+  const uint32_t made_in_process_;  // counts forks
+  const uint32_t shard_count_;      // a power of two
+  const std::unique_ptr<Shard[]> shards_;
+
+  // Slots in use: by workers that run a task or look for one, and by those that
+  // are on their way to do so.
+  alignas(64) std::atomic<int> active_{0};
+  // Those of them that look for a task, before they give their slots back.
+  std::atomic<int> searching_{0};
+  std::atomic<uint32_t> watch_{kNoThread};
+
+  mutable SlimMutex mutex_;
+  WorkerRecord* idle_ ABSL_GUARDED_BY(mutex_) = nullptr;  // last in, first out
+  WorkerRecord* workers_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  int threads_ ABSL_GUARDED_BY(mutex_) = 0;
+  // 1 once there are none left and there will be no more.
+  std::atomic<uint32_t> empty_{0};
+  size_t started_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  // The errno of the last thread asked for. No absl::Status: that is allocated.
+  int refusal_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  // While the pool is destroyed, a thread that ends joins the one before it.
+  std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOTS_H_

@@ -1,0 +1,24 @@
+// What can be said about a task besides what it does.
+//
+// A value: each thread has its own.
+//
+//   group.Spawn(Flush, {.name = "flush", .start_even_if_cancelled = true});
+#ifndef TOCSIN_CONCURRENCY_TASK_OPTIONS_H_
+#define TOCSIN_CONCURRENCY_TASK_OPTIONS_H_
+
+#include <string>
+
+namespace tocsin {
+
+struct TaskOptions {
+  // For reports; "task 3" where none is given. Tasks with a thread of their own
+  // give it to that, too, cut to 15 bytes.
+  std::string name = {};
+  // Starts the task though its group is cancelled by then. Its first wait tells
+  // it so. Else such a task is destroyed without having run.
+  bool start_even_if_cancelled = false;
+};
+
+}  // namespace tocsin
+
+#endif  // TOCSIN_CONCURRENCY_TASK_OPTIONS_H_
