@@ -2,19 +2,23 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <csignal>
+#include <cstdint>
 #include <latch>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
+#include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/signals/process.h"
 #include "tocsin/signals/signal_service.h"
@@ -176,6 +180,14 @@ TEST(JobControl, WaitsInItsEndForAHookThatRuns) {
       job_control.reset();
       over = true;
     });
+    // Its receiver is closed once the service's thread waits without SIGTSTP.
+    const std::string task = ServiceThread();
+    auto blocked = [&] { return StatusMask(task, "SigBlk"); };
+    for (uint64_t mask = blocked();
+         Contains(mask, SIGSTKFLT) || !Contains(mask, SIGTSTP);
+         mask = blocked()) {
+      sched_yield();
+    }
     end.AwaitAsleep();
     EXPECT_FALSE(over);
     release.count_down();
