@@ -2,17 +2,14 @@
 
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <csignal>
-#include <cstdint>
 #include <latch>
 #include <optional>
-#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -180,14 +177,7 @@ TEST(JobControl, WaitsInItsEndForAHookThatRuns) {
       job_control.reset();
       over = true;
     });
-    // Its receiver is closed once the service's thread waits without SIGTSTP.
-    const std::string task = ServiceThread();
-    auto blocked = [&] { return StatusMask(task, "SigBlk"); };
-    for (uint64_t mask = blocked();
-         Contains(mask, SIGSTKFLT) || !Contains(mask, SIGTSTP);
-         mask = blocked()) {
-      sched_yield();
-    }
+    AwaitServiceThreadWithout(SIGTSTP);  // then its receiver is closed
     end.AwaitAsleep();
     EXPECT_FALSE(over);
     release.count_down();
