@@ -174,7 +174,8 @@ class AtSecondLook {
   int looks_ = 0;
 };
 
-// One that was blocked in a mutex goes when another took its place.
+// Each mutex that is held keeps one, and another takes its place. Those that
+// are not needed any more go.
 TEST(Await, OneThreadStaysHoweverManyMutexesWereHeld) {
   std::array<absl::Mutex, 10> mutexes;
   std::vector<std::unique_ptr<ScopedThread>> waiters;
@@ -188,6 +189,7 @@ TEST(Await, OneThreadStaysHoweverManyMutexesWereHeld) {
   }
   for (absl::Mutex& mutex : mutexes) mutex.Lock();
   for (const auto& waiter : waiters) waiter->scope().Cancel();
+  while (Visitors() != std::ssize(mutexes)) std::this_thread::yield();
   for (absl::Mutex& mutex : mutexes) mutex.Unlock();
   waiters.clear();
   while (Visitors() != 1) std::this_thread::yield();

@@ -24,6 +24,7 @@
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
+#include "tests/process_status.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
@@ -193,6 +194,7 @@ TEST(CancelScope, AShieldDoesNotProtectFromItsOwnCancel) {
 // A056: what the lifted shield lets in wakes who sleeps behind it.
 TEST(CancelScope, LiftingAShieldLetsTheCancellationIn) {
   CancelScope* shield = nullptr;
+  std::string task;
   std::latch entered(1);
   std::thread sleeper([&] {
     CancelScope outer;
@@ -200,10 +202,12 @@ TEST(CancelScope, LiftingAShieldLetsTheCancellationIn) {
     shield = &inner;
     outer.Cancel();
     EXPECT_TRUE(CheckCancelled().ok());
+    task = TaskOfThisThread();
     entered.count_down();
     EXPECT_TRUE(absl::IsCancelled(SleepUntilCancelled()));
   });
   entered.wait();
+  AwaitState(task, "S");
   shield->set_shield(false);
   sleeper.join();
 }
@@ -811,14 +815,18 @@ TEST_P(ScopeTree, WhatIsLeftOfItIsReached) {
 }
 
 // The alarm goes with the scope, though the deadline comes.
+// Where the scope was, nothing else is until the end of the test: an alarm that
+// is left behind finds what it looks for.
 TEST(CancelScope, TheDeadlineOfAScopeThatWasLeftRequestsNothing) {
+  std::optional<CancelScope> scope;
   std::stop_token token;
   absl::Time deadline;
   absl::Duration ahead = absl::Milliseconds(1);
   do {
     deadline = internal::Now() + (ahead *= 2);
-    CancelScope scope({.deadline = deadline});
-    token = scope.stop_token();
+    scope.emplace(CancelScope::Options{.deadline = deadline});
+    token = scope->stop_token();
+    scope.reset();
   } while (internal::Now() >= deadline);  // until it was left in time
   CancelScope later({.deadline = deadline + absl::Nanoseconds(1)});
   std::latch requested(1);

@@ -599,6 +599,20 @@ void RingAll(const std::vector<std::unique_ptr<Alarm>>& alarms) {
   pthread_sigmask(SIG_UNBLOCK, &only, nullptr);
 }
 
+// Has the service go on once a siginfo is lost, without which the handler that
+// lost it would not come to its end.
+std::jthread GoOnAtALoss(const SignalService& service,
+                         StalledService& stalled) {
+  ScopedSignalBlock block({SIGRTMIN});  // the handler is not to run there
+  return std::jthread([&](std::stop_token stop) {
+    while (service.stats().siginfo_lost == 0) {
+      if (stop.stop_requested()) return;
+      sched_yield();
+    }
+    stalled.GoOn();
+  });
+}
+
 TEST(NoRoomForSignals, WhatTheHandlerCannotForwardKeepsItsSiginfo) {
   SKIP_UNDER_TSAN;
   Child child(Fork([] {
@@ -608,6 +622,7 @@ TEST(NoRoomForSignals, WhatTheHandlerCannotForwardKeepsItsSiginfo) {
     SetLimit(RLIMIT_SIGPENDING, 0);
     {
       StalledService stalled(receiver);
+      const std::jthread release = GoOnAtALoss(*service, stalled);
       RingAll(alarms);
     }
     std::set<int> values;
@@ -656,14 +671,7 @@ TEST(NoRoomForSignals, WhenTheSlotsAreFullTheNumberComesAlone) {
     const auto alarms = MakeAlarms(kSpillSlots + 1);
     SetLimit(RLIMIT_SIGPENDING, 0);
     StalledService stalled(receiver);
-    std::jthread release;
-    {
-      ScopedSignalBlock block({SIGRTMIN});  // the handler is not to run there
-      release = std::jthread([&] {
-        while (service->stats().siginfo_lost == 0) sched_yield();
-        stalled.GoOn();
-      });
-    }
+    const std::jthread release = GoOnAtALoss(*service, stalled);
     RingAll(alarms);  // the last one keeps trying
     std::set<int> values;
     int alone = 0;

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
+#include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/signals/process.h"
 #include "tocsin/signals/signal_service.h"
@@ -176,6 +177,7 @@ TEST(JobControl, WaitsInItsEndForAHookThatRuns) {
       job_control.reset();
       over = true;
     });
+    AwaitServiceThreadWithout(SIGTSTP);  // then its receiver is closed
     end.AwaitAsleep();
     EXPECT_FALSE(over);
     release.count_down();

@@ -66,20 +66,26 @@ inline std::string ServiceThread() {
   return found != tasks.end() ? *found : "";
 }
 
-// Waits until the task waits for `signum` in the place of the service's thread,
-// as the leader, and that one has looked since: it waits again, no bell is
-// left, and it does not wait for `signum`. /proc shows what a thread waits for
-// as not blocked.
-inline void AwaitLeader(const std::string& task, int signum) {
-  const auto waits_for = [](const std::string& who, int waited_for) {
-    return !Contains(StatusMask(who, "SigBlk"), waited_for);
-  };
-  while (!waits_for(task, signum)) sched_yield();
-  const std::string service = ServiceThread();
-  while (Contains(StatusMask(service, "SigPnd"), SIGSTKFLT) ||
-         !waits_for(service, SIGSTKFLT) || waits_for(service, signum)) {
+// Waits until the service's thread has looked and leaves `signum` to others: it
+// waits, no bell is left, and it does not wait for `signum`. /proc shows what a
+// thread waits for as not blocked.
+inline void AwaitServiceThreadWithout(int signum) {
+  const std::string task = ServiceThread();
+  while (true) {
+    const uint64_t blocked = StatusMask(task, "SigBlk");
+    if (!Contains(blocked, SIGSTKFLT) && Contains(blocked, signum) &&
+        !Contains(StatusMask(task, "SigPnd"), SIGSTKFLT)) {
+      return;
+    }
     sched_yield();
   }
+}
+
+// Waits until the task waits for `signum` as the leader, in the place of the
+// service's thread.
+inline void AwaitLeader(const std::string& task, int signum) {
+  while (Contains(StatusMask(task, "SigBlk"), signum)) sched_yield();
+  AwaitServiceThreadWithout(signum);
 }
 
 // Waits until the thread of a service that has ended is no longer listed: the

@@ -191,21 +191,22 @@ TEST(RunDeathTest, ASecondSignalEndsAProgramThatHangsInItsCleanUp) {
 }
 
 TEST(RunDeathTest, AFunctionMayTakePartInTheShutdown) {
-  EXPECT_EXIT(std::_Exit(tocsin::Run(
-                  [](SignalService&, TaskGroup& group, Shutdown& shutdown) {
-                    Event draining;
-                    std::stop_callback callback(shutdown.drain_token(),
-                                                [&] { draining.Set(); });
-                    Raise(SIGTERM);
-                    absl::Status drained = draining.Wait();
-                    std::fputs(drained.ok() && !group.scope().cancelled()
-                                   ? "still serving\n"
-                                   : "stopped\n",
-                               stderr);
-                    return absl::OkStatus();
-                  },
-                  {.drain = absl::Hours(1)})),
-              KilledBySignal(SIGTERM), "^still serving\n$");
+  EXPECT_EXIT(
+      std::_Exit(tocsin::Run(
+          [](SignalService&, TaskGroup&, Shutdown& shutdown) {
+            Event draining;
+            std::stop_callback callback(shutdown.drain_token(),
+                                        [&] { draining.Set(); });
+            Raise(SIGTERM);
+            if (absl::Status status = draining.Wait(); !status.ok()) {
+              return status;
+            }
+            const bool serving = shutdown.phase() == Shutdown::Phase::kDraining;
+            std::fputs(serving ? "still serving\n" : "stopped\n", stderr);
+            return absl::OkStatus();
+          },
+          {.drain = absl::Hours(1)})),
+      KilledBySignal(SIGTERM), "^still serving\n$");
 }
 
 // The second program of the design: it hears the signals itself.

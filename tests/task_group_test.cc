@@ -826,15 +826,15 @@ TEST_P(TaskGroupTest, AServiceIsCancelledWhenAllOthersHaveEnded) {
 
 TEST_P(TaskGroupTest, EachOfSeveralServicesIsCancelled) {
   TaskGroup group(InPool());
-  std::latch up(3);
+  std::atomic<int> up{0};
   std::atomic<int> cancelled{0};
   for (int i = 0; i < 3; ++i) {
     group.SpawnService([&] {
-      up.count_down();
+      ++up;
       if (absl::IsCancelled(SleepUntilCancelled())) ++cancelled;
     });
+    while (up <= i) std::this_thread::yield();  // one after the other
   }
-  up.wait();
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(cancelled, 3);
 }

@@ -122,9 +122,9 @@ TEST(SleepUntil, NewsOfTheScopeDoNotEndItEarly) {
 bool IsIn(long call, const std::string& task) {
   std::ifstream file("/proc/" + task + "/syscall");
   long number = -1;
-  if (!(file >> number) || number != call) return false;
   std::string word, operation;
-  return number != SYS_futex || !(file >> word >> operation) ||
+  if (!(file >> number >> word >> operation) || number != call) return false;
+  return call != SYS_futex ||
          (std::stol(operation, nullptr, 16) & FUTEX_CMD_MASK) != FUTEX_WAKE;
 }
 
