@@ -85,7 +85,8 @@ void KernelSignals::Stop() {
       open = registered_;
     }
     for (Subscriber* subscription : open) {
-      std::vector<RawSiginfo> signals = Unsubscribe(*this, *subscription);
+      std::vector<RawSiginfo> signals =
+          Unsubscribe(*this, thread_, *subscription);
       if (subscription->options().on_close ==
           ReceiverOptions::OnClose::kRedeliver) {
         again.insert(again.end(), signals.begin(), signals.end());
@@ -153,7 +154,7 @@ std::vector<RawSiginfo> KernelSignals::Leave(Subscriber& subscription) {
   ScopedMask mask;
   MutexLock disposition_lock(disposition_mutex);
   if (alive != this) return {};  // stopped, or in a forked child
-  return Unsubscribe(*this, subscription);
+  return Unsubscribe(*this, thread_, subscription);
 }
 
 absl::Status KernelSignals::Verify() const {
@@ -198,7 +199,7 @@ void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
   for (const RawSiginfo& info : signals) GiveBack(info);
 }
 
-SignalSet KernelSignals::Alone(const Subscriber& subscription) const {
+SignalSet SignalRoutes::Alone(const Subscriber& subscription) const {
   SignalSet alone;
   if (subscription.observed()) return alone;
   for (int signum : subscription.signals()) {
@@ -209,14 +210,14 @@ SignalSet KernelSignals::Alone(const Subscriber& subscription) const {
   return alone;
 }
 
-SignalSet KernelSignals::ToLeadFor(const Subscriber& subscription) {
+SignalSet SignalRoutes::ToLeadFor(const Subscriber& subscription) {
   if (!leadership_.possible()) return {};
   // Its descriptor is to become readable also while no thread waits.
   if (subscription.GaveOutDescriptor()) return {};
   return Alone(subscription);
 }
 
-void KernelSignals::Promote(const Subscriber& subscription, Waiter& waiter) {
+void SignalRoutes::Promote(const Subscriber& subscription, Waiter& waiter) {
   const SignalSet alone = Alone(subscription);
   if (waiter.leader.able()) {
     leadership_.Promote(alone, waiter.leader, waiter.sleeper);
@@ -227,7 +228,7 @@ void KernelSignals::Promote(const Subscriber& subscription, Waiter& waiter) {
   }
 }
 
-void KernelSignals::StepDown(Waiter& waiter, FutexWakes& wakes) {
+void SignalRoutes::StepDown(Waiter& waiter, FutexWakes& wakes) {
   leadership_.StepDown(waiter.sleeper, waiter.took);
   for (int signum : std::exchange(waiter.offered, {})) {
     if (handoff_.IsOfferedBy(signum, waiter.sleeper)) {
@@ -236,7 +237,7 @@ void KernelSignals::StepDown(Waiter& waiter, FutexWakes& wakes) {
   }
 }
 
-void KernelSignals::Drain(bool waits, FutexWakes& wakes) {
+void SignalRoutes::Drain(bool waits, FutexWakes& wakes) {
   uint64_t left = leadership_.ToDrain(waits);
   RawSiginfo info;
   while (TakeNext(left, info)) {
@@ -244,7 +245,7 @@ void KernelSignals::Drain(bool waits, FutexWakes& wakes) {
   }
 }
 
-void KernelSignals::TakeBackAndDeliver(int signum, FutexWakes& wakes) {
+void SignalRoutes::TakeBackAndDeliver(int signum, FutexWakes& wakes) {
   RawSiginfo info;
   const int count = handoff_.TakeBack(signum, info);
   if (count == 0) return;

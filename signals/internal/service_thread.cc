@@ -58,7 +58,7 @@ int ServiceThread::Start() {
 void ServiceThread::Synchronize() {
   uint32_t change;
   {
-    MutexLock lock(kernel_.mutex_);
+    MutexLock lock(routes_.mutex_);
     change = change_.fetch_add(1) + 1;
   }
   RingDoorbell();
@@ -86,27 +86,27 @@ void ServiceThread::Run() {
     RawSiginfo info;
     if (rung || change_.load(std::memory_order_acquire) != change) {
       rung = false;
-      while (TakeSpilled(info)) kernel_.Dispatch(info, /*redirected=*/true);
+      while (TakeSpilled(info)) routes_.Dispatch(info, /*redirected=*/true);
       uint64_t left = 0;
       {
-        MutexLock lock(kernel_.mutex_);
-        if (kernel_.stopping_) return;
-        if (receives_sigprof != kernel_.wanted_.contains(SIGPROF)) {
+        MutexLock lock(routes_.mutex_);
+        if (routes_.stopping_) return;
+        if (receives_sigprof != routes_.wanted_.contains(SIGPROF)) {
           receives_sigprof = !receives_sigprof;
           const sigset_t mask = ServiceMask(receives_sigprof);
           pthread_sigmask(SIG_SETMASK, &mask, nullptr);
         }
         int of_process = 0;
         while (of_process < kMostOfProcess &&
-               TakePending(Mask(kernel_.leaving_), info, absl::ZeroDuration()) >
+               TakePending(Mask(routes_.leaving_), info, absl::ZeroDuration()) >
                    0) {
           if (!Unwrap(info)) ++of_process;
-          kernel_.left_over_.push_back(info);
+          routes_.left_over_.push_back(info);
         }
-        kernel_.leaving_ = {};
-        left = Mask(kernel_.leadership_.LeaveOut(
+        routes_.leaving_ = {};
+        left = Mask(routes_.leadership_.LeaveOut(
             /*timer_rang=*/std::exchange(rung_by_timer, false)));
-        wanted = (Mask(kernel_.wanted_) & ~left) | Bit(kDoorbell);
+        wanted = (Mask(routes_.wanted_) & ~left) | Bit(kDoorbell);
         change = change_.load();
         taken_over_.store(change);
         FutexWakeAll(&taken_over_);
@@ -115,17 +115,17 @@ void ServiceThread::Run() {
       // bell; and so did what was forwarded before.
       while (TakeNext(left, info)) {
         const bool redirected = Unwrap(info);
-        kernel_.Dispatch(info, redirected);
+        routes_.Dispatch(info, redirected);
       }
     }
     const absl::Duration timeout = had_their_turn != 0
                                        ? absl::ZeroDuration()
-                                       : kernel_.Alarm() - internal::Now();
+                                       : routes_.Alarm() - internal::Now();
     TOCSIN_STEP("ServiceThread: about to wait");
     const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
     if (signum == -EAGAIN) {
       had_their_turn = 0;
-      kernel_.RingAlarm();
+      routes_.RingAlarm();
     }
     if (signum <= 0) continue;  // -EINTR: the process was stopped and continued
     if (signum < SIGRTMIN || ++in_a_row == kRealTimeBatch) {
@@ -139,7 +139,7 @@ void ServiceThread::Run() {
     }
     TOCSIN_STEP("ServiceThread: has taken a signal");
     const bool redirected = Unwrap(info);
-    kernel_.Dispatch(info, redirected);
+    routes_.Dispatch(info, redirected);
   }
 }
 

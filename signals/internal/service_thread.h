@@ -19,7 +19,7 @@
 
 namespace tocsin::internal {
 
-class KernelSignals;
+class SignalRoutes;
 
 // All signals but the faults, which are raised on the thread that caused them:
 // a blocked one would skip the program's crash handler. SIGPROF stays open too,
@@ -30,7 +30,7 @@ sigset_t ServiceMask(bool receives_sigprof);
 // dispatches it.
 class ServiceThread {
  public:
-  explicit ServiceThread(KernelSignals& kernel) : kernel_(kernel) {}
+  explicit ServiceThread(SignalRoutes& routes) : routes_(routes) {}
   ServiceThread(const ServiceThread&) = delete;
   ServiceThread& operator=(const ServiceThread&) = delete;
 
@@ -40,7 +40,7 @@ class ServiceThread {
   void Join() { pthread_join(thread_, nullptr); }
   pid_t id() const { return static_cast<pid_t>(id_.load()); }
 
-  // Has it look at what the caller changes under the kernel's mutex; the bell
+  // Has it look at what the caller changes under the routes' mutex; the bell
   // tells it to.
   void NoteChange() { change_.fetch_add(1); }
   // Has it take over what was changed, and waits until it has: it is then in no
@@ -50,10 +50,10 @@ class ServiceThread {
  private:
   void Run();
 
-  KernelSignals& kernel_;
+  SignalRoutes& routes_;
   pthread_t thread_;
   std::atomic<uint32_t> id_{0};      // set by the thread
-  std::atomic<uint32_t> change_{0};  // moved under the kernel's mutex
+  std::atomic<uint32_t> change_{0};  // moved under the routes' mutex
   std::atomic<uint32_t> taken_over_{0};
 };
 

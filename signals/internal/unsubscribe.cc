@@ -13,13 +13,13 @@
 
 namespace tocsin::internal {
 
-std::vector<RawSiginfo> Unsubscribe(KernelSignals& kernel,
+std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
                                     Subscriber& subscription) {
   SignalSet last;  // those that nobody else receives
   {
-    MutexLock lock(kernel.mutex_);
-    if (!kernel.IsRegistered(subscription)) return {};
-    const SignalSet others = kernel.Subscribed(&subscription);
+    MutexLock lock(routes.mutex_);
+    if (!routes.IsRegistered(subscription)) return {};
+    const SignalSet others = routes.Subscribed(&subscription);
     for (int signum : subscription.signals()) {
       if (!others.contains(signum)) last.insert(signum);
     }
@@ -37,25 +37,25 @@ std::vector<RawSiginfo> Unsubscribe(KernelSignals& kernel,
     for (int signum : last) AwaitHandlers(signum);
     // Place 3: the thread takes them out of its pending signals.
     {
-      MutexLock lock(kernel.mutex_);
+      MutexLock lock(routes.mutex_);
       for (int signum : last) {
-        kernel.wanted_.erase(signum);
+        routes.wanted_.erase(signum);
         RawSiginfo info;
-        if (kernel.handoff_.TakeBack(signum, info) > 0) {
-          kernel.left_over_.push_back(info);
+        if (routes.handoff_.TakeBack(signum, info) > 0) {
+          routes.left_over_.push_back(info);
         }
       }
-      kernel.leadership_.TakeBack(last);
-      kernel.leaving_ = last;
+      routes.leadership_.TakeBack(last);
+      routes.leaving_ = last;
     }
-    kernel.thread_.Synchronize();
+    thread.Synchronize();
   }
   FutexWakes wakes;
-  MutexLock lock(kernel.mutex_);
-  kernel.stats_.conflicts += conflicts;
-  kernel.Unregister(subscription);
+  MutexLock lock(routes.mutex_);
+  routes.stats_.conflicts += conflicts;
+  routes.Unregister(subscription);
   subscription.MarkClosed(wakes);
-  return std::exchange(kernel.left_over_, {});
+  return std::exchange(routes.left_over_, {});
 }
 
 }  // namespace tocsin::internal

@@ -28,13 +28,14 @@
 
 namespace tocsin::internal {
 
-class KernelSignals;
+class ServiceThread;
+class SignalRoutes;
 class Subscriber;
 
 // Takes `subscription` out of the registry, and the handlers and the service's
 // thread off the signals that nobody else receives. Returns those that were on
 // their way to it and must be sent again. Does nothing the second time.
-std::vector<RawSiginfo> Unsubscribe(KernelSignals& kernel,
+std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
                                     Subscriber& subscription)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 
