@@ -12,13 +12,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/forwarding.h"
-#include "tocsin/signals/internal/pending_signals.h"
 #include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/internal/unsubscribe.h"
 #include "tocsin/signals/process.h"
+#include "tocsin/signals/receiver_options.h"
+#include "tocsin/signals/signal_set.h"
 
 namespace tocsin::internal {
 namespace {
@@ -197,62 +198,6 @@ void KernelSignals::Die(int signum, const std::string& report) {
 
 void KernelSignals::SendAgain(const std::vector<RawSiginfo>& signals) {
   for (const RawSiginfo& info : signals) GiveBack(info);
-}
-
-SignalSet SignalRoutes::Alone(const Subscriber& subscription) const {
-  SignalSet alone;
-  if (subscription.observed()) return alone;
-  for (int signum : subscription.signals()) {
-    if (!IsStandard(signum) || shared_.contains(signum)) continue;
-    // While it leaves, it is still registered.
-    if (wanted_.contains(signum)) alone.insert(signum);
-  }
-  return alone;
-}
-
-SignalSet SignalRoutes::ToLeadFor(const Subscriber& subscription) {
-  if (!leadership_.possible()) return {};
-  // Its descriptor is to become readable also while no thread waits.
-  if (subscription.GaveOutDescriptor()) return {};
-  return Alone(subscription);
-}
-
-void SignalRoutes::Promote(const Subscriber& subscription, Waiter& waiter) {
-  const SignalSet alone = Alone(subscription);
-  if (waiter.leader.able()) {
-    leadership_.Promote(alone, waiter.leader, waiter.sleeper);
-    return;
-  }
-  for (int signum : alone) {
-    if (handoff_.Offer(signum, waiter.sleeper)) waiter.offered.insert(signum);
-  }
-}
-
-void SignalRoutes::StepDown(Waiter& waiter, FutexWakes& wakes) {
-  leadership_.StepDown(waiter.sleeper, waiter.took);
-  for (int signum : std::exchange(waiter.offered, {})) {
-    if (handoff_.IsOfferedBy(signum, waiter.sleeper)) {
-      TakeBackAndDeliver(signum, wakes);
-    }
-  }
-}
-
-void SignalRoutes::Drain(bool waits, FutexWakes& wakes) {
-  uint64_t left = leadership_.ToDrain(waits);
-  RawSiginfo info;
-  while (TakeNext(left, info)) {
-    Deliver(info, /*redirected=*/false, internal::Now(), wakes);
-  }
-}
-
-void SignalRoutes::TakeBackAndDeliver(int signum, FutexWakes& wakes) {
-  RawSiginfo info;
-  const int count = handoff_.TakeBack(signum, info);
-  if (count == 0) return;
-  const absl::Time now = internal::Now();
-  for (int i = 0; i < count; ++i) {
-    Deliver(info, /*redirected=*/true, now, wakes);
-  }
 }
 
 struct KernelSignals::Fork {

@@ -12,10 +12,10 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/forwarding.h"
-#include "tocsin/signals/internal/kernel_signals.h"
 #include "tocsin/signals/internal/pending_signals.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/signal_handler.h"
+#include "tocsin/signals/internal/signal_routes.h"
 
 namespace tocsin::internal {
 namespace {

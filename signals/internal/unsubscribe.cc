@@ -7,7 +7,8 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/forwarding.h"
-#include "tocsin/signals/internal/kernel_signals.h"
+#include "tocsin/signals/internal/service_thread.h"
+#include "tocsin/signals/internal/signal_routes.h"
 #include "tocsin/signals/internal/subscriber.h"
 #include "tocsin/signals/signal_set.h"
 
