@@ -15,9 +15,9 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/signals/internal/forwarding.h"
+#include "tocsin/signals/internal/self_signal.h"
 #include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/internal/unsubscribe.h"
-#include "tocsin/signals/process.h"
 #include "tocsin/signals/receiver_options.h"
 #include "tocsin/signals/signal_set.h"
 

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/siginfo.h"
 #include "tocsin/signals/signal_service_stats.h"
@@ -46,7 +46,7 @@ void Subscription::Close() {
 }
 
 absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
-  absl::Status status = CheckCancelled();
+  absl::Status status = ScopeState::CheckCurrent();
   if (!status.ok()) return status;
   std::optional<Queued> queued;
   SignalSet to_lead_for;

@@ -1,0 +1,27 @@
+#include "tocsin/signals/internal/self_signal.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <csignal>
+
+namespace tocsin::internal {
+
+void RaiseAndDeliver(int signum) {
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, signum);
+  sigset_t before;
+  pthread_sigmask(SIG_BLOCK, &only, &before);
+  raise(signum);
+  pthread_sigmask(SIG_UNBLOCK, &only, nullptr);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void DieBySignal(int signum) {
+  signal(signum, SIG_DFL);
+  RaiseAndDeliver(signum);
+  _exit(128 + signum);
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,19 @@
+// A signal that the calling thread sends to itself, for its default action.
+//
+// May be called from any thread.
+#ifndef TOCSIN_SIGNALS_INTERNAL_SELF_SIGNAL_H_
+#define TOCSIN_SIGNALS_INTERNAL_SELF_SIGNAL_H_
+
+namespace tocsin::internal {
+
+// Has `signum` delivered to the calling thread here, even if the thread blocks
+// it. It is blocked before it is raised, so that it is not delivered earlier.
+void RaiseAndDeliver(int signum);
+
+// What DieBySignal() does. Takes no lock: it is the way out when everything
+// else hangs.
+[[noreturn]] void DieBySignal(int signum);
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_SELF_SIGNAL_H_
