@@ -5,12 +5,12 @@
 
 namespace tocsin {
 
-using internal::ScopeState;
+using internal::Scope;
 
 bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
   CancelScope scope({.deadline = internal::Now() + timeout});
   body();
-  const ScopeState& state = ScopeState::Of(scope);
+  const Scope& state = Scope::Of(scope);
   const bool from_outside = state.parent() && state.parent()->cancelled();
   return !from_outside && state.Latched();
 }
@@ -21,7 +21,7 @@ absl::Status FailAfter(absl::Duration timeout,
   absl::Status status = body();
   const bool interrupted =
       absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
-  const ScopeState& state = ScopeState::Of(scope);
+  const Scope& state = Scope::Of(scope);
   const bool from_outside = state.parent() && state.parent()->cancelled();
   if (interrupted && !from_outside && state.Latched()) {
     return absl::DeadlineExceededError(

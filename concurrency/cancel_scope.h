@@ -37,10 +37,6 @@
 
 namespace tocsin {
 
-namespace internal {
-class GroupState;
-}  // namespace internal
-
 class CancelScope {
  public:
   struct Options {
@@ -57,9 +53,7 @@ class CancelScope {
   explicit CancelScope(Options options)
       : state_(options.deadline, options.shield) {}
   // Also cancelled when `stop` is requested.
-  explicit CancelScope(std::stop_token stop) : CancelScope(Options()) {
-    state_.Adopt(std::move(stop));
-  }
+  explicit CancelScope(std::stop_token stop) : state_(std::move(stop)) {}
 
   CancelScope(const CancelScope&) = delete;
   CancelScope& operator=(const CancelScope&) = delete;
@@ -99,13 +93,13 @@ class CancelScope {
   std::stop_token stop_token() const { return state_.stop_token(); }
 
  private:
-  friend class internal::GroupState;  // its tasks enter a scope that it does not
-  friend class internal::ScopeState;
+  friend class TaskGroup;  // whose tasks enter a scope that it does not
+  friend class internal::Scope;
 
   // A child of `outer`, which may be null, that no thread is in yet.
   explicit CancelScope(internal::ScopeState* outer) : state_(outer) {}
 
-  internal::ScopeState state_;
+  internal::Scope state_;
 };
 
 // The state of the thread's current scope, for loops that compute without

@@ -24,11 +24,16 @@ inline auto& TaskGroup::SlotsOf(ThreadPool* pool) {
 
 static_assert(TaskGroup::kFailuresKept == internal::GroupState::kFailuresKept);
 
-TaskGroup::TaskGroup() : state_(SlotsOf(nullptr), CancelOnErrorByDefault()) {}
+TaskGroup::TaskGroup()
+    : scope_(internal::current_scope),
+      state_(internal::Scope::Of(scope_), SlotsOf(nullptr),
+             CancelOnErrorByDefault()) {}
 
 TaskGroup::TaskGroup(Options options)
-    : state_(SlotsOf(options.pool), std::move(options.name),
-             options.max_running, options.cancel_on_error) {}
+    : scope_(internal::current_scope),
+      state_(internal::Scope::Of(scope_), SlotsOf(options.pool),
+             std::move(options.name), options.max_running,
+             options.cancel_on_error) {}
 
 TaskGroup::~TaskGroup() = default;
 

@@ -152,13 +152,14 @@ class TaskGroup final {
   std::vector<std::string> running() const { return state_.running(); }
 
   // The scope that the tasks run in.
-  CancelScope& scope() { return state_.scope(); }
+  CancelScope& scope() { return scope_; }
 
  private:
   friend absl::Status RunTaskGroup(
       absl::FunctionRef<absl::Status(TaskGroup&)> body, Options options);
   static auto& SlotsOf(ThreadPool* pool);
 
+  CancelScope scope_;
   internal::GroupState state_;
 };
 

@@ -8,6 +8,7 @@
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin {
@@ -16,7 +17,8 @@ using internal::MutexLock;
 
 StopOnSignal::StopOnSignal(SignalService& service, const SignalSet& signals) {
   if (const internal::ScopeState* scope = internal::current_scope) {
-    outside_.emplace(scope->stop_token(), StopFromOutside{this});
+    outside_.emplace(internal::ScopeTree::TokenOf(*scope),
+                     StopFromOutside{this});
   }
   ReceiverOptions options;
   options.honor_ignored = true;

@@ -44,6 +44,7 @@ extern "C" int clock_gettime(clockid_t clock, timespec* now) noexcept {
 namespace tocsin {
 namespace {
 
+using internal::Scope;
 using internal::ScopeEntry;
 using internal::Sleeper;
 
@@ -514,12 +515,12 @@ TEST(CancelScope, WhoeverSleepsInItIsWokenAndNobodyElse) {
 // who share a word.
 TEST(CancelScope, ACancelWakesAllHoweverMany) {
   CancelScope shared;
-  internal::ScopeState* const outer = internal::current_scope;
+  Scope& outer = Scope::Of(shared);
   std::vector<std::unique_ptr<ScopedThread>> threads;
   std::atomic<int> cancelled{0};
   for (int i = 0; i < 140; ++i) {
     threads.push_back(std::make_unique<ScopedThread>([&, i] {
-      ScopeEntry entry(*outer);
+      ScopeEntry entry(outer);
       std::optional<CancelScope> own;
       if (i >= 70 && i % 2 == 0) own.emplace();
       cancelled += absl::IsCancelled(
@@ -528,7 +529,7 @@ TEST(CancelScope, ACancelWakesAllHoweverMany) {
     }));
   }
   for (const auto& thread : threads) thread->AwaitAsleep();
-  outer->Cancel();
+  outer.Cancel();
   threads.clear();
   EXPECT_EQ(cancelled, 140);
 }
@@ -751,7 +752,7 @@ class ScopeTree : public ::testing::TestWithParam<std::vector<int>> {
 
   struct Branch {
     explicit Branch(CancelScope& root, bool shielded)
-        : entry(root), branch({.shield = shielded}) {}
+        : entry(Scope::Of(root)), branch({.shield = shielded}) {}
     ScopeEntry entry;
     CancelScope branch;
     CancelScope inside;
@@ -1023,7 +1024,7 @@ TEST(CancelScopeDeathTest, AScopeMustNotBeLeftBeforeThoseThatSleepInIt) {
       {
         std::optional<CancelScope> scope(std::in_place);
         ScopedThread sleeper([&] {
-          ScopeEntry entry(*scope);
+          ScopeEntry entry(Scope::Of(*scope));
           SleepUntilCancelled().IgnoreError();
         });
         sleeper.AwaitAsleep();
@@ -1037,7 +1038,7 @@ TEST(CancelScopeDeathTest, AScopeMustNotBeLeftBeforeThoseInsideIt) {
       {
         std::optional<CancelScope> scope(std::in_place);
         ScopedThread user([&] {
-          ScopeEntry entry(*scope);
+          ScopeEntry entry(Scope::Of(*scope));
           CancelScope inner;
           SleepUntilCancelled().IgnoreError();
         });
@@ -1051,7 +1052,7 @@ TEST(CancelScopeDeathTest, WhatEnteredAScopeMustLeaveItInTurn) {
   EXPECT_DEATH(
       {
         CancelScope scope;
-        std::optional<ScopeEntry> entry(std::in_place, scope);
+        std::optional<ScopeEntry> entry(std::in_place, Scope::Of(scope));
         auto inner = std::make_unique<CancelScope>();
         entry.reset();
       },
@@ -1072,11 +1073,11 @@ int StatusOfFork(absl::FunctionRef<void()> body) {
 TEST(CancelScopeInAForkedChild, WhatOthersLeftInTheScopesIsGone) {
   std::optional<CancelScope> outer(std::in_place);
   auto sleep_in_it = [&] {
-    ScopeEntry entry(*outer);
+    ScopeEntry entry(Scope::Of(*outer));
     SleepUntilCancelled().IgnoreError();
   };
   auto sleep_inside = [&] {
-    ScopeEntry entry(*outer);
+    ScopeEntry entry(Scope::Of(*outer));
     CancelScope own;
     SleepUntilCancelled().IgnoreError();
   };
@@ -1099,6 +1100,7 @@ TEST(CancelScopeInAForkedChild, WhatOthersLeftInTheScopesIsGone) {
               inner.reset();
               outer->set_deadline(absl::UnixEpoch());
               EXPECT_TRUE(absl::IsDeadlineExceeded(SleepUntilCancelled()));
+              EXPECT_FALSE(token.stop_requested());  // of a scope that was left
               outer.reset();
             }),
             0);
@@ -1110,7 +1112,7 @@ TEST(CancelScopeInAForkedChild, WhatOthersLeftInTheScopesIsGone) {
 TEST(CancelScopeInAForkedChild, ItsOwnScopesCanBeLeftThoughOnlyOthersSlept) {
   std::optional<CancelScope> outer(std::in_place);
   ScopedThread sleeper([&] {
-    ScopeEntry entry(*outer);
+    ScopeEntry entry(Scope::Of(*outer));
     CancelScope own;
     SleepUntilCancelled().IgnoreError();
   });

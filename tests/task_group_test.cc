@@ -1,6 +1,8 @@
 // What a task group promises, whatever number of threads its pool has.
 #include "tocsin/concurrency/task_group.h"
 
+#include <unistd.h>
+
 #include <atomic>
 #include <functional>
 #include <latch>
@@ -979,6 +981,46 @@ TEST(TaskGroup, OfTheParentDoesNothingInAForkedChild) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
   EXPECT_TRUE(group->Wait().ok());
   EXPECT_EQ(ran, 1);
+}
+
+TEST(TaskGroup, IsLeftInAForkedChildWithoutTheScopesOfItsTasks) {
+  std::optional<TaskGroup> group(std::in_place);
+  std::latch has_scope(1);
+  std::latch go_on(1);
+  group->Spawn([&] {
+    CancelScope inner;
+    const std::stop_token token = inner.stop_token();
+    has_scope.count_down();
+    go_on.wait();
+  });
+  has_scope.wait();
+  Child child(Fork([&] { group.reset(); }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+  go_on.count_down();
+  EXPECT_TRUE(group->Wait().ok());
+}
+
+TEST(TaskGroup, WhoseBodyForksIsLeftInTheChildToo) {
+  Child parent(Fork([] {  // and not the test, which the child would go on with
+    auto pool = *ThreadPool::Create({.threads = 0});
+    std::optional<CancelScope> outer(std::in_place);
+    pid_t pid = -1;
+    const absl::Status status = RunTaskGroup(
+        [&](TaskGroup& group) {
+          EXPECT_FALSE(group.scope().stop_token().stop_requested());
+          pid = fork();
+          return absl::OkStatus();
+        },
+        {.pool = pool.get()});
+    outer.reset();  // has nothing left inside of it
+    if (pid == 0) {
+      EXPECT_TRUE(absl::IsFailedPrecondition(status));
+    } else {
+      EXPECT_TRUE(status.ok());
+      EXPECT_EQ(ExitStatus(Child(pid).Wait()), 0);
+    }
+  }));
+  EXPECT_EQ(ExitStatus(parent.Wait()), 0);
 }
 
 TEST(TaskGroupDeathTest, ATaskMustNotDestroyItsGroup) {

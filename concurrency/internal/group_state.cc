@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <exception>
 
-#include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/group_join.h"
@@ -25,7 +24,6 @@ GroupState::~GroupState() {
       std::abort();
     }
   }
-  scopes_.~Scopes();
 }
 
 // Apart, so that what happens with every task is short.
@@ -37,10 +35,7 @@ void GroupState::SpawnServiceTask(Task* task) {
   RefusedTask refused(task);
   {
     MutexLock lock(mutex_);
-    if (scopes_.services == nullptr) {
-      scopes_.services =
-          absl::WrapUnique(new CancelScope(&scopes_.tasks.state_));
-    }
+    if (services_ == nullptr) services_ = std::make_unique<Scope>(&scope_);
   }
   absl::Status status =
       slots().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
@@ -94,11 +89,10 @@ void GroupState::DestroyRefused::operator()(Task* task) const {
 
 void GroupState::Run(RunningTask& running) {
   Task& task = *running.task;
-  ScopeEntry entry(running.kind == TaskKind::kService ? *scopes_.services
-                                                      : scopes_.tasks);
+  ScopeEntry entry(running.kind == TaskKind::kService ? *services_ : scope_);
   // A service that is no longer needed starts all the same, so that it does not
   // depend on the speed of its thread whether it ever did.
-  if (scopes_.tasks.cancelled() &&
+  if (scope_.cancelled() &&
       (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
     return task.Discard();
   }
@@ -134,7 +128,7 @@ void GroupState::NoteException(const RunningTask& running) {
 // the scope was cancelled.
 bool GroupState::IsCancellation(const absl::Status& status) const {
   return (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) &&
-         CheckCancelled().code() == status.code();
+         ScopeState::CheckCurrent().code() == status.code();
 }
 
 void GroupState::Fail(TaskFailure failure) {
@@ -153,13 +147,13 @@ void GroupState::Fail(TaskFailure failure) {
 }
 
 void GroupState::CancelServices() {
-  scopes_.services->Cancel(
+  services_->Cancel(
       absl::CancelledError("all tasks that the service was for have ended"));
 }
 
 void GroupState::Cancel(absl::Status reason) {
   if (slots().forked()) return;
-  scopes_.tasks.Cancel(std::move(reason));
+  scope_.Cancel(std::move(reason));
   Discard();
 }
 
@@ -185,7 +179,7 @@ absl::Status GroupState::WhyNotOk() const {
 
 // What Wait() returns must not depend on who calls it first.
 void GroupState::NoticeClosed() {
-  const ScopeState* outer = scopes_.tasks.state_.OuterInReach();
+  const ScopeState* outer = scope_.OuterInReach();
   if (outer != nullptr && outer->cancelled() && used()) {
     cancelled_ = outer->WaitStatus();
   }
@@ -194,7 +188,7 @@ void GroupState::NoticeClosed() {
 }
 
 absl::Status GroupState::CancelledFromOutside() const {
-  const ScopeState* outer = scopes_.tasks.state_.OuterInReach();
+  const ScopeState* outer = scope_.OuterInReach();
   if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
   return outer->WaitStatus();
 }
@@ -225,7 +219,7 @@ absl::Status GroupState::Forked() const { return slots().status(); }
 
 bool GroupState::InsideCurrentScope() const {
   const ScopeState* current = current_scope;
-  const ScopeState* s = &scopes_.tasks.state_;
+  const ScopeState* s = &scope_;
   while (s != nullptr && s != current) s = s->OuterInReach();
   return s == current;
 }
@@ -238,7 +232,7 @@ absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
   absl::Status status;
   bool cancelled;
   {
-    ScopeEntry entry(scopes_.tasks);
+    ScopeEntry entry(scope_);
     status = body();
     cancelled = IsCancellation(status);
   }

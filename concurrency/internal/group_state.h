@@ -1,5 +1,5 @@
-// All that is behind a TaskGroup: its tasks in the scopes that they run in, and
-// what went wrong in them.
+// All that is behind a TaskGroup but its scope: its tasks, which run in that,
+// and what went wrong in them.
 //
 // Its members may be called from any thread, also from tasks of the group; what
 // they promise is told in task_group.h.
@@ -20,7 +20,6 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
@@ -39,16 +38,17 @@ class GroupState final : private TaskQueue {
  public:
   static constexpr size_t kFailuresKept = 100;
 
-  GroupState(WorkerSlots& slots, bool cancel_on_error)
+  // The tasks run in `scope`, which outlives the group.
+  GroupState(Scope& scope, WorkerSlots& slots, bool cancel_on_error)
       : TaskQueue(slots, slots.ShardOfThread(), 0),
-        cancel_on_error_(cancel_on_error),
-        scopes_(current_scope) {}
-  GroupState(WorkerSlots& slots, std::string&& name, int max_running,
-             bool cancel_on_error)
+        scope_(scope),
+        cancel_on_error_(cancel_on_error) {}
+  GroupState(Scope& scope, WorkerSlots& slots, std::string&& name,
+             int max_running, bool cancel_on_error)
       : TaskQueue(slots, slots.ShardOfThread(), max_running),
-        name_(std::move(name)),
+        scope_(scope),
         cancel_on_error_(cancel_on_error),
-        scopes_(current_scope) {}
+        name_(std::move(name)) {}
   ~GroupState();
 
   template <typename F>
@@ -79,18 +79,12 @@ class GroupState final : private TaskQueue {
   void RethrowFirst() const;
 #endif
   std::vector<std::string> running() const;
-  CancelScope& scope() override { return scopes_.tasks; }
 
  private:
-  struct Scopes {
-    explicit Scopes(ScopeState* outer) : tasks(outer) {}
-    CancelScope tasks;
-    std::unique_ptr<CancelScope> services;  // made with the first of them
-  };
-
   void Run(RunningTask& running) override;
   void CancelServices() override;
   void NoticeClosed() override;
+  ScopeState& scope() override { return scope_; }
   bool InsideCurrentScope() const override;
 
   // A task that the queue did not take.
@@ -119,14 +113,10 @@ class GroupState final : private TaskQueue {
   absl::Status Closed() const;
   std::string NextName(const char* what);
 
-  const std::string name_;
+  Scope& scope_;
+  std::unique_ptr<Scope> services_;  // theirs, made with the first of them
   const bool cancel_on_error_;
-  // Read by all threads with every task, so it keeps off what is written with
-  // every task. In a union, because in a forked child it is left as it is: what
-  // is linked to the scopes does not exist there.
-  union {
-    alignas(64) Scopes scopes_;
-  };
+  const std::string name_;
   std::atomic<uint32_t> named_{0};
   // What Wait() returns, if no task has failed; unknown until the group is
   // closed.

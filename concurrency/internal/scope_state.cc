@@ -20,18 +20,13 @@ void ScopeState::DieOf(const char* mistake) {
   std::abort();
 }
 
-ScopeState::ScopeState(absl::Time deadline, bool shield)
-    : ScopeState(current_scope, true, ToNanoseconds(deadline), shield) {
-  current_scope = this;
-}
-
-void ScopeState::Adopt(std::stop_token stop) {
+void Scope::Adopt(std::stop_token stop) {
   if (stop.stop_possible()) {
     adopted_.emplace(std::move(stop), RequestCancel{this});
   }
 }
 
-void ScopeState::Leave() {
+void Scope::Leave() {
   adopted_.reset();  // waits for the Cancel() it may be running
   if (entered_) {
     if (current_scope != this) {
@@ -43,11 +38,11 @@ void ScopeState::Leave() {
   if (attached_.load(std::memory_order_acquire)) ScopeTree::Detach(*this);
 }
 
-void ScopeState::RequestCancel::operator()() const {
+void Scope::RequestCancel::operator()() const {
   scope->Cancel(absl::CancelledError("stop was requested"));
 }
 
-void ScopeState::Cancel(absl::Status reason) {
+void Scope::Cancel(absl::Status reason) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
@@ -94,7 +89,7 @@ absl::Time ScopeState::deadline() const {
   return FromNanoseconds(nearest);
 }
 
-void ScopeState::set_deadline(absl::Time deadline) {
+void Scope::set_deadline(absl::Time deadline) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
@@ -104,25 +99,13 @@ void ScopeState::set_deadline(absl::Time deadline) {
   ScopeTree::CollectWakeUps(*this, wake_ups);
 }
 
-void ScopeState::set_shield(bool shield) {
+void Scope::set_shield(bool shield) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   shield_.store(shield, std::memory_order_release);
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   ScopeTree::CollectWakeUps(*this, wake_ups);
-}
-
-std::stop_token ScopeState::stop_token() const {
-  ScopeWakeUps wake_ups;
-  MutexLock lock(scope_tree_mutex);
-  ScopeTree::Attach(*this);
-  if (!links_.exported.stop_possible()) {
-    links_.request = std::make_unique<StopRequest>();
-    links_.exported = links_.request->source;
-  }
-  ScopeTree::CollectWakeUps(*this, wake_ups);
-  return links_.exported.get_token();
 }
 
 // A deadline counts from the moment it is seen to have passed, so that a wall

@@ -30,29 +30,10 @@ inline constinit thread_local ScopeState* current_scope = nullptr;
 
 class ScopeState {
  public:
-  // A child of the thread's current scope, and from here on the current one.
-  ScopeState(absl::Time deadline, bool shield);
-  // A child of `parent`, which may be null, that no thread is in yet: they come
-  // in by ScopeEntry, and any thread may destroy it.
-  explicit ScopeState(ScopeState* parent)
-      : ScopeState(parent, false, kNever, false) {}
   ScopeState(const ScopeState&) = delete;
   ScopeState& operator=(const ScopeState&) = delete;
-  ~ScopeState() {
-    if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
-  }
-
-  // That of a CancelScope.
-  template <typename Scope>
-  static ScopeState& Of(Scope& scope) {
-    return scope.state_;
-  }
-
-  // Has it cancelled when `stop` is requested, too.
-  void Adopt(std::stop_token stop);
 
   // The members of CancelScope, which tells of them.
-  void Cancel(absl::Status reason = absl::CancelledError());
   bool cancelled() const {
     return clear_at_.load(std::memory_order_acquire) !=
                scope_epoch.load(std::memory_order_acquire) &&
@@ -60,9 +41,6 @@ class ScopeState {
   }
   absl::Status status() const;
   absl::Time deadline() const;
-  void set_deadline(absl::Time deadline);
-  void set_shield(bool shield);
-  std::stop_token stop_token() const;
 
   // What CheckCancelled() returns.
   static absl::Status CheckCurrent() {
@@ -82,7 +60,7 @@ class ScopeState {
   // Ends the program, of which a scope was not destroyed in its turn.
   [[noreturn]] static void DieOf(const char* mistake);
 
- private:
+ protected:
   friend class DeadlineTimer;
   friend class ScopeTree;
   friend class Sleeper;
@@ -90,28 +68,21 @@ class ScopeState {
   // kLive until the first cause, which is one of the others for good.
   enum class State : uint8_t { kLive, kCancelled, kExpired };
 
-  struct RequestCancel {
-    ScopeState* scope;
-    void operator()() const;
-  };
-
-  ScopeState(ScopeState* parent, bool entered, int64_t deadline, bool shield)
+  ScopeState(ScopeState* parent, int64_t deadline, bool shield)
       : parent_(parent),
-        entered_(entered),
         shield_(shield),
         deadline_(deadline),
         clear_at_(deadline != kNever ? 0
                   : parent != nullptr
                       ? parent->clear_at_.load(std::memory_order_acquire)
                       : scope_epoch.load(std::memory_order_acquire)) {}
-
-  void Leave();
+  // The links of one that has joined the tree have been destroyed by then.
+  ~ScopeState() {}
 
   const ScopeState* CancelledBy() const;
   absl::Status Cause() const;  // of one that is Latched()
 
   ScopeState* const parent_;
-  const bool entered_;
   std::atomic<bool> shield_;
   mutable std::atomic<State> state_{State::kLive};
   std::atomic<int64_t> deadline_;           // its own, in Unix nanoseconds
@@ -122,7 +93,53 @@ class ScopeState {
   union {
     mutable ScopeLinks links_;  // exists once attached_
   };
+};
 
+// What is behind a CancelScope: a ScopeState that changes, and tells those who
+// wait in it.
+class Scope final : public ScopeState {
+ public:
+  // A child of the thread's current scope, and from here on the current one.
+  Scope(absl::Time deadline, bool shield)
+      : Scope(current_scope, true, ToNanoseconds(deadline), shield) {
+    current_scope = this;
+  }
+  // Also cancelled when `stop` is requested.
+  explicit Scope(std::stop_token stop) : Scope(absl::InfiniteFuture(), false) {
+    Adopt(std::move(stop));
+  }
+  // A child of `parent`, which may be null, that no thread is in yet: they come
+  // in by ScopeEntry, and any thread may destroy it.
+  explicit Scope(ScopeState* parent) : Scope(parent, false, kNever, false) {}
+  ~Scope() {
+    if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
+  }
+
+  // That of a CancelScope.
+  template <typename T>
+  static Scope& Of(T& scope) {
+    return scope.state_;
+  }
+
+  // The members of CancelScope, which tells of them.
+  void Cancel(absl::Status reason = absl::CancelledError());
+  void set_deadline(absl::Time deadline);
+  void set_shield(bool shield);
+  std::stop_token stop_token() const { return ScopeTree::TokenOf(*this); }
+
+ private:
+  struct RequestCancel {
+    Scope* scope;
+    void operator()() const;
+  };
+
+  Scope(ScopeState* parent, bool entered, int64_t deadline, bool shield)
+      : ScopeState(parent, deadline, shield), entered_(entered) {}
+
+  void Adopt(std::stop_token stop);
+  void Leave();
+
+  const bool entered_;
   // Last, because its callback uses all of the above.
   std::optional<std::stop_callback<RequestCancel>> adopted_;
 };
@@ -132,9 +149,6 @@ class ScopeEntry {
  public:
   explicit ScopeEntry(ScopeState& scope)
       : scope_(&scope), outer_(std::exchange(current_scope, &scope)) {}
-  // Of a CancelScope.
-  template <typename Scope>
-  explicit ScopeEntry(Scope& scope) : ScopeEntry(ScopeState::Of(scope)) {}
   ScopeEntry(const ScopeEntry&) = delete;
   ScopeEntry& operator=(const ScopeEntry&) = delete;
   ~ScopeEntry() {

@@ -16,9 +16,18 @@ namespace tocsin::internal {
 
 ABSL_CONST_INIT SlimMutex scope_tree_mutex;
 
+namespace {
+
+// Of this process among those that were forked from each other: one more than
+// its parent's.
+constinit int generation ABSL_GUARDED_BY(scope_tree_mutex) = 0;
+
+}  // namespace
+
 void ScopeTree::Detach(const ScopeState& scope) {
   MutexLock lock(scope_tree_mutex);
   ScopeLinks& links = scope.links_;
+  if (links.generation != generation) return;
   if (links.first_child != nullptr || links.sleepers != nullptr) {
     ScopeState::DieOf("while something inside it still waits");
   }
@@ -78,6 +87,19 @@ void ScopeTree::CollectWakeUps(const ScopeState& scope,
   }
 }
 
+std::stop_token ScopeTree::TokenOf(const ScopeState& scope) {
+  ScopeWakeUps wake_ups;
+  MutexLock lock(scope_tree_mutex);
+  Attach(scope);
+  ScopeLinks& links = scope.links_;
+  if (!links.exported.stop_possible()) {
+    links.request = std::make_unique<StopRequest>();
+    links.exported = links.request->source;
+  }
+  CollectWakeUps(scope, wake_ups);
+  return links.exported.get_token();
+}
+
 ScopeWakeUps::~ScopeWakeUps() {
   asleep.Send();
   for (auto r = std::move(first_request); r != nullptr;) {
@@ -97,10 +119,12 @@ struct ScopeTree::Fork {
   }
   static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     DeadlineTimer::Get().ForgetAll();
+    ++generation;
     const ScopeState* inner = nullptr;
     for (ScopeState* s = current_scope; s != nullptr; s = s->parent_) {
       if (!s->attached_) continue;
       ScopeLinks& links = s->links_;
+      links.generation = generation;
       links.sleepers = nullptr;
       links.first_child = inner;
       links.next_sibling = links.previous_sibling = nullptr;
@@ -124,6 +148,7 @@ void ScopeTree::Attach(const ScopeState& scope) {
     const bool was_attached = s->attached_;
     if (!was_attached) {
       ::new (&s->links_) ScopeLinks;
+      s->links_.generation = generation;
       s->attached_ = true;
     }
     if (child != nullptr) {

@@ -50,6 +50,8 @@ struct ScopeWakeUps {
 // when somebody sleeps in it or takes a token of it for the first time. All
 // others have no links, and cost no lock and no memory.
 struct ScopeLinks {
+  // The process that it joined in, among those forked from each other.
+  int generation ABSL_GUARDED_BY(scope_tree_mutex) = 0;
   const ScopeState* first_child ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* next_sibling ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* previous_sibling ABSL_GUARDED_BY(scope_tree_mutex) =
@@ -67,11 +69,17 @@ class ScopeTree {
   static void Attach(const ScopeState& scope)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
   // REQUIRES: it has joined. Nobody sleeps in it, and no scope inside is left.
+  // Does nothing in a forked child of the process that it joined in, unless the
+  // thread that forked was in the scope.
   static void Detach(const ScopeState& scope)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
   // What a change of `scope` means to those who wait in it and inside of it.
   static void CollectWakeUps(const ScopeState& scope, ScopeWakeUps& wake_ups)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+  // A token that is requested when `scope` is cancelled. While no thread can be
+  // had for a deadline, the next call that asks for one tries again.
+  static std::stop_token TokenOf(const ScopeState& scope)
+      ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
  private:
   struct Fork;

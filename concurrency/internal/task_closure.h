@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 
 namespace tocsin::internal {
 
@@ -28,7 +29,7 @@ decltype(auto) TaskClosure::Invoke(F& f) {
   } else {
     static_assert(std::is_invocable_v<F&, std::stop_token>,
                   "a task takes nothing or a std::stop_token");
-    return f(current_scope->stop_token());
+    return f(ScopeTree::TokenOf(*current_scope));
   }
 }
 

@@ -55,11 +55,7 @@
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
-namespace tocsin {
-
-class CancelScope;
-
-namespace internal {
+namespace tocsin::internal {
 
 class TaskQueue {
  public:
@@ -94,7 +90,7 @@ class TaskQueue {
   void RunReserved(Task& task);
   // The scope that tasks run in, and whether what cancels this thread's current
   // scope cancels that one.
-  virtual CancelScope& scope() = 0;
+  virtual ScopeState& scope() = 0;
   virtual bool InsideCurrentScope() const = 0;
 
   // The names of all tasks that have not ended: those that run first.
@@ -300,7 +296,6 @@ inline bool TaskQueue::CloseIfEnded() {
   return running.queue().EndAt(*running.local, running);
 }
 
-}  // namespace internal
-}  // namespace tocsin
+}  // namespace tocsin::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/base/config.h"
-#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
@@ -18,13 +17,13 @@ HandledTask::Ticket::~Ticket() {
   if (task_ == nullptr) return;
   absl::Status why;
   if (claimed_) {
-    why = CheckCancelled();
+    why = ScopeState::CheckCurrent();
   } else {
     // Also on a thread that cancels the group from elsewhere.
     TaskQueue* const group = task_->Claim();
     if (group == nullptr) return;
     ScopeEntry entry(group->scope());
-    why = CheckCancelled();
+    why = ScopeState::CheckCurrent();
   }
   task_->Abandon(why.ok() ? absl::CancelledError("the task group was cancelled")
                           : std::move(why));
@@ -42,9 +41,9 @@ TaskQueue* HandledTask::Claim() {
 }
 
 absl::Status HandledTask::Run() {
-  CancelScope scope(stop_.get_token());
+  Scope scope(stop_.get_token());
   if (stop_.stop_requested() && !options.start_even_if_cancelled) {
-    Abandon(CheckCancelled());
+    Abandon(ScopeState::CheckCurrent());
     return absl::OkStatus();
   }
   {
@@ -65,7 +64,7 @@ absl::Status HandledTask::Run() {
 #endif
   // Its own cancellation is the handle's business only.
   const bool cancelled = !status.ok() && stop_.stop_requested() &&
-                         CheckCancelled().code() == status.code();
+                         ScopeState::CheckCurrent().code() == status.code();
   DestroyClosure();
   End(status);
   return cancelled ? absl::OkStatus() : status;

@@ -4,16 +4,16 @@
 #include <cstdint>
 
 #include "absl/base/config.h"
-#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::internal {
 
 absl::Status Starting::Run(absl::FunctionRef<absl::Status()> call) {
-  CancelScope scope(stop_.get_token());
+  Scope scope(stop_.get_token());
 #ifdef ABSL_HAVE_EXCEPTIONS
   try {
     return End(call());
@@ -30,7 +30,7 @@ absl::Status Starting::Run(absl::FunctionRef<absl::Status()> call) {
 }
 
 void Starting::NeverRan() {
-  absl::Status why = CheckCancelled();
+  absl::Status why = ScopeState::CheckCurrent();
   if (why.ok()) why = absl::CancelledError("the task group was cancelled");
   End(std::move(why)).IgnoreError();
 }
