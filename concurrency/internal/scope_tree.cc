@@ -43,6 +43,23 @@ void ScopeTree::Detach(const ScopeState& scope) {
   links.~ScopeLinks();
 }
 
+void ScopeTree::Enter(const ScopeState& scope, Wakeable& sleeper) {
+  MutexLock lock(scope_tree_mutex);
+  Attach(scope);
+  Wakeable*& first = scope.links_.sleepers;
+  sleeper.next_ = first;
+  if (first != nullptr) first->previous_ = &sleeper;
+  first = &sleeper;
+}
+
+void ScopeTree::Leave(const ScopeState& scope, Wakeable& sleeper) {
+  MutexLock lock(scope_tree_mutex);
+  Wakeable* const next = sleeper.next_;
+  Wakeable* const previous = sleeper.previous_;
+  if (next != nullptr) next->previous_ = previous;
+  (previous != nullptr ? previous->next_ : scope.links_.sleepers) = next;
+}
+
 void ScopeTree::CollectWakeUps(const ScopeState& scope,
                                ScopeWakeUps& wake_ups) {
   if (!scope.attached_) return;
@@ -50,7 +67,7 @@ void ScopeTree::CollectWakeUps(const ScopeState& scope,
   while (true) {
     ScopeLinks& links = s->links_;
     bool with_others = false;
-    for (Sleeper* sleeper = links.sleepers; sleeper != nullptr;
+    for (Wakeable* sleeper = links.sleepers; sleeper != nullptr;
          sleeper = sleeper->next_) {
       if (sleeper->with_others_) {
         with_others = true;

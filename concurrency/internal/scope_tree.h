@@ -19,7 +19,7 @@
 namespace tocsin::internal {
 
 class ScopeState;
-class Sleeper;
+class Wakeable;
 
 // Guards the links between all scopes and sleepers. Taken by a thread that is
 // about to sleep anyway and by one that cancels, never by CheckCancelled().
@@ -56,7 +56,7 @@ struct ScopeLinks {
   const ScopeState* next_sibling ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* previous_sibling ABSL_GUARDED_BY(scope_tree_mutex) =
       nullptr;
-  Sleeper* sleepers ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
+  Wakeable* sleepers ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   std::atomic<uint32_t> wake_ups{0};  // goes up for those WithOthers
   std::stop_source exported ABSL_GUARDED_BY(scope_tree_mutex){std::nostopstate};
   std::unique_ptr<StopRequest> request ABSL_GUARDED_BY(scope_tree_mutex);
@@ -72,6 +72,11 @@ class ScopeTree {
   // Does nothing in a forked child of the process that it joined in, unless the
   // thread that forked was in the scope.
   static void Detach(const ScopeState& scope)
+      ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
+  // Has `sleeper` woken by every change of `scope`, until it leaves.
+  static void Enter(const ScopeState& scope, Wakeable& sleeper)
+      ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
+  static void Leave(const ScopeState& scope, Wakeable& sleeper)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
   // What a change of `scope` means to those who wait in it and inside of it.
   static void CollectWakeUps(const ScopeState& scope, ScopeWakeUps& wake_ups)

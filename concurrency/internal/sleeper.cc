@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/concurrency/internal/worker_slot.h"
@@ -11,32 +11,22 @@
 namespace tocsin::internal {
 
 Sleeper::Sleeper(absl::Time timeout, BlockingCall* call)
-    : scope_(current_scope), timeout_(timeout), call_(call) {}
+    : Wakeable(call, false), scope_(current_scope), timeout_(timeout) {}
 
 Sleeper::Sleeper(Unscoped)
-    : scope_(nullptr), timeout_(absl::InfiniteFuture()), call_(nullptr) {}
+    : Wakeable(nullptr, false),
+      scope_(nullptr),
+      timeout_(absl::InfiniteFuture()) {}
 
 Sleeper::Sleeper(absl::Time timeout, WithOthers)
-    : scope_(current_scope),
-      timeout_(timeout),
-      call_(nullptr),
-      with_others_(scope_ != nullptr) {}
-
-Sleeper::~Sleeper() {
-  if (!joined_) return;
-  MutexLock lock(scope_tree_mutex);
-  if (next_ != nullptr) next_->previous_ = previous_;
-  (previous_ != nullptr ? previous_->next_ : scope_->links_.sleepers) = next_;
-}
+    : Wakeable(nullptr, current_scope != nullptr),
+      scope_(current_scope),
+      timeout_(timeout) {}
 
 void Sleeper::Join() {
   if (joined_ || scope_ == nullptr) return;
   joined_ = true;
-  MutexLock lock(scope_tree_mutex);
-  ScopeTree::Attach(*scope_);
-  next_ = scope_->links_.sleepers;
-  if (next_ != nullptr) next_->previous_ = this;
-  scope_->links_.sleepers = this;
+  ScopeTree::Enter(*scope_, *this);
 }
 
 absl::Status Sleeper::Sleep(uint32_t how) {

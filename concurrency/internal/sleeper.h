@@ -55,31 +55,11 @@ class BlockingCall {
   ~BlockingCall() = default;
 };
 
-class Sleeper {
+// The side of a sleeper that others see.
+class Wakeable {
  public:
-  // Sleeps in the thread's current scope, until `timeout` at the latest.
-  explicit Sleeper(absl::Time timeout = absl::InfiniteFuture(),
-                   BlockingCall* call = nullptr);
-  // Sleeps until woken, whatever happens to the scope: for a wait that must not
-  // be given up.
-  struct Unscoped {};
-  explicit Sleeper(Unscoped);
-  // Sleeps in the thread's current scope, which nothing but a change of the
-  // scope ends: one system call for all that sleep so in it. Not to be woken.
-  struct WithOthers {};
-  Sleeper(absl::Time timeout, WithOthers);
-  Sleeper(const Sleeper&) = delete;
-  Sleeper& operator=(const Sleeper&) = delete;
-  ~Sleeper();
-
-  // Sleeps until woken. OK: woken, perhaps for nothing; look again. An error:
-  // the wait is over, by kCancelled or kDeadlineExceeded of the scope, or by
-  // kDeadlineExceeded of the timeout. A wake-up since the last Sleep() is not
-  // lost: this one returns OK at once, unless the wait is over.
-  absl::Status Sleep() { return Sleep(call_ == nullptr ? kAsleep : kInCall); }
-  // The same, but not in the BlockingCall, so that a signal handler may wake
-  // it.
-  absl::Status SleepOnWord() { return Sleep(kAsleep); }
+  Wakeable(const Wakeable&) = delete;
+  Wakeable& operator=(const Wakeable&) = delete;
 
   // Ends the sleep, or the next one. The caller keeps the sleeper alive.
   void Wake() {
@@ -109,20 +89,56 @@ class Sleeper {
   // Whether a wake-up came since the last Sleep().
   bool woken() const { return word_.load(std::memory_order_acquire) == kWoken; }
 
- private:
+ protected:
   friend class ScopeTree;
 
+  Wakeable(BlockingCall* call, bool with_others)
+      : call_(call), with_others_(with_others) {}
+  ~Wakeable() = default;
+
+  std::atomic<uint32_t> word_{kAwake};
+  BlockingCall* const call_;
+  // Woken by the word that all share who sleep so in its scope.
+  const bool with_others_;
+
+ private:
+  Wakeable* next_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
+  Wakeable* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
+};
+
+class Sleeper final : public Wakeable {
+ public:
+  // Sleeps in the thread's current scope, until `timeout` at the latest.
+  explicit Sleeper(absl::Time timeout = absl::InfiniteFuture(),
+                   BlockingCall* call = nullptr);
+  // Sleeps until woken, whatever happens to the scope: for a wait that must not
+  // be given up.
+  struct Unscoped {};
+  explicit Sleeper(Unscoped);
+  // Sleeps in the thread's current scope, which nothing but a change of the
+  // scope ends: one system call for all that sleep so in it. Not to be woken.
+  struct WithOthers {};
+  Sleeper(absl::Time timeout, WithOthers);
+  ~Sleeper() {
+    if (joined_) ScopeTree::Leave(*scope_, *this);
+  }
+
+  // Sleeps until woken. OK: woken, perhaps for nothing; look again. An error:
+  // the wait is over, by kCancelled or kDeadlineExceeded of the scope, or by
+  // kDeadlineExceeded of the timeout. A wake-up since the last Sleep() is not
+  // lost: this one returns OK at once, unless the wait is over.
+  absl::Status Sleep() { return Sleep(call_ == nullptr ? kAsleep : kInCall); }
+  // The same, but not in the BlockingCall, so that a signal handler may wake
+  // it.
+  absl::Status SleepOnWord() { return Sleep(kAsleep); }
+
+ private:
   absl::Status Sleep(uint32_t how);
   void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
-  std::atomic<uint32_t> word_{kAwake};
   const ScopeState* const scope_;
   const absl::Time timeout_;
-  BlockingCall* const call_;
-  const bool with_others_ = false;
   bool joined_ = false;  // only its own thread looks
-  Sleeper* next_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
-  Sleeper* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
 };
 
 }  // namespace tocsin::internal
