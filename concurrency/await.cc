@@ -6,9 +6,10 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/mutex_waker.h"
+#include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/scope_state.h"
-#include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/wakeable.h"
 #include "tocsin/concurrency/wait.h"
 
 namespace tocsin {

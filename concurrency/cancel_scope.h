@@ -33,7 +33,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/scope.h"
 
 namespace tocsin {
 
@@ -96,8 +96,8 @@ class CancelScope {
   friend class TaskGroup;  // whose tasks enter a scope that it does not
   friend class internal::Scope;
 
-  // A child of `outer`, which may be null, that no thread is in yet.
-  explicit CancelScope(internal::ScopeState* outer) : state_(outer) {}
+  // A child of the thread's current scope that no thread is in yet.
+  explicit CancelScope(internal::Scope::NotEntered apart) : state_(apart) {}
 
   internal::Scope state_;
 };
@@ -106,7 +106,7 @@ class CancelScope {
 // waiting: kCancelled or kDeadlineExceeded once it is cancelled, OK until then
 // and where there is no scope. Takes no lock; a few nanoseconds.
 inline absl::Status CheckCancelled() {
-  return internal::ScopeState::CheckCurrent();
+  return internal::Scope::CheckCurrent();
 }
 
 // Runs `body` in a scope that is cancelled after `timeout`. True if the time

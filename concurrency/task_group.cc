@@ -3,6 +3,7 @@
 #include <atomic>
 #include <utility>
 
+#include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 #include "tocsin/concurrency/thread_pool.h"
 
@@ -25,12 +26,12 @@ inline auto& TaskGroup::SlotsOf(ThreadPool* pool) {
 static_assert(TaskGroup::kFailuresKept == internal::GroupState::kFailuresKept);
 
 TaskGroup::TaskGroup()
-    : scope_(internal::current_scope),
+    : scope_(internal::Scope::NotEntered()),
       state_(internal::Scope::Of(scope_), SlotsOf(nullptr),
              CancelOnErrorByDefault()) {}
 
 TaskGroup::TaskGroup(Options options)
-    : scope_(internal::current_scope),
+    : scope_(internal::Scope::NotEntered()),
       state_(internal::Scope::Of(scope_), SlotsOf(options.pool),
              std::move(options.name), options.max_running,
              options.cancel_on_error) {}

@@ -15,6 +15,7 @@
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/wakeable.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {

@@ -25,6 +25,7 @@
 #include "gtest/gtest.h"
 #include "tests/child.h"
 #include "tests/process_status.h"
+#include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/wall_clock.h"

@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "tocsin/concurrency/internal/scope_tree.h"
+#include "tocsin/concurrency/internal/scope_links.h"
 
 namespace tocsin::internal {
 

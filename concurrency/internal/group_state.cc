@@ -8,6 +8,7 @@
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/group_join.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 
 namespace tocsin::internal {

@@ -21,7 +21,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "tocsin/concurrency/internal/scope_tree.h"
+#include "tocsin/concurrency/internal/scope_links.h"
 
 namespace tocsin::internal {
 

@@ -8,13 +8,10 @@
 
 #include <atomic>
 #include <cstdint>
-#include <optional>
-#include <stop_token>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "tocsin/concurrency/internal/scope_tree.h"
+#include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::internal {
@@ -93,74 +90,6 @@ class ScopeState {
   union {
     mutable ScopeLinks links_;  // exists once attached_
   };
-};
-
-// What is behind a CancelScope: a ScopeState that changes, and tells those who
-// wait in it.
-class Scope final : public ScopeState {
- public:
-  // A child of the thread's current scope, and from here on the current one.
-  Scope(absl::Time deadline, bool shield)
-      : Scope(current_scope, true, ToNanoseconds(deadline), shield) {
-    current_scope = this;
-  }
-  // Also cancelled when `stop` is requested.
-  explicit Scope(std::stop_token stop) : Scope(absl::InfiniteFuture(), false) {
-    Adopt(std::move(stop));
-  }
-  // A child of `parent`, which may be null, that no thread is in yet: they come
-  // in by ScopeEntry, and any thread may destroy it.
-  explicit Scope(ScopeState* parent) : Scope(parent, false, kNever, false) {}
-  ~Scope() {
-    if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
-  }
-
-  // That of a CancelScope.
-  template <typename T>
-  static Scope& Of(T& scope) {
-    return scope.state_;
-  }
-
-  // The members of CancelScope, which tells of them.
-  void Cancel(absl::Status reason = absl::CancelledError());
-  void set_deadline(absl::Time deadline);
-  void set_shield(bool shield);
-  std::stop_token stop_token() const { return ScopeTree::TokenOf(*this); }
-
- private:
-  struct RequestCancel {
-    Scope* scope;
-    void operator()() const;
-  };
-
-  Scope(ScopeState* parent, bool entered, int64_t deadline, bool shield)
-      : ScopeState(parent, deadline, shield), entered_(entered) {}
-
-  void Adopt(std::stop_token stop);
-  void Leave();
-
-  const bool entered_;
-  // Last, because its callback uses all of the above.
-  std::optional<std::stop_callback<RequestCancel>> adopted_;
-};
-
-// Makes `scope` the thread's current scope for as long as it lives.
-class ScopeEntry {
- public:
-  explicit ScopeEntry(ScopeState& scope)
-      : scope_(&scope), outer_(std::exchange(current_scope, &scope)) {}
-  ScopeEntry(const ScopeEntry&) = delete;
-  ScopeEntry& operator=(const ScopeEntry&) = delete;
-  ~ScopeEntry() {
-    if (current_scope != scope_) DieOfOrder();
-    current_scope = outer_;
-  }
-
- private:
-  [[noreturn]] static void DieOfOrder();
-
-  ScopeState* const scope_;
-  ScopeState* const outer_;
 };
 
 }  // namespace tocsin::internal

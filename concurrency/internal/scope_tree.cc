@@ -5,16 +5,11 @@
 #include <new>
 #include <utility>
 
-#include "absl/base/attributes.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/deadline_timer.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/scope_state.h"
-#include "tocsin/concurrency/internal/sleeper.h"
 
 namespace tocsin::internal {
-
-ABSL_CONST_INIT SlimMutex scope_tree_mutex;
 
 namespace {
 

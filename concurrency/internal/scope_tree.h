@@ -6,31 +6,16 @@
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_TREE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_TREE_H_
 
-#include <atomic>
-#include <cstdint>
 #include <memory>
 #include <stop_token>
 
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/futex.h"
-#include "tocsin/concurrency/internal/slim_mutex.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/concurrency/internal/scope_links.h"
+#include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/wakeable.h"
 
 namespace tocsin::internal {
-
-class ScopeState;
-class Wakeable;
-
-// Guards the links between all scopes and sleepers. Taken by a thread that is
-// about to sleep anyway and by one that cancels, never by CheckCancelled().
-extern SlimMutex scope_tree_mutex;
-
-// A token that was exported and is to be requested in the end. Made with it,
-// so that cancelling allocates nothing.
-struct StopRequest {
-  std::stop_source source;
-  std::unique_ptr<StopRequest> next;
-};
 
 // What a change of one scope means to the threads inside it: collected under
 // scope_tree_mutex and carried out by the destructor. Declare it before the
@@ -44,23 +29,6 @@ struct ScopeWakeUps {
   FutexWakes asleep;
   std::unique_ptr<StopRequest> first_request;
   std::unique_ptr<StopRequest>* next_request = &first_request;
-};
-
-// The links of a scope in the tree. A scope joins that, with those around it,
-// when somebody sleeps in it or takes a token of it for the first time. All
-// others have no links, and cost no lock and no memory.
-struct ScopeLinks {
-  // The process that it joined in, among those forked from each other.
-  int generation ABSL_GUARDED_BY(scope_tree_mutex) = 0;
-  const ScopeState* first_child ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
-  const ScopeState* next_sibling ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
-  const ScopeState* previous_sibling ABSL_GUARDED_BY(scope_tree_mutex) =
-      nullptr;
-  Wakeable* sleepers ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
-  std::atomic<uint32_t> wake_ups{0};  // goes up for those WithOthers
-  std::stop_source exported ABSL_GUARDED_BY(scope_tree_mutex){std::nostopstate};
-  std::unique_ptr<StopRequest> request ABSL_GUARDED_BY(scope_tree_mutex);
-  int64_t timer ABSL_GUARDED_BY(scope_tree_mutex) = kNever;
 };
 
 class ScopeTree {

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/wakeable.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::internal {
