@@ -1,4 +1,6 @@
 // Counts of what went through a SignalService since its start.
+//
+// A value: each thread has its own.
 #ifndef TOCSIN_SIGNALS_SIGNAL_SERVICE_STATS_H_
 #define TOCSIN_SIGNALS_SIGNAL_SERVICE_STATS_H_
 

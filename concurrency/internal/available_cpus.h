@@ -1,3 +1,6 @@
+// How many CPUs the process may use.
+//
+// Any thread may ask; it reads files.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_AVAILABLE_CPUS_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_AVAILABLE_CPUS_H_
 
@@ -6,8 +9,8 @@
 
 namespace tocsin::internal {
 
-// How many CPUs the process may use: those of its affinity mask, or what the
-// quotas of its cgroups come to, rounded up. At least 1.
+// Those of its affinity mask, or what the quotas of its cgroups come to,
+// rounded up. At least 1.
 int AvailableCpus();
 
 // What the quotas come to in the cgroups that `membership` names, a file like

@@ -1,4 +1,6 @@
 // The three futex(2) calls that the library sleeps and wakes with.
+//
+// Any thread may make them, in a forked child too.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_FUTEX_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_FUTEX_H_
 

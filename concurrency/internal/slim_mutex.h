@@ -1,6 +1,7 @@
 // A mutex for what the library keeps locked: a few instructions at a time.
 //
-// Not absl::Mutex, which measures the machine at the first contention in a
+// Any thread may lock it that does not hold it; no signal handler. Not
+// absl::Mutex, which measures the machine at the first contention in a
 // process: a fork() meanwhile leaves the child with a measurement that never
 // ends, and its first contended lock hangs.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SLIM_MUTEX_H_

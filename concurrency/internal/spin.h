@@ -1,3 +1,6 @@
+// Waiting for a moment without a system call.
+//
+// Any thread may do so.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SPIN_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SPIN_H_
 
