@@ -36,7 +36,8 @@ void GroupState::SpawnServiceTask(Task* task) {
   RefusedTask refused(task);
   {
     MutexLock lock(mutex_);
-    if (services_ == nullptr) services_ = std::make_unique<Scope>(&scope_);
+    if (service_scope_ == nullptr)
+      service_scope_ = std::make_unique<Scope>(&scope());
   }
   absl::Status status =
       slots().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
@@ -90,10 +91,11 @@ void GroupState::DestroyRefused::operator()(Task* task) const {
 
 void GroupState::Run(RunningTask& running) {
   Task& task = *running.task;
-  ScopeEntry entry(running.kind == TaskKind::kService ? *services_ : scope_);
+  ScopeEntry entry(running.kind == TaskKind::kService ? *service_scope_
+                                                      : scope());
   // A service that is no longer needed starts all the same, so that it does not
   // depend on the speed of its thread whether it ever did.
-  if (scope_.cancelled() &&
+  if (scope().cancelled() &&
       (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
     return task.Discard();
   }
@@ -148,13 +150,13 @@ void GroupState::Fail(TaskFailure failure) {
 }
 
 void GroupState::CancelServices() {
-  services_->Cancel(
+  service_scope_->Cancel(
       absl::CancelledError("all tasks that the service was for have ended"));
 }
 
 void GroupState::Cancel(absl::Status reason) {
   if (slots().forked()) return;
-  scope_.Cancel(std::move(reason));
+  scope().Cancel(std::move(reason));
   Discard();
 }
 
@@ -180,7 +182,7 @@ absl::Status GroupState::WhyNotOk() const {
 
 // What Wait() returns must not depend on who calls it first.
 void GroupState::NoticeClosed() {
-  const ScopeState* outer = scope_.OuterInReach();
+  const ScopeState* outer = scope().OuterInReach();
   if (outer != nullptr && outer->cancelled() && used()) {
     cancelled_ = outer->WaitStatus();
   }
@@ -189,7 +191,7 @@ void GroupState::NoticeClosed() {
 }
 
 absl::Status GroupState::CancelledFromOutside() const {
-  const ScopeState* outer = scope_.OuterInReach();
+  const ScopeState* outer = scope().OuterInReach();
   if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
   return outer->WaitStatus();
 }
@@ -220,7 +222,7 @@ absl::Status GroupState::Forked() const { return slots().status(); }
 
 bool GroupState::InsideCurrentScope() const {
   const ScopeState* current = current_scope;
-  const ScopeState* s = &scope_;
+  const ScopeState* s = &scope();
   while (s != nullptr && s != current) s = s->OuterInReach();
   return s == current;
 }
@@ -233,7 +235,7 @@ absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
   absl::Status status;
   bool cancelled;
   {
-    ScopeEntry entry(scope_);
+    ScopeEntry entry(scope());
     status = body();
     cancelled = IsCancellation(status);
   }

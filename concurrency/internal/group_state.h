@@ -41,13 +41,11 @@ class GroupState final : private TaskQueue {
 
   // The tasks run in `scope`, which outlives the group.
   GroupState(Scope& scope, WorkerSlots& slots, bool cancel_on_error)
-      : TaskQueue(slots, slots.ShardOfThread(), 0),
-        scope_(scope),
+      : TaskQueue(scope, slots, slots.ShardOfThread(), 0),
         cancel_on_error_(cancel_on_error) {}
   GroupState(Scope& scope, WorkerSlots& slots, std::string&& name,
              int max_running, bool cancel_on_error)
-      : TaskQueue(slots, slots.ShardOfThread(), max_running),
-        scope_(scope),
+      : TaskQueue(scope, slots, slots.ShardOfThread(), max_running),
         cancel_on_error_(cancel_on_error),
         name_(std::move(name)) {}
   ~GroupState();
@@ -85,7 +83,6 @@ class GroupState final : private TaskQueue {
   void Run(RunningTask& running) override;
   void CancelServices() override;
   void NoticeClosed() override;
-  ScopeState& scope() override { return scope_; }
   bool InsideCurrentScope() const override;
 
   // A task that the queue did not take.
@@ -114,8 +111,7 @@ class GroupState final : private TaskQueue {
   absl::Status Closed() const;
   std::string NextName(const char* what);
 
-  Scope& scope_;
-  std::unique_ptr<Scope> services_;  // theirs, made with the first of them
+  std::unique_ptr<Scope> service_scope_;  // made with the first service
   const bool cancel_on_error_;
   const std::string name_;
   std::atomic<uint32_t> named_{0};

@@ -51,6 +51,7 @@
 #include "tocsin/concurrency/internal/group_waiters.h"
 #include "tocsin/concurrency/internal/local_queue.h"
 #include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
@@ -59,10 +60,11 @@ namespace tocsin::internal {
 
 class TaskQueue {
  public:
-  // `home` is the shard of this thread. At most `max_running` of the tasks that
-  // were added run at a time; 0 is no limit.
-  TaskQueue(WorkerSlots& slots, Shard& home, int max_running)
-      : slots_(slots),
+  // The tasks run in `scope`. `home` is the shard of this thread. At most
+  // `max_running` of the tasks that were added run at a time; 0 is no limit.
+  TaskQueue(Scope& scope, WorkerSlots& slots, Shard& home, int max_running)
+      : scope_(scope),
+        slots_(slots),
         made_in_(running_task != nullptr ? &running_task->queue() : nullptr),
         max_running_(max_running),
         home_shard_(home),
@@ -90,7 +92,7 @@ class TaskQueue {
   void RunReserved(Task& task);
   // The scope that tasks run in, and whether what cancels this thread's current
   // scope cancels that one.
-  virtual ScopeState& scope() = 0;
+  Scope& scope() const { return scope_; }
   virtual bool InsideCurrentScope() const = 0;
 
   // The names of all tasks that have not ended: those that run first.
@@ -189,6 +191,7 @@ class TaskQueue {
   // Enters and leaves the shard's list, as MayTake() demands.
   void UpdateReady(LocalQueue& local);
 
+  Scope& scope_;
   WorkerSlots& slots_;
   // The group whose task made this one, or null: what waits for this queue
   // inside of that task keeps that group waiting.
