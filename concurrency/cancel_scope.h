@@ -105,9 +105,7 @@ class CancelScope {
 // The state of the thread's current scope, for loops that compute without
 // waiting: kCancelled or kDeadlineExceeded once it is cancelled, OK until then
 // and where there is no scope. Takes no lock; a few nanoseconds.
-inline absl::Status CheckCancelled() {
-  return internal::Scope::CheckCurrent();
-}
+inline absl::Status CheckCancelled() { return internal::Scope::CheckCurrent(); }
 
 // Runs `body` in a scope that is cancelled after `timeout`. True if the time
 // ran out, which ended the waits of the body; false if a scope around it was

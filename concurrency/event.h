@@ -35,6 +35,7 @@ class Event {
   // thread's scope ends the wait first, or had ended when it began.
   absl::Status Wait();
 
+  // Without blocking, and whatever the scope.
   bool is_set() const { return set_.load(std::memory_order_acquire); }
 
  private:

@@ -71,21 +71,27 @@ class Semaphore {
   // the wait first, or had ended when it began. kInvalidArgument for a count
   // below 1.
   absl::Status Acquire(int64_t count = 1);
+  // The same, given back with what it returns.
   absl::StatusOr<Permit> Borrow(int64_t count = 1);
 
   // Takes them if that is possible now and overtakes nobody.
   bool TryAcquire(int64_t count = 1);
+  // The same, given back with what it returns; nothing if they are not to be
+  // had.
   std::optional<Permit> TryBorrow(int64_t count = 1);
 
   // Gives back what Acquire() or TryAcquire() took. kFailedPrecondition, and
   // nothing done, if fewer are in use: somebody gives back what he never took.
   absl::Status Release(int64_t count = 1);
 
+  // How many permits there are, and how many of them are in use: as it was at
+  // some moment of the call.
+  int64_t limit() const;
+  int64_t in_use() const;
+
   // A higher limit lets waiters in. A lower one takes nothing from those who
   // have a permit: nobody is admitted until enough are given back.
   void set_limit(int64_t limit);
-  int64_t limit() const;
-  int64_t in_use() const;
 
  private:
   struct Waiter;

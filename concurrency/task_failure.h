@@ -13,10 +13,13 @@
 namespace tocsin {
 
 struct TaskFailure {
-  std::string task;  // its name
+  // The name of the task: that of its TaskOptions, or "task 3".
+  std::string task;
+  // What it returned; what it threw, in words; or why it was refused.
   absl::Status status;
 #ifdef ABSL_HAVE_EXCEPTIONS
-  std::exception_ptr exception;  // null unless the task threw
+  // What it threw, for RethrowFirst(); null if it threw nothing.
+  std::exception_ptr exception;
 #endif
 };
 

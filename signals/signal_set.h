@@ -39,9 +39,11 @@ class SignalSet {
   // SIGINT and SIGTERM: what Ctrl+C and a supervisor send to end a program.
   static SignalSet Termination() { return {SIGINT, SIGTERM}; }
 
+  // False for a number that is no signal.
   bool contains(int signum) const {
     return IsSignal(signum) && (bits_ & Bit(signum)) != 0;
   }
+  // Does nothing for a signal that is in it.
   void insert(int signum) {
     if (IsSignal(signum)) {
       bits_ |= Bit(signum);
@@ -50,10 +52,13 @@ class SignalSet {
       malformed_ = true;
     }
   }
+  // Does nothing for a signal that is not in it.
   void erase(int signum) {
     if (IsSignal(signum)) bits_ &= ~Bit(signum);
   }
+  // Whether nothing was put into it, a number that is no signal included.
   bool empty() const { return bits_ == 0 && !malformed_; }
+  // How many signals are in it.
   size_t size() const {
     return static_cast<size_t>(__builtin_popcountll(bits_));
   }

@@ -14,8 +14,8 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
-#include "tocsin/concurrency/internal/wakeable.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/wakeable.h"
 
 namespace tocsin::internal {
 
