@@ -76,15 +76,14 @@ def faults(files, names, floors, twice):
         for path in paths:
             if path.suffix == ".h" and not path.read_text().startswith("// "):
                 yield f"{path} does not begin with what it is"
-    in_circles = set()
-    for file in sorted(files):
-        for included in sorted(includes[file]):
-            if floors.get(included, 0) > floors.get(file, 0):
+    for file in sorted(files.keys() & floors.keys()):
+        for included in sorted(includes[file] & floors.keys()):
+            if floors[included] > floors[file]:
                 floor = names[len(names) - floors[included] - 1]
                 yield f"{file} includes {included}, which is above, on the floor of {floor}"
-        if file not in in_circles and (way := circle_through(file, includes)):
-            in_circles.update(way)
-            yield f"a circle: {' -> '.join(way)}"
+    circles = (circle_through(file, includes) for file in sorted(files))
+    if circle := next(filter(None, circles), None):  # the first, of which others may be parts
+        yield f"a circle: {' -> '.join(circle)}"
 
 
 def main():
