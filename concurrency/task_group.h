@@ -159,7 +159,7 @@ class TaskGroup final {
       absl::FunctionRef<absl::Status(TaskGroup&)> body, Options options);
   static auto& SlotsOf(ThreadPool* pool);
 
-  CancelScope scope_;
+  CancelScope scope_;  // before state_, whose end waits for the tasks in it
   internal::GroupState state_;
 };
 

@@ -4,6 +4,8 @@
 //
 // What it says about the sender is for people to read, not to decide by: any
 // process that may send a signal at all can forge it (sigqueue(3)).
+//
+// A value: each thread has its own.
 #ifndef TOCSIN_SIGNALS_SIGNAL_EVENT_H_
 #define TOCSIN_SIGNALS_SIGNAL_EVENT_H_
 

@@ -987,14 +987,19 @@ TEST(TaskGroup, IsLeftInAForkedChildWithoutTheScopesOfItsTasks) {
   std::optional<TaskGroup> group(std::in_place);
   std::latch has_scope(1);
   std::latch go_on(1);
+  std::stop_token token;
   group->Spawn([&] {
     CancelScope inner;
-    const std::stop_token token = inner.stop_token();
+    token = inner.stop_token();
     has_scope.count_down();
     go_on.wait();
   });
   has_scope.wait();
-  Child child(Fork([&] { group.reset(); }));
+  Child child(Fork([&] {
+    group->scope().Cancel();
+    EXPECT_FALSE(token.stop_requested());
+    group.reset();
+  }));
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
   go_on.count_down();
   EXPECT_TRUE(group->Wait().ok());

@@ -14,7 +14,10 @@
 namespace tocsin::internal {
 
 GroupState::~GroupState() {
-  if (slots().forked()) return;
+  if (slots().forked()) {
+    (void)service_scope_.release();  // another thread may have been making it
+    return;
+  }
   if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     Cancel(absl::CancelledError("the task group is destroyed"));
     if (!GroupJoin(*this).Run()) {

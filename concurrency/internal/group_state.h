@@ -22,7 +22,6 @@
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/scope.h"
-#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/task_closure.h"

@@ -1,8 +1,8 @@
 // The tasks of one group at one shard: those that have not started, and those
 // that run.
 //
-// The lock of the shard guards it, and it takes none itself. Only `unfinished`
-// is also read without.
+// Any thread may use it that holds the lock of the shard; it takes none itself.
+// Only `unfinished` is also read without.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_LOCAL_QUEUE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_LOCAL_QUEUE_H_
 

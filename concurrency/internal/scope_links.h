@@ -1,7 +1,8 @@
 // Where a cancel scope hangs in the tree of those that somebody sleeps in or
 // took a token of, and the lock of that tree.
 //
-// Any thread may use the links that holds the lock.
+// Any thread may use the links that holds the lock; only `wake_ups` is also
+// read without.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_LINKS_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_LINKS_H_
 
@@ -23,6 +24,10 @@ class Wakeable;
 // about to sleep anyway and by one that cancels, never by CheckCancelled().
 inline constinit SlimMutex scope_tree_mutex;
 
+// Of this process among those that were forked from each other: one more than
+// its parent's. Written in a forked child before it has a second thread.
+inline constinit int scope_generation = 0;
+
 // A token that was exported and is to be requested in the end. Made with it,
 // so that cancelling allocates nothing.
 struct StopRequest {
@@ -34,8 +39,8 @@ struct StopRequest {
 // when somebody sleeps in it or takes a token of it for the first time. All
 // others have no links, and cost no lock and no memory.
 struct ScopeLinks {
-  // The process that it joined in, among those forked from each other.
-  int generation ABSL_GUARDED_BY(scope_tree_mutex) = 0;
+  // The process that the links are of.
+  int generation ABSL_GUARDED_BY(scope_tree_mutex) = scope_generation;
   const ScopeState* first_child ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* next_sibling ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* previous_sibling ABSL_GUARDED_BY(scope_tree_mutex) =

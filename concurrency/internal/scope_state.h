@@ -1,8 +1,7 @@
 // What is behind a CancelScope: its parent, its deadline and shield, whether
 // and why it is cancelled; and the scope that a thread is in.
 //
-// Any thread may look, which takes no lock, and cancel or change it, which
-// takes scope_tree_mutex.
+// Any thread may look, which takes no lock. What changes it is in scope.h.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_STATE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_STATE_H_
 

@@ -8,21 +8,14 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/deadline_timer.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::internal {
-
-namespace {
-
-// Of this process among those that were forked from each other: one more than
-// its parent's.
-constinit int generation ABSL_GUARDED_BY(scope_tree_mutex) = 0;
-
-}  // namespace
 
 void ScopeTree::Detach(const ScopeState& scope) {
   MutexLock lock(scope_tree_mutex);
   ScopeLinks& links = scope.links_;
-  if (links.generation != generation) return;
+  if (links.generation != scope_generation) return;
   if (links.first_child != nullptr || links.sleepers != nullptr) {
     ScopeState::DieOf("while something inside it still waits");
   }
@@ -43,6 +36,7 @@ void ScopeTree::Enter(const ScopeState& scope, Wakeable& sleeper) {
   Attach(scope);
   Wakeable*& first = scope.links_.sleepers;
   sleeper.next_ = first;
+  sleeper.previous_ = nullptr;
   if (first != nullptr) first->previous_ = &sleeper;
   first = &sleeper;
 }
@@ -57,7 +51,7 @@ void ScopeTree::Leave(const ScopeState& scope, Wakeable& sleeper) {
 
 void ScopeTree::CollectWakeUps(const ScopeState& scope,
                                ScopeWakeUps& wake_ups) {
-  if (!scope.attached_) return;
+  if (!scope.attached_ || scope.links_.generation != scope_generation) return;
   const ScopeState* s = &scope;
   while (true) {
     ScopeLinks& links = s->links_;
@@ -131,12 +125,12 @@ struct ScopeTree::Fork {
   }
   static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     DeadlineTimer::Get().ForgetAll();
-    ++generation;
+    ++scope_generation;
     const ScopeState* inner = nullptr;
     for (ScopeState* s = current_scope; s != nullptr; s = s->parent_) {
       if (!s->attached_) continue;
       ScopeLinks& links = s->links_;
-      links.generation = generation;
+      links.generation = scope_generation;
       links.sleepers = nullptr;
       links.first_child = inner;
       links.next_sibling = links.previous_sibling = nullptr;
@@ -160,7 +154,6 @@ void ScopeTree::Attach(const ScopeState& scope) {
     const bool was_attached = s->attached_;
     if (!was_attached) {
       ::new (&s->links_) ScopeLinks;
-      s->links_.generation = generation;
       s->attached_ = true;
     }
     if (child != nullptr) {

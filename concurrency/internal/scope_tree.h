@@ -2,7 +2,7 @@
 // a change of a scope goes down in it. A forked child finds there the scopes of
 // the thread that forked, and nobody else.
 //
-// Any thread may use it that holds scope_tree_mutex.
+// Any thread may use it; what needs scope_tree_mutex held says so.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_TREE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_TREE_H_
 
@@ -33,20 +33,19 @@ struct ScopeWakeUps {
 
 class ScopeTree {
  public:
-  // Has the scope join it, with those around it.
-  static void Attach(const ScopeState& scope)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
   // REQUIRES: it has joined. Nobody sleeps in it, and no scope inside is left.
   // Does nothing in a forked child of the process that it joined in, unless the
   // thread that forked was in the scope.
   static void Detach(const ScopeState& scope)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
-  // Has `sleeper` woken by every change of `scope`, until it leaves.
+  // Has `sleeper` woken by every change of `scope`, until it leaves, or the
+  // process is a forked child.
   static void Enter(const ScopeState& scope, Wakeable& sleeper)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
   static void Leave(const ScopeState& scope, Wakeable& sleeper)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
-  // What a change of `scope` means to those who wait in it and inside of it.
+  // What a change of `scope` means to those who wait in it and inside of it. In
+  // a forked child, to none of those who are the parent's.
   static void CollectWakeUps(const ScopeState& scope, ScopeWakeUps& wake_ups)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
   // A token that is requested when `scope` is cancelled. While no thread can be
@@ -56,6 +55,10 @@ class ScopeTree {
 
  private:
   struct Fork;
+
+  // Has the scope join it, with those around it.
+  static void Attach(const ScopeState& scope)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 };
 
 }  // namespace tocsin::internal

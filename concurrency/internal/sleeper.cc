@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -24,8 +25,8 @@ Sleeper::Sleeper(absl::Time timeout, WithOthers)
       timeout_(timeout) {}
 
 void Sleeper::Join() {
-  if (joined_ || scope_ == nullptr) return;
-  joined_ = true;
+  if (joined_in_ == scope_generation || scope_ == nullptr) return;
+  joined_in_ = scope_generation;
   ScopeTree::Enter(*scope_, *this);
 }
 

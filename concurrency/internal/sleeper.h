@@ -28,6 +28,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/wakeable.h"
@@ -48,7 +49,7 @@ class Sleeper final : public Wakeable {
   struct WithOthers {};
   Sleeper(absl::Time timeout, WithOthers);
   ~Sleeper() {
-    if (joined_) ScopeTree::Leave(*scope_, *this);
+    if (joined_in_ == scope_generation) ScopeTree::Leave(*scope_, *this);
   }
 
   // Sleeps until woken. OK: woken, perhaps for nothing; look again. An error:
@@ -66,7 +67,7 @@ class Sleeper final : public Wakeable {
 
   const ScopeState* const scope_;
   const absl::Time timeout_;
-  bool joined_ = false;  // only its own thread looks
+  int joined_in_ = -1;  // which process; only its own thread looks
 };
 
 }  // namespace tocsin::internal

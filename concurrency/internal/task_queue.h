@@ -51,12 +51,13 @@
 #include "tocsin/concurrency/internal/group_waiters.h"
 #include "tocsin/concurrency/internal/local_queue.h"
 #include "tocsin/concurrency/internal/running_task.h"
-#include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
 namespace tocsin::internal {
+
+class Scope;
 
 class TaskQueue {
  public:

@@ -42,7 +42,7 @@ enum : uint32_t { kNotOffered, kOffered, kFilling, kFilled };
 // that handing them on takes.
 constexpr int32_t kMostInSlot = 1000;
 
-// What a sleeper's word says, as far as a handler looks (sleeper.h).
+// What a sleeper's word says, as far as a handler looks (wakeable.h).
 enum : uint32_t { kAsleep = 1, kWoken = 3 };
 
 // All that handlers share with threads. Threads write it while they hold the

@@ -15,6 +15,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/signals/internal/forwarding.h"
+#include "tocsin/signals/internal/leader.h"
 #include "tocsin/signals/internal/self_signal.h"
 #include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/internal/unsubscribe.h"

@@ -1,4 +1,5 @@
-// A signal that the calling thread sends to itself, for its default action.
+// A signal that the calling thread sends to itself, and the end of the process
+// by one.
 //
 // May be called from any thread.
 #ifndef TOCSIN_SIGNALS_INTERNAL_SELF_SIGNAL_H_
@@ -10,8 +11,8 @@ namespace tocsin::internal {
 // it. It is blocked before it is raised, so that it is not delivered earlier.
 void RaiseAndDeliver(int signum);
 
-// What DieBySignal() does. Takes no lock: it is the way out when everything
-// else hangs.
+// What tocsin::DieBySignal() does (process.h). Takes no lock: it is the way out
+// when everything else hangs.
 [[noreturn]] void DieBySignal(int signum);
 
 }  // namespace tocsin::internal

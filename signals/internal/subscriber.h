@@ -1,7 +1,8 @@
 // What a dispatcher knows of a receiver's subscription: for which signals it is
 // open, and how they come to it.
 //
-// All but the constants is guarded by the dispatcher's mutex.
+// Any thread may use it that holds the dispatcher's mutex; the constants, also
+// without.
 #ifndef TOCSIN_SIGNALS_INTERNAL_SUBSCRIBER_H_
 #define TOCSIN_SIGNALS_INTERNAL_SUBSCRIBER_H_
 

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/internal/wakeable.h"
 #include "tocsin/signals/internal/leader.h"
 #include "tocsin/signals/internal/waiting_room.h"
 #include "tocsin/signals/signal_set.h"
