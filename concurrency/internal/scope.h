@@ -34,7 +34,9 @@ class Scope final : public ScopeState {
   // in by ScopeEntry, and any thread may destroy it.
   explicit Scope(ScopeState* parent) : Scope(parent, false, kNever, false) {}
   // The same as a child of the thread's current scope.
-  struct NotEntered {};
+  struct NotEntered {
+    explicit NotEntered() = default;  // no aggregate, as options are
+  };
   explicit Scope(NotEntered) : Scope(current_scope) {}
   ~Scope() {
     if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
