@@ -283,6 +283,8 @@ class Tree:
         self.tests_of = {}
 
     def sync(self):
+        """Copies what has changed. Whether a BUILD file was among that."""
+        build_changed = False
         self.path.mkdir(parents=True, exist_ok=True)
         listed = subprocess.run(
             ["git", "ls-files", "-co", "--exclude-standard", "-z"],
@@ -305,6 +307,8 @@ class Tree:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
                 shutil.copymode(source, target)
+                build_changed |= target.name == "BUILD.bazel"
+        return build_changed
 
     def bazel(self, command, *arguments):
         return subprocess.run(
@@ -466,7 +470,10 @@ def prepare(trees, mutants):
         targets = ["//tests:all"]
 
     def build(tree):
-        tree.sync()
+        if tree.sync():
+            # Without a sandbox, what is left of a header that has gone to another
+            # target would still be found.
+            tree.bazel("clean")
         built = tree.build(targets)
         if built.returncode != 0:
             raise ListError(f"without any mutant it does not build:\n{built.stdout}")
