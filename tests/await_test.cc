@@ -162,6 +162,14 @@ ptrdiff_t Visitors() {
   });
 }
 
+// The one that there is, as a task.
+std::string Visitor() {
+  const std::vector<std::string> threads = Threads();
+  return *std::find_if(threads.begin(), threads.end(), [](const auto& thread) {
+    return StatusField(thread, "Name") == "tocsin-await";
+  });
+}
+
 // A condition that is true from the second look on.
 class AtSecondLook {
  public:
@@ -205,8 +213,16 @@ TEST(Await, OneThreadStaysHoweverOftenItWasBlocked) {
       EXPECT_TRUE(absl::IsCancelled(Await(mutex, absl::Condition(&never))));
     });
     waiter.AwaitAsleep();
+    while (Visitors() != 1) std::this_thread::yield();
+    const std::string visitor = Visitor();
+    AwaitState(visitor, "S");
+    const auto times_asleep = [&visitor] {
+      return std::stoll(StatusField(visitor, "voluntary_ctxt_switches"));
+    };
+    const auto before = times_asleep();
     MutexLock lock(mutex);
     waiter.scope().Cancel();
+    while (times_asleep() == before) std::this_thread::yield();
   }
   while (Visitors() != 1) std::this_thread::yield();
 }
