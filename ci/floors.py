@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Holds the libraries against the map that docs/design.md begins with.
 
-  ci/floors.py [MAP]
+  python3 ci/floors.py [MAP]
 
 A file is a header with its source. Each is on one of the map's floors, of which
 the highest comes first, and includes what is on its own or below; no two need
