@@ -219,10 +219,10 @@ ChildProcess& ChildProcess::operator=(ChildProcess&&) noexcept = default;
 ChildProcess::~ChildProcess() = default;
 
 pid_t ChildProcess::pid() const { return child_->pid; }
-int ChildProcess::input() const { return child_->ends[0]; }
-int ChildProcess::output() const { return child_->ends[1]; }
-int ChildProcess::error() const { return child_->ends[2]; }
-void ChildProcess::CloseInput() { Close(child_->ends[0]); }
+int ChildProcess::stdin_pipe() const { return child_->ends[0]; }
+int ChildProcess::stdout_pipe() const { return child_->ends[1]; }
+int ChildProcess::stderr_pipe() const { return child_->ends[2]; }
+void ChildProcess::CloseStdin() { Close(child_->ends[0]); }
 
 absl::StatusOr<ExitStatus> ChildProcess::Wait() {
   if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;

@@ -146,11 +146,11 @@ class ChildProcess {
   // not Stream::Pipe(). They block as any pipe does: wait with PollFd() to
   // observe the scope. They stay open until the destructor, also when the child
   // has ended.
-  int input() const;
-  int output() const;
-  int error() const;
-  // Lets the child read the end of its input.
-  void CloseInput();
+  int stdin_pipe() const;
+  int stdout_pipe() const;
+  int stderr_pipe() const;
+  // Closes stdin_pipe(), so that the child reads the end of its input.
+  void CloseStdin();
 
  private:
   struct Child;

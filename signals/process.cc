@@ -2,14 +2,31 @@
 
 #include <unistd.h>
 
+#include <cerrno>
+#include <csignal>
+
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/self_signal.h"
+#include "tocsin/signals/signal_set.h"
 
 namespace tocsin {
 
-int Raise(int signum) { return kill(getpid(), signum); }
+absl::Status Raise(int signum) {
+  // With 0, which is no signal, kill(2) sends nothing and succeeds.
+  if (signum != 0 && kill(getpid(), signum) == 0) return absl::OkStatus();
+  if (signum == 0 || errno == EINVAL) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot raise signal ", signum,
+                     ": signals are numbered from 1 to ", SIGRTMAX));
+  }
+  return absl::InternalError(absl::StrCat("kill for Raise() of ",
+                                          SignalName(signum), ": ",
+                                          internal::ErrorText(errno)));
+}
 
 void DieBySignal(int signum) { internal::DieBySignal(signum); }
 

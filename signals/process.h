@@ -4,14 +4,15 @@
 #ifndef TOCSIN_SIGNALS_PROCESS_H_
 #define TOCSIN_SIGNALS_PROCESS_H_
 
-#include <csignal>
+#include "absl/status/status.h"
 
 namespace tocsin {
 
 // Sends a signal to this process, as kill(getpid(), signum): receivers get it,
 // whichever thread calls. (raise(3) sends to the calling thread alone, where a
-// blocked signal waits unheard.) Returns 0, or -1 with errno.
-int Raise(int signum);
+// blocked signal waits unheard.) kInvalidArgument, with the number, for what is
+// no signal.
+absl::Status Raise(int signum);
 
 // Ends the process by `signum`, so that its parent sees it killed by that
 // signal: a shell then stops its loop, a supervisor knows why. Ends it with

@@ -36,32 +36,32 @@ const char* Verb(ChildStatus::Change change) {
 
 }  // namespace
 
-std::ostream& operator<<(std::ostream& out, SignalEvent::Cause cause) {
-  switch (cause) {
-    case SignalEvent::Cause::kUser:
+std::ostream& operator<<(std::ostream& out, SignalEvent::Origin origin) {
+  switch (origin) {
+    case SignalEvent::Origin::kUser:
       return out << "user";
-    case SignalEvent::Cause::kQueue:
+    case SignalEvent::Origin::kQueue:
       return out << "queue";
-    case SignalEvent::Cause::kKernel:
+    case SignalEvent::Origin::kKernel:
       return out << "kernel";
-    case SignalEvent::Cause::kTerminal:
+    case SignalEvent::Origin::kTerminal:
       return out << "terminal";
-    case SignalEvent::Cause::kTimer:
+    case SignalEvent::Origin::kTimer:
       return out << "timer";
-    case SignalEvent::Cause::kChild:
+    case SignalEvent::Origin::kChild:
       return out << "child";
-    case SignalEvent::Cause::kMessageQueue:
+    case SignalEvent::Origin::kMessageQueue:
       return out << "message queue";
-    case SignalEvent::Cause::kIo:
+    case SignalEvent::Origin::kIo:
       return out << "io";
-    case SignalEvent::Cause::kOther:
+    case SignalEvent::Origin::kOther:
       break;
   }
   return out << "other";
 }
 
 std::ostream& operator<<(std::ostream& out, const SignalEvent& event) {
-  using Cause = SignalEvent::Cause;
+  using Origin = SignalEvent::Origin;
   out << SignalName(event.signum);
   if (event.count > 1) out << " (" << event.count << " times)";
   if (event.child.has_value()) {
@@ -77,10 +77,11 @@ std::ostream& operator<<(std::ostream& out, const SignalEvent& event) {
       out << name << ", ";
     }
     out << "uid " << event.sender->uid << ")";
-  } else if (event.cause == Cause::kUser || event.cause == Cause::kQueue) {
+  } else if (event.origin == Origin::kUser || event.origin == Origin::kQueue) {
     out << " from outside of this pid namespace";
-  } else if (event.cause == Cause::kTerminal || event.cause == Cause::kTimer) {
-    out << " from the " << event.cause;
+  } else if (event.origin == Origin::kTerminal ||
+             event.origin == Origin::kTimer) {
+    out << " from the " << event.origin;
   } else {
     out << " from the kernel";
   }

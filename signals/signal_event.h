@@ -41,7 +41,7 @@ struct ChildStatus {
 
 struct SignalEvent {
   // Where it came from, by siginfo_t's si_code.
-  enum class Cause {
+  enum class Origin {
     kUser,          // kill(2), raise(3), pthread_kill(3)
     kQueue,         // sigqueue(3)
     kKernel,        // the kernel on its own account, for example a CPU limit
@@ -57,7 +57,7 @@ struct SignalEvent {
   // How many of this number were merged into this event since it was queued,
   // itself included. Always 1 for real-time signals, which are never merged.
   int count = 1;
-  Cause cause = Cause::kOther;
+  Origin origin = Origin::kOther;
   // Nothing where the kernel names none: for the terminal and the kernel
   // itself, and for kUser and kQueue when the sender is outside of our pid
   // namespace.
@@ -73,7 +73,7 @@ struct SignalEvent {
 };
 
 // "user", "queue", "terminal", ...
-std::ostream& operator<<(std::ostream& out, SignalEvent::Cause cause);
+std::ostream& operator<<(std::ostream& out, SignalEvent::Origin origin);
 
 }  // namespace tocsin
 

@@ -34,7 +34,7 @@ absl::Status SignalReceiver::status() const {
   return subscription_->iteration_status();
 }
 
-int SignalReceiver::fd() const { return subscription_->fd(); }
+absl::StatusOr<int> SignalReceiver::fd() const { return subscription_->fd(); }
 
 const SignalSet& SignalReceiver::signals() const {
   return subscription_->signals();

@@ -80,10 +80,10 @@ class SignalReceiver {
 
   // For poll(2) and epoll(7): a descriptor that is readable while an event is
   // queued or the receiver is closed. Take events with TryReceive() and do not
-  // read from it. It belongs to the receiver and is made by the first call. -1
-  // with errno if that fails, EMFILE at RLIMIT_NOFILE; the next call tries
-  // again.
-  int fd() const;
+  // read from it. It belongs to the receiver and is made by the first call;
+  // kResourceExhausted if there is none left (RLIMIT_NOFILE), and the next call
+  // tries again.
+  absl::StatusOr<int> fd() const;
 
   // What it receives: the signals it was opened for, without those that were
   // left alone by ReceiverOptions::honor_ignored.

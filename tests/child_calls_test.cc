@@ -159,7 +159,7 @@ TEST_F(ChildCalls, AnInterruptionLosesNoStatusAndLeavesNoChild) {
     return EINTR;
   };
   ChildProcess child = SpawnCat();
-  child.CloseInput();
+  child.CloseStdin();
   const absl::StatusOr<ExitStatus> end = child.Wait();
   ASSERT_TRUE(end.ok()) << end.status();
   EXPECT_EQ(*end, (ExitStatus{.code = 0}));
@@ -199,7 +199,7 @@ TEST_F(ChildCalls, EndAChildThatIsInAnotherGroup) {
 // Whose number the leader of another group has got since.
 TEST_F(ChildCalls, SignalNoGroupOnceTheChildIsGone) {
   ChildProcess child = SpawnCat(/*own_group=*/true);
-  child.CloseInput();
+  child.CloseStdin();
   ASSERT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
   group_of = [](pid_t pid) { return pid; };
   int groups = 0;

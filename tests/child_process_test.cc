@@ -68,7 +68,7 @@ ChildProcess SpawnScript(const std::string& script, Options options = {}) {
   options.output = Stream::Pipe();
   ChildProcess child = Spawn({"sh", "-c", script}, options);
   char ready[6];
-  EXPECT_EQ(read(child.output(), ready, sizeof(ready)), 6);
+  EXPECT_EQ(read(child.stdout_pipe(), ready, sizeof(ready)), 6);
   EXPECT_EQ(std::string(ready, 6), "ready\n");
   return child;
 }
@@ -102,8 +102,8 @@ std::string ReadAll(int fd) {
 
 bool Echoes(ChildProcess& cat) {
   char byte = '\0';
-  return write(cat.input(), "x", 1) == 1 && read(cat.output(), &byte, 1) == 1 &&
-         byte == 'x';
+  return write(cat.stdin_pipe(), "x", 1) == 1 &&
+         read(cat.stdout_pipe(), &byte, 1) == 1 && byte == 'x';
 }
 
 // A mask of the child's /proc/self/status, such as "SigBlk".
@@ -119,7 +119,7 @@ uint64_t Mask(const std::string& status, const std::string& name) {
 std::string StatusOfAChild() {
   ChildProcess child =
       Spawn({"cat", "/proc/self/status"}, {.output = Stream::Pipe()});
-  std::string status = ReadAll(child.output());
+  std::string status = ReadAll(child.stdout_pipe());
   EXPECT_EQ(WaitFor(child), kSuccess);
   return status;
 }
@@ -174,11 +174,11 @@ TEST(ChildProcess, HandsOutPipesToAndFromTheChild) {
       Spawn({"sh", "-c", "cat; echo oops >&2"}, {.input = Stream::Pipe(),
                                                  .output = Stream::Pipe(),
                                                  .error = Stream::Pipe()});
-  ASSERT_EQ(write(child.input(), "hello", 5), 5);
-  child.CloseInput();
-  EXPECT_EQ(child.input(), -1);
-  EXPECT_EQ(ReadAll(child.output()), "hello");
-  EXPECT_EQ(ReadAll(child.error()), "oops\n");
+  ASSERT_EQ(write(child.stdin_pipe(), "hello", 5), 5);
+  child.CloseStdin();
+  EXPECT_EQ(child.stdin_pipe(), -1);
+  EXPECT_EQ(ReadAll(child.stdout_pipe()), "hello");
+  EXPECT_EQ(ReadAll(child.stderr_pipe()), "oops\n");
   EXPECT_EQ(WaitFor(child), kSuccess);
 }
 
@@ -214,7 +214,7 @@ TEST(ChildProcess, RunsInTheGivenEnvironmentAndDirectory) {
   options.working_directory = "/proc/self";
   ChildProcess child =
       Spawn({"sh", "-c", "echo $GREETING $TEST_TMPDIR; pwd -P"}, options);
-  EXPECT_EQ(ReadAll(child.output()),
+  EXPECT_EQ(ReadAll(child.stdout_pipe()),
             "hello\n/proc/" + std::to_string(child.pid()) + "\n");
 }
 
@@ -368,7 +368,7 @@ TEST(IgnoredAtStart, IsIgnoredByChildrenAlsoWhileItIsReceived) {
                               "--gtest_filter=IgnoredAtStart.DISABLED_Inner",
                               "--gtest_also_run_disabled_tests", kAsStarted},
                              {.output = Stream::Pipe()});
-  const std::string output = ReadAll(child.output());
+  const std::string output = ReadAll(child.stdout_pipe());
   EXPECT_EQ(WaitFor(child), kSuccess) << output;
   EXPECT_THAT(output, HasSubstr("1 test from 1 test suite ran"));
 }
@@ -423,13 +423,13 @@ TEST(ChildProcess, SaysThatTheStatusIsUnknownWhereSigchldIsIgnored) {
     SetDisposition(SIGCHLD, SIG_IGN);
     // One that ends before the wait, and one in the middle of it.
     ChildProcess quick = Spawn({"true"}, {.output = Stream::Pipe()});
-    ReadAll(quick.output());
+    ReadAll(quick.stdout_pipe());
     ChildProcess child = SpawnCat();
     ScopedThread waiter([&] { std::cerr << quick.Wait().status() << "\n"; });
     waiter.Join();
     ScopedThread second([&] { std::cerr << child.Wait().status() << "\n"; });
     second.AwaitAsleep();
-    child.CloseInput();
+    child.CloseStdin();
     second.Join();
     _exit(0);
   };
@@ -468,10 +468,10 @@ TEST(ChildProcess, InAGroupOfItsOwnSurvivesCtrlC) {
     ChildProcess apart = SpawnCat({.own_group = true});
     ChildProcess together = SpawnCat();
     if (write(keyboard, "\003", 1) != 1) _exit(2);
-    if (Next(receiver).cause != SignalEvent::Cause::kTerminal) _exit(3);
+    if (Next(receiver).origin != SignalEvent::Origin::kTerminal) _exit(3);
     if (WaitFor(together) != ExitStatus{.signum = SIGINT}) _exit(4);
     if (!Echoes(apart)) _exit(5);
-    apart.CloseInput();
+    apart.CloseStdin();
     if (WaitFor(apart) != kSuccess) _exit(6);
     _exit(0);
   };
@@ -548,7 +548,8 @@ TEST(Terminate, LeavesNothingOfAGroupBehind) {
   ChildProcess child = SpawnGroupWithDeafMember();
   EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
   EXPECT_EQ(WaitFor(child), kTerminated);
-  EXPECT_EQ(ReadAll(child.output()), "") << "nobody holds the pipe any more";
+  EXPECT_EQ(ReadAll(child.stdout_pipe()), "")
+      << "nobody holds the pipe any more";
 }
 
 TEST(Terminate, ObservesNoScope) {
@@ -558,7 +559,7 @@ TEST(Terminate, ObservesNoScope) {
   {
     CancelScope scope;
     scope.Cancel();
-    mourner = std::thread([&] { child.CloseInput(); });
+    mourner = std::thread([&] { child.CloseStdin(); });
     EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
   }
   mourner.join();
@@ -585,7 +586,7 @@ TEST(Wait, TellsSeveralThreadsTheSame) {
           std::make_unique<ScopedThread>([&] { status = WaitFor(child); }));
     }
     for (auto& waiter : waiters) waiter->AwaitAsleep();
-    child.CloseInput();
+    child.CloseStdin();
   }
   for (const ExitStatus& status : statuses) {
     EXPECT_EQ(status, ExitStatus{.code = 4});
@@ -685,11 +686,11 @@ TEST(ChildProcess, HasOurEnvironmentUnlessItIsGivenOne) {
   setenv("TOCSIN_WORD", "ours", 1);
   ChildProcess with_ours =
       Spawn({"sh", "-c", "echo $TOCSIN_WORD"}, {.output = Stream::Pipe()});
-  EXPECT_EQ(ReadAll(with_ours.output()), "ours\n");
+  EXPECT_EQ(ReadAll(with_ours.stdout_pipe()), "ours\n");
   ChildProcess with_none = Spawn(
       {"env"},
       {.output = Stream::Pipe(), .environment = std::vector<std::string>()});
-  EXPECT_EQ(ReadAll(with_none.output()), "");
+  EXPECT_EQ(ReadAll(with_none.stdout_pipe()), "");
   unsetenv("TOCSIN_WORD");
 }
 
@@ -779,8 +780,8 @@ TEST(ChildProcess, CanBeMoved) {
   ChildProcess child = std::move(first);
   EXPECT_EQ(child.pid(), pid);
   EXPECT_TRUE(Echoes(child));
-  child.CloseInput();
-  child.CloseInput();
+  child.CloseStdin();
+  child.CloseStdin();
   EXPECT_EQ(WaitFor(child), kSuccess);
   EXPECT_EQ(child.pid(), pid);
 }
@@ -959,7 +960,7 @@ TEST(ChildProcess, StartsWithEverySignalAsItIsByDefault) {
 TEST(ChildProcess, SaysThatTheStatusIsUnknownWhereOtherCodeHasIt) {
   for (const bool own_group : {false, true}) {
     ChildProcess child = SpawnCat({.own_group = own_group});
-    child.CloseInput();
+    child.CloseStdin();
     EXPECT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
     EXPECT_EQ(child.Send(0).code(), absl::StatusCode::kNotFound);
     EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
@@ -991,7 +992,7 @@ TEST(ChildProcess, ThatMayNotBeSignalledIsLeftToEndByItself) {
       if (!Echoes(child)) _exit(3);
       // The destructor waits for that.
       const pid_t pid = child.pid();
-      child.CloseInput();
+      child.CloseStdin();
       { ChildProcess destroyed = std::move(child); }
       if (waitpid(pid, nullptr, WNOHANG) != -1) _exit(4);
       if (setresuid(0, 0, 0) != 0) _exit(5);
@@ -1060,7 +1061,7 @@ TEST(Terminate, LeavesAGroupThatTheChildMadeForItself) {
              "exec 3<&0; (trap '' TERM; echo; exec cat <&3) & wait"},
             options);
   char line;
-  ASSERT_EQ(read(child.output(), &line, 1), 1);
+  ASSERT_EQ(read(child.stdout_pipe(), &line, 1), 1);
   ASSERT_EQ(getpgid(child.pid()), child.pid());
   EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
   EXPECT_TRUE(Echoes(child));
@@ -1114,7 +1115,7 @@ TEST(Wait, TellsHowAChildHadEndedWhenItsScopeIsCancelled) {
 
 TEST(Wait, TellsItsReasonAlsoWhereTheStatusIsUnknown) {
   ChildProcess child = SpawnCat();
-  child.CloseInput();
+  child.CloseStdin();
   EXPECT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
   CancelScope scope({.deadline = absl::InfinitePast()});
   const absl::Status status = child.Wait().status();

@@ -15,7 +15,6 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/signal_testing.h"
-#include "tocsin/signals/process.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
@@ -122,7 +121,7 @@ TEST(Close, LeavesASignalThatIsBlockedPending) {
   const ScopedSignalBlock block({SIGHUP, SIGTERM});
   auto service = StartService();
   SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
-  ASSERT_GE(witness.fd(), 0);  // then the service's thread takes what comes
+  ASSERT_TRUE(witness.fd().ok());  // then the service's thread takes what comes
   OpenReceiver(*service, {SIGHUP}).Close();
   SendSelf(SIGHUP);
   // Has the service's thread look once more.
@@ -193,7 +192,7 @@ TEST(CloseDeathTest, TheDefaultActionHappensAfterwards) {
       {
         auto service = StartService();
         OpenReceiver(*service, {SIGTERM}).Close();
-        Raise(SIGTERM);
+        SendSelf(SIGTERM);
         _exit(0);
       },
       KilledBySignal(SIGTERM), "");
@@ -207,8 +206,8 @@ TEST(CloseDeathTest, AnUnreadEventIsSentAgain) {
         SignalReceiver witness = OpenReceiver(*service, {SIGUSR1});
         {
           SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
-          Raise(SIGTERM);
-          Raise(SIGUSR1);
+          SendSelf(SIGTERM);
+          SendSelf(SIGUSR1);
           Next(witness);
         }
         _exit(0);
@@ -225,7 +224,7 @@ TEST(CloseDeathTest, AnUnreadEventCanBeDiscarded) {
         {
           SignalReceiver receiver = OpenReceiver(*service, {SIGTERM}, discard);
           SignalReceiver witness = OpenReceiver(*service, {SIGTERM});
-          Raise(SIGTERM);
+          SendSelf(SIGTERM);
           Next(witness);
         }
         _exit(service->stats().discarded == 0 ? 7 : 8);
@@ -280,7 +279,7 @@ TEST(Close, AnEventThatNobodyElseHasGoesToTheReceiversThatAreOpen) {
   early.reset();
   const SignalEvent event = Next(late);
   EXPECT_EQ(event.value->sival_int, 42);
-  EXPECT_EQ(event.cause, SignalEvent::Cause::kQueue);
+  EXPECT_EQ(event.origin, SignalEvent::Origin::kQueue);
   EXPECT_EQ(event.sender->pid, getpid());
 }
 

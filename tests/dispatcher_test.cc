@@ -175,7 +175,7 @@ TEST_F(DispatcherTest, ShowsTheWatchTheSignalsOfItsSubscriptionOnly) {
   ASSERT_EQ(watch.seen.size(), 2u);
   EXPECT_EQ(watch.seen[1].signum, SIGUSR1);
   EXPECT_EQ(watch.seen[1].count, 1);
-  EXPECT_EQ(watch.seen[1].cause, SignalEvent::Cause::kQueue);
+  EXPECT_EQ(watch.seen[1].origin, SignalEvent::Origin::kQueue);
   EXPECT_EQ(watch.seen[1].value->sival_int, 3);
   EXPECT_EQ(watch.seen[1].received_at, kStart + absl::Seconds(1));
   watched->Close();

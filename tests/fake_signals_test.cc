@@ -29,7 +29,7 @@
 namespace tocsin {
 namespace {
 
-using Cause = SignalEvent::Cause;
+using Origin = SignalEvent::Origin;
 
 std::string Words(const SignalEvent& event) {
   std::ostringstream out;
@@ -115,7 +115,7 @@ TEST(FakeSignals, HandsASignalToAllBeforeItReturns) {
     const auto event = receiver->TryReceive();
     ASSERT_TRUE(event.has_value());
     EXPECT_EQ(event->signum, SIGUSR1);
-    EXPECT_EQ(event->cause, Cause::kUser);
+    EXPECT_EQ(event->origin, Origin::kUser);
     EXPECT_EQ(event->sender->pid, getpid());
     EXPECT_EQ(event->sender->uid, getuid());
     EXPECT_FALSE(receiver->TryReceive().has_value());
@@ -137,7 +137,7 @@ TEST(FakeSignals, SendsAnEventOnceAndNow) {
   SignalReceiver receiver = OpenReceiver(signals.service(), {SIGUSR1});
   SignalEvent sent;
   sent.signum = SIGUSR1;
-  sent.cause = Cause::kUser;
+  sent.origin = Origin::kUser;
   sent.count = 5;
   sent.received_at = absl::FromUnixSeconds(4);
   sent.sender = {12, 34};
@@ -290,37 +290,37 @@ TEST(FakeSignals, CarriesEveryCause) {
       signals.service(), {SIGINT, SIGCHLD, SIGALRM, SIGRTMIN, SIGIO});
   SignalEvent sent;
   sent.signum = SIGINT;
-  sent.cause = Cause::kTerminal;
+  sent.origin = Origin::kTerminal;
   ASSERT_TRUE(signals.Send(sent).ok());
   SignalEvent got = Next(receiver);
-  EXPECT_EQ(got.cause, Cause::kTerminal);
+  EXPECT_EQ(got.origin, Origin::kTerminal);
   EXPECT_FALSE(got.sender.has_value());
   EXPECT_EQ(Words(got), "SIGINT from the terminal");
 
   sent = {};
   sent.signum = SIGCHLD;
-  sent.cause = Cause::kChild;
+  sent.origin = Origin::kChild;
   sent.child = {.pid = 12, .change = ChildStatus::Change::kExited, .code = 3};
   ASSERT_TRUE(signals.Send(sent).ok());
   got = Next(receiver);
-  EXPECT_EQ(got.cause, Cause::kChild);
+  EXPECT_EQ(got.origin, Origin::kChild);
   EXPECT_EQ(got.child->pid, 12);
   EXPECT_EQ(Words(got), "SIGCHLD: child 12 exited with status 3");
 
   sent = {};
   sent.signum = SIGALRM;
-  sent.cause = Cause::kTimer;
+  sent.origin = Origin::kTimer;
   sent.value = sigval{.sival_int = 9};
   sent.timer_overrun = 2;
   ASSERT_TRUE(signals.Send(sent).ok());
   got = Next(receiver);
-  EXPECT_EQ(got.cause, Cause::kTimer);
+  EXPECT_EQ(got.origin, Origin::kTimer);
   EXPECT_EQ(Words(got),
             "SIGALRM from the timer with value 9, 2 expirations missed");
 
   sent = {};
   sent.signum = SIGRTMIN;
-  sent.cause = Cause::kQueue;
+  sent.origin = Origin::kQueue;
   sent.value = sigval{.sival_int = 5};
   ASSERT_TRUE(signals.Send(sent).ok());
   got = Next(receiver);
@@ -329,15 +329,15 @@ TEST(FakeSignals, CarriesEveryCause) {
 
   sent = {};
   sent.signum = SIGIO;
-  sent.cause = Cause::kIo;
+  sent.origin = Origin::kIo;
   sent.fd = 4;
   ASSERT_TRUE(signals.Send(sent).ok());
   got = Next(receiver);
-  EXPECT_EQ(got.cause, Cause::kIo);
+  EXPECT_EQ(got.origin, Origin::kIo);
   EXPECT_EQ(Words(got), "SIGIO from the kernel for fd 4");
 }
 
-TEST(FakeSignals, CarriesAllThatBelongsToACause) {
+TEST(FakeSignals, CarriesAllThatBelongsToAnOrigin) {
   FakeSignals signals;
   SignalReceiver receiver =
       OpenReceiver(signals.service(), {SIGCHLD, SIGRTMIN, SIGIO});
@@ -345,11 +345,11 @@ TEST(FakeSignals, CarriesAllThatBelongsToACause) {
   sent.signum = SIGRTMIN;
   sent.sender = {12, 34};
   sent.value = sigval{.sival_ptr = &signals};
-  for (Cause cause : {Cause::kQueue, Cause::kMessageQueue}) {
-    sent.cause = cause;
+  for (Origin origin : {Origin::kQueue, Origin::kMessageQueue}) {
+    sent.origin = origin;
     ASSERT_TRUE(signals.Send(sent).ok());
     const SignalEvent got = Next(receiver);
-    EXPECT_EQ(got.cause, cause);
+    EXPECT_EQ(got.origin, origin);
     EXPECT_EQ(got.sender->pid, 12);
     EXPECT_EQ(got.sender->uid, 34u);
     EXPECT_EQ(got.value->sival_ptr, &signals);
@@ -357,7 +357,7 @@ TEST(FakeSignals, CarriesAllThatBelongsToACause) {
   }
   sent = {};
   sent.signum = SIGRTMIN;
-  sent.cause = Cause::kTimer;
+  sent.origin = Origin::kTimer;
   sent.value = sigval{.sival_int = -1};
   sent.timer_overrun = 2;
   ASSERT_TRUE(signals.Send(sent).ok());
@@ -368,7 +368,7 @@ TEST(FakeSignals, CarriesAllThatBelongsToACause) {
 
   sent = {};
   sent.signum = SIGCHLD;
-  sent.cause = Cause::kChild;
+  sent.origin = Origin::kChild;
   sent.sender = {12, 34};
   sent.child = {.pid = 12, .change = ChildStatus::Change::kStopped, .code = 9};
   ASSERT_TRUE(signals.Send(sent).ok());
@@ -380,7 +380,7 @@ TEST(FakeSignals, CarriesAllThatBelongsToACause) {
 
   sent = {};
   sent.signum = SIGIO;
-  sent.cause = Cause::kIo;
+  sent.origin = Origin::kIo;
   sent.fd = 4;
   ASSERT_TRUE(signals.Send(sent).ok());
   got = Next(receiver);
@@ -402,7 +402,7 @@ TEST(FakeSignals, CarriesEveryChangeOfAChild) {
   for (const auto& [change, words] : changes) {
     SignalEvent sent;
     sent.signum = SIGCHLD;
-    sent.cause = Cause::kChild;
+    sent.origin = Origin::kChild;
     sent.child = {.pid = 12, .change = change, .code = SIGSTOP};
     ASSERT_TRUE(signals.Send(sent).ok());
     const SignalEvent got = Next(receiver);
@@ -415,26 +415,26 @@ TEST(FakeSignals, EveryCauseHasAName) {
   FakeSignals signals;
   SignalReceiver receiver =
       OpenReceiver(signals.service(), {SIGRTMIN, SIGCHLD, SIGINT});
-  const std::tuple<int, Cause, std::string> causes[] = {
-      {SIGRTMIN, Cause::kUser, "user"},
-      {SIGRTMIN, Cause::kQueue, "queue"},
-      {SIGRTMIN, Cause::kKernel, "kernel"},
-      {SIGINT, Cause::kTerminal, "terminal"},
-      {SIGRTMIN, Cause::kTimer, "timer"},
-      {SIGCHLD, Cause::kChild, "child"},
-      {SIGRTMIN, Cause::kMessageQueue, "message queue"},
-      {SIGRTMIN, Cause::kIo, "io"},
-      {SIGRTMIN, Cause::kOther, "other"},
+  const std::tuple<int, Origin, std::string> origins[] = {
+      {SIGRTMIN, Origin::kUser, "user"},
+      {SIGRTMIN, Origin::kQueue, "queue"},
+      {SIGRTMIN, Origin::kKernel, "kernel"},
+      {SIGINT, Origin::kTerminal, "terminal"},
+      {SIGRTMIN, Origin::kTimer, "timer"},
+      {SIGCHLD, Origin::kChild, "child"},
+      {SIGRTMIN, Origin::kMessageQueue, "message queue"},
+      {SIGRTMIN, Origin::kIo, "io"},
+      {SIGRTMIN, Origin::kOther, "other"},
   };
-  for (const auto& [signum, cause, name] : causes) {
+  for (const auto& [signum, origin, name] : origins) {
     SignalEvent sent;
     sent.signum = signum;
-    sent.cause = cause;
+    sent.origin = origin;
     ASSERT_TRUE(signals.Send(sent).ok());
     const SignalEvent got = Next(receiver);
-    EXPECT_EQ(got.cause, cause);
+    EXPECT_EQ(got.origin, origin);
     std::ostringstream out;
-    out << got.cause;
+    out << got.origin;
     EXPECT_EQ(out.str(), name);
   }
 }

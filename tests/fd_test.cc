@@ -21,7 +21,7 @@ namespace {
 using ::testing::ElementsAre;
 
 bool IsReadable(const SignalReceiver& receiver) {
-  pollfd readable = {.fd = receiver.fd(), .events = POLLIN, .revents = 0};
+  pollfd readable = {.fd = *receiver.fd(), .events = POLLIN, .revents = 0};
   int ready;
   // Again if a handler ran meanwhile.
   while ((ready = poll(&readable, 1, 0)) < 0) {
@@ -30,7 +30,7 @@ bool IsReadable(const SignalReceiver& receiver) {
 }
 
 void AwaitReadable(const SignalReceiver& receiver) {
-  pollfd readable = {.fd = receiver.fd(), .events = POLLIN, .revents = 0};
+  pollfd readable = {.fd = *receiver.fd(), .events = POLLIN, .revents = 0};
   while (poll(&readable, 1, -1) != 1) {
   }
   EXPECT_EQ(readable.revents, POLLIN);
@@ -60,7 +60,7 @@ TEST(Fd, TellsOfWhatWasQueuedBeforeItWasMade) {
   SendSelf(SIGUSR1);
   Next(witness);
   EXPECT_TRUE(IsReadable(receiver));
-  EXPECT_EQ(receiver.fd(), receiver.fd());
+  EXPECT_EQ(*receiver.fd(), *receiver.fd());
   EXPECT_EQ(Next(receiver).signum, SIGUSR1);
   EXPECT_FALSE(IsReadable(receiver));
 }
@@ -97,7 +97,7 @@ TEST(Fd, IsClosedWithTheReceiver) {
   int fd;
   {
     SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
-    fd = receiver.fd();
+    fd = *receiver.fd();
     EXPECT_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
   }
   EXPECT_EQ(fcntl(fd, F_GETFD), -1);
@@ -113,7 +113,7 @@ TEST(Fd, ServesALoopOverSeveralReceivers) {
     const int loop = epoll_create1(EPOLL_CLOEXEC);
     for (uint32_t i = 0; i < receivers.size(); ++i) {
       epoll_event event{.events = EPOLLIN | trigger, .data = {.u32 = i}};
-      ASSERT_EQ(epoll_ctl(loop, EPOLL_CTL_ADD, receivers[i].fd(), &event), 0);
+      ASSERT_EQ(epoll_ctl(loop, EPOLL_CTL_ADD, *receivers[i].fd(), &event), 0);
     }
     std::vector<std::vector<int>> received(receivers.size());
     const auto run_until = [&](size_t count) {

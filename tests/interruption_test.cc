@@ -269,7 +269,7 @@ TEST_F(Interrupted, ChildrenAreStartedReadEndedAndReaped) {
   for (int i = 0; i < 30; ++i) {
     auto echo = ChildProcess::Spawn({"echo"}, {.output = Stream::Pipe()});
     ASSERT_TRUE(echo.ok()) << echo.status();
-    const absl::StatusOr<short> readable = PollFd(echo->output(), POLLIN);
+    const absl::StatusOr<short> readable = PollFd(echo->stdout_pipe(), POLLIN);
     EXPECT_TRUE(readable.ok()) << readable.status();
     EXPECT_EQ(WaitFor(*echo), (ExitStatus{.code = 0}));
 
@@ -290,11 +290,11 @@ TEST_F(Interrupted, AChildHasItsGraceAndAllOfIt) {
       {.input = Stream::Pipe(), .output = Stream::Pipe()});
   ASSERT_TRUE(child.ok()) << child.status();
   char line;
-  ASSERT_EQ(TakeByte(child->output(), line), 1);
+  ASSERT_EQ(TakeByte(child->stdout_pipe(), line), 1);
   std::jthread other([&] {
-    EXPECT_EQ(TakeByte(child->output(), line), 1);  // in the trap
+    EXPECT_EQ(TakeByte(child->stdout_pipe(), line), 1);  // in the trap
     interruptions_.Await(100);
-    EXPECT_EQ(write(child->input(), "\n", 1), 1);
+    EXPECT_EQ(write(child->stdin_pipe(), "\n", 1), 1);
   });
   EXPECT_OK(child->Terminate(absl::Hours(1)));
   other.join();

@@ -5,13 +5,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <thread>
 
 #include "absl/base/config.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
 #include "tests/process_status.h"
@@ -25,6 +28,7 @@ namespace tocsin {
 namespace {
 
 using ::testing::ExitedWithCode;
+using ::testing::HasSubstr;
 using ::testing::KilledBySignal;
 
 void Block(int how, int signum) {
@@ -41,15 +45,18 @@ TEST(Raise, IsHeardWhateverTheThreadBlocks) {
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   std::thread([] {
     Block(SIG_BLOCK, SIGUSR1);
-    EXPECT_EQ(Raise(SIGUSR1), 0);
+    EXPECT_TRUE(Raise(SIGUSR1).ok());
   }).join();
   EXPECT_EQ(Next(receiver).signum, SIGUSR1);
 }
 
-TEST(Raise, ReturnsTheErrorOfWhatIsNoSignal) {
-  errno = 0;
-  EXPECT_EQ(Raise(4096), -1);
-  EXPECT_EQ(errno, EINVAL);
+TEST(Raise, NamesTheNumberThatIsNoSignal) {
+  for (const int number : {4096, 0, -15}) {
+    const absl::Status status = Raise(number);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr(absl::StrCat("signal ", number, ":")));
+  }
 }
 
 // Nor buffers flushed.

@@ -24,7 +24,7 @@ using ::testing::IsEmpty;
 void SendQueued(FakeSignals& signals, int signum, int value) {
   SignalEvent event;
   event.signum = signum;
-  event.cause = SignalEvent::Cause::kQueue;
+  event.origin = SignalEvent::Origin::kQueue;
   event.value = sigval{.sival_int = value};
   ASSERT_TRUE(signals.Send(event).ok());
 }

@@ -22,7 +22,6 @@
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
-#include "tocsin/signals/process.h"
 
 namespace tocsin {
 namespace {
@@ -83,7 +82,7 @@ TEST(RunDeathTest, DiesByTheSignalThatStoppedItAfterTheCleanUp) {
                     return status;
                   });
                   started.wait();
-                  Raise(signum);
+                  SendSelf(signum);
                   return group.Wait();
                 }),
                 KilledBySignal(signum), "^task cleaned up\n$");
@@ -92,7 +91,7 @@ TEST(RunDeathTest, DiesByTheSignalThatStoppedItAfterTheCleanUp) {
 
 TEST(RunDeathTest, AMainThatWaitsForSomethingElseIsStoppedToo) {
   EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
-                Raise(SIGTERM);
+                SendSelf(SIGTERM);
                 return Event().Wait();
               }),
               KilledBySignal(SIGTERM), "^$");
@@ -106,7 +105,7 @@ TEST(RunDeathTest, FlushesWhatWasPrintedBeforeItDies) {
         std::setvbuf(stdout, nullptr, _IOFBF, BUFSIZ);
         RunAndExit([](SignalService&, TaskGroup&) {
           std::fputs("x", stdout);
-          Raise(SIGTERM);
+          SendSelf(SIGTERM);
           return Event().Wait();
         });
       },
@@ -118,7 +117,7 @@ TEST(RunDeathTest, FlushesWhatWasPrintedBeforeItDies) {
 TEST(RunDeathTest, Returns128PlusTheSignalByOption) {
   EXPECT_EXIT(RunAndExit(
                   [](SignalService&, TaskGroup&) {
-                    Raise(SIGTERM);
+                    SendSelf(SIGTERM);
                     return Event().Wait();
                   },
                   {.after_signal = RunOptions::AfterSignal::kReturn128Plus}),
@@ -131,7 +130,7 @@ TEST(RunDeathTest, AsProcessOneReturns128PlusTheSignal) {
     if (unshare(CLONE_NEWPID) != 0) _exit(kNoNamespace);
     Child one(Fork([] {
       RunAndExit([](SignalService&, TaskGroup&) {
-        Raise(SIGTERM);
+        SendSelf(SIGTERM);
         return Event().Wait();
       });
     }));
@@ -145,7 +144,7 @@ TEST(RunDeathTest, AsProcessOneReturns128PlusTheSignal) {
 TEST(RunDeathTest, WithoutSignalsToStopOnTheirEffectIsTheOldOne) {
   EXPECT_EXIT(RunAndExit(
                   [](SignalService&, TaskGroup&) {
-                    Raise(SIGTERM);
+                    SendSelf(SIGTERM);
                     return Event().Wait();
                   },
                   {.stop_on = {}}),
@@ -181,9 +180,9 @@ TEST(RunDeathTest, ASecondSignalEndsAProgramThatHangsInItsCleanUp) {
                     },
                     {.name = "stuck task"});
                 started.wait();
-                Raise(SIGINT);
+                SendSelf(SIGINT);
                 stopping.wait();
-                Raise(SIGINT);
+                SendSelf(SIGINT);
                 return group.Wait();
               }),
               KilledBySignal(SIGINT),
@@ -197,7 +196,7 @@ TEST(RunDeathTest, AFunctionMayTakePartInTheShutdown) {
             Event draining;
             std::stop_callback callback(shutdown.drain_token(),
                                         [&] { draining.Set(); });
-            Raise(SIGTERM);
+            SendSelf(SIGTERM);
             if (absl::Status status = draining.Wait(); !status.ok()) {
               return status;
             }
@@ -225,7 +224,7 @@ TEST(RunDeathTest, AProgramThatHearsTheSignalsItselfDecidesItsStatus) {
                       }
                     });
                     group.Spawn([] { return Event().Wait(); });
-                    Raise(SIGINT);
+                    SendSelf(SIGINT);
                     return group.Wait();
                   },
                   {.stop_on = {}}),
@@ -235,7 +234,7 @@ TEST(RunDeathTest, AProgramThatHearsTheSignalsItselfDecidesItsStatus) {
 TEST(RunDeathTest, StopsOnTheSignalsOfItsOptionsAlone) {
   EXPECT_EXIT(RunAndExit(
                   [](SignalService&, TaskGroup&) {
-                    Raise(SIGUSR1);
+                    SendSelf(SIGUSR1);
                     absl::Status status = Event().Wait();
                     std::fputs("cleaned up\n", stderr);
                     return status;
@@ -244,7 +243,7 @@ TEST(RunDeathTest, StopsOnTheSignalsOfItsOptionsAlone) {
               KilledBySignal(SIGUSR1), "^cleaned up\n$");
   EXPECT_EXIT(RunAndExit(
                   [](SignalService&, TaskGroup&) {
-                    Raise(SIGTERM);
+                    SendSelf(SIGTERM);
                     std::fputs("survived\n", stderr);
                     return absl::OkStatus();
                   },
@@ -256,7 +255,7 @@ TEST(RunDeathTest, ItsGraceIsThatOfItsOptions) {
   EXPECT_EXIT(RunAndExit(
                   [](SignalService&, TaskGroup&) {
                     CancelScope shield({.shield = true});
-                    Raise(SIGTERM);
+                    SendSelf(SIGTERM);
                     return Event().Wait();
                   },
                   {.grace = absl::Milliseconds(1)}),
@@ -266,7 +265,7 @@ TEST(RunDeathTest, ItsGraceIsThatOfItsOptions) {
 TEST(RunDeathTest, StopsWhenItHasDrained) {
   EXPECT_EXIT(RunAndExit(
                   [](SignalService&, TaskGroup&) {
-                    Raise(SIGTERM);
+                    SendSelf(SIGTERM);
                     return Event().Wait();
                   },
                   {.drain = absl::Milliseconds(1)}),
@@ -280,12 +279,12 @@ TEST(RunDeathTest, ASecondSignalCanBeIgnored) {
       RunAndExit(
           [](SignalService& service, TaskGroup& group) {
             SignalReceiver witness = OpenReceiver(service, {SIGINT, SIGUSR1});
-            Raise(SIGTERM);
+            SendSelf(SIGTERM);
             while (!group.scope().cancelled()) sched_yield();
             CancelScope shield({.shield = true});
-            Raise(SIGINT);
+            SendSelf(SIGINT);
             EXPECT_EQ(Next(witness).signum, SIGINT);
-            Raise(SIGUSR1);
+            SendSelf(SIGUSR1);
             EXPECT_EQ(Next(witness).signum, SIGUSR1);
             std::fputs("cleaned up\n", stderr);
             return absl::OkStatus();
@@ -297,7 +296,7 @@ TEST(RunDeathTest, ASecondSignalCanBeIgnored) {
 
 TEST(RunDeathTest, PrintsAnErrorAlsoWhereItDiesByASignal) {
   EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
-                Raise(SIGTERM);
+                SendSelf(SIGTERM);
                 Event().Wait().IgnoreError();
                 return absl::DataLossError("not flushed");
               }),
@@ -336,7 +335,7 @@ TEST(RunDeathTest, StopsTasksInOrderAlsoAfterTheFunctionReturned) {
         std::thread killer([&] {
           returning.wait();
           AwaitState(main_thread, "S");
-          Raise(SIGTERM);
+          SendSelf(SIGTERM);
         });
         RunAndExit([&](SignalService&, TaskGroup& group) {
           group.Spawn([] {
@@ -357,7 +356,7 @@ TEST(RunDeathTest, LeavesTheProcessAsItWasAndCanBeCalledAgain) {
         for (int i = 0; i < 2; ++i) {
           const int status = tocsin::Run(
               [](SignalService&, TaskGroup&) {
-                Raise(SIGINT);
+                SendSelf(SIGINT);
                 return Event().Wait();
               },
               {.after_signal = RunOptions::AfterSignal::kReturn128Plus});

@@ -22,7 +22,6 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
 #include "tocsin/concurrency/task_group.h"
-#include "tocsin/signals/process.h"
 #include "tocsin/signals/testing/fake_signals.h"
 #include "tocsin/tests/scoped_thread.h"
 
@@ -443,9 +442,9 @@ TEST(ShutdownDeathTest, ASecondSignalEndsAProcessInWhichEverythingHangs) {
           hanging.count_down();
           never.Take();
         });
-        Raise(SIGTERM);
+        SendSelf(SIGTERM);
         hanging.wait();
-        Raise(SIGTERM);
+        SendSelf(SIGTERM);
         never.Take();
       },
       KilledBySignal(SIGTERM), "second signal.*has not ended: reader");
@@ -457,7 +456,7 @@ TEST(ShutdownDeathTest, TheEndOfTheGraceEndsAProcessInWhichEverythingHangs) {
         auto service = StartService();
         TaskGroup group;
         Shutdown shutdown(*service, group, {.grace = absl::Milliseconds(1)});
-        Raise(SIGINT);
+        SendSelf(SIGINT);
         Pipe().Take();
       },
       KilledBySignal(SIGINT), "grace.*is over");
@@ -475,9 +474,9 @@ TEST(ShutdownDeathTest, ASecondSignalEndsAProcessWhoseDrainCallbackHangs) {
           hanging.count_down();
           never.Take();
         });
-        Raise(SIGTERM);
+        SendSelf(SIGTERM);
         hanging.wait();
-        Raise(SIGINT);
+        SendSelf(SIGINT);
         never.Take();
       },
       KilledBySignal(SIGTERM), "second signal.*SIGINT");
@@ -490,7 +489,7 @@ TEST(ShutdownDeathTest, DiscardsWhatCameWhenItEnds) {
         TaskGroup group;
         {
           Shutdown shutdown(*service, group);
-          Raise(SIGTERM);
+          SendSelf(SIGTERM);
           while (!shutdown.cause().has_value()) sched_yield();
         }
         _exit(0);

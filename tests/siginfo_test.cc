@@ -35,7 +35,7 @@ using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-using Cause = SignalEvent::Cause;
+using Origin = SignalEvent::Origin;
 using Change = ChildStatus::Change;
 
 std::string InWords(const SignalEvent& event) {
@@ -52,16 +52,17 @@ void ExpectFromOurselves(const SignalEvent& event) {
 
 // S1, S4: raise(3) and pthread_kill(3) differ from kill(2) in the kernel's
 // siginfo; to the reader all of them are somebody's wish.
-TEST(Cause, IsTheUserForKillRaiseAndPthreadKill) {
+TEST(Origin, IsTheUserForKillRaiseAndPthreadKill) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
   for (int (*send)() :
-       {+[] { return kill(getpid(), SIGUSR1); }, +[] { return Raise(SIGUSR1); },
+       {+[] { return kill(getpid(), SIGUSR1); },
+        +[] { return Raise(SIGUSR1).ok() ? 0 : -1; },
         +[] { return raise(SIGUSR1); },
         +[] { return pthread_kill(pthread_self(), SIGUSR1); }}) {
     ASSERT_EQ(send(), 0);
     const SignalEvent event = Next(receiver);
-    EXPECT_EQ(event.cause, Cause::kUser);
+    EXPECT_EQ(event.origin, Origin::kUser);
     ExpectFromOurselves(event);
     EXPECT_FALSE(event.value.has_value());
     EXPECT_EQ(InWords(event),
@@ -71,13 +72,13 @@ TEST(Cause, IsTheUserForKillRaiseAndPthreadKill) {
 }
 
 // S1
-TEST(Cause, IsTheQueueForSigqueue) {
+TEST(Origin, IsTheQueueForSigqueue) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGRTMIN + 1});
   for (int signum : {SIGUSR1, SIGRTMIN + 1}) {
     QueueSelf(signum, -7);
     const SignalEvent event = Next(receiver);
-    EXPECT_EQ(event.cause, Cause::kQueue);
+    EXPECT_EQ(event.origin, Origin::kQueue);
     ExpectFromOurselves(event);
     EXPECT_EQ(event.value->sival_int, -7);
     EXPECT_THAT(InWords(event), HasSubstr(" with value -7"));
@@ -85,7 +86,7 @@ TEST(Cause, IsTheQueueForSigqueue) {
 }
 
 // A pointer is kept whole.
-TEST(Cause, TheQueuesValueCanBeAPointer) {
+TEST(Origin, TheQueuesValueCanBeAPointer) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
   ASSERT_EQ(sigqueue(getpid(), SIGRTMIN, {.sival_ptr = &receiver}), 0);
@@ -93,13 +94,13 @@ TEST(Cause, TheQueuesValueCanBeAPointer) {
 }
 
 // S1
-TEST(Cause, IsTheKernelForAnAlarm) {
+TEST(Origin, IsTheKernelForAnAlarm) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGALRM});
   const itimerval soon = {.it_interval = {}, .it_value = {0, 1}};
   ASSERT_EQ(setitimer(ITIMER_REAL, &soon, nullptr), 0);
   const SignalEvent event = Next(receiver);
-  EXPECT_EQ(event.cause, Cause::kKernel);
+  EXPECT_EQ(event.origin, Origin::kKernel);
   EXPECT_FALSE(event.sender.has_value());
   EXPECT_EQ(InWords(event), "SIGALRM from the kernel");
 }
@@ -129,13 +130,13 @@ class Timer {
 constexpr timespec kMicrosecond = {.tv_sec = 0, .tv_nsec = 1000};
 
 // S1
-TEST(Cause, IsTheTimerForTimerCreate) {
+TEST(Origin, IsTheTimerForTimerCreate) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
   Timer timer(42);
   timer.Set({.it_interval = {}, .it_value = kMicrosecond});
   const SignalEvent event = Next(receiver);
-  EXPECT_EQ(event.cause, Cause::kTimer);
+  EXPECT_EQ(event.origin, Origin::kTimer);
   EXPECT_FALSE(event.sender.has_value());
   EXPECT_EQ(event.value->sival_int, 42);
   EXPECT_EQ(event.timer_overrun, 0);
@@ -143,7 +144,7 @@ TEST(Cause, IsTheTimerForTimerCreate) {
 }
 
 // S1: it expires again and again before anybody can take its signal.
-TEST(Cause, ATimerTellsHowManyExpirationsWereMissed) {
+TEST(Origin, ATimerTellsHowManyExpirationsWereMissed) {
   SetDisposition(SIGRTMIN, SIG_IGN);  // for what comes after the close
   {
     const ScopedSignalBlock block({SIGRTMIN});
@@ -154,7 +155,7 @@ TEST(Cause, ATimerTellsHowManyExpirationsWereMissed) {
     SignalEvent event;
     do {
       event = Next(receiver);
-      ASSERT_EQ(event.cause, Cause::kTimer);
+      ASSERT_EQ(event.origin, Origin::kTimer);
     } while (event.timer_overrun == 0);
     EXPECT_THAT(InWords(event),
                 HasSubstr(absl::StrCat(", ", *event.timer_overrun,
@@ -173,14 +174,14 @@ TEST(Close, EndsAlsoWhenATimerSendsAsFastAsItsSignalsAreTaken) {
     auto service = StartService();
     for (int i = 0; i < 100; ++i) {
       SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
-      EXPECT_EQ(Next(receiver).cause, Cause::kTimer);
+      EXPECT_EQ(Next(receiver).origin, Origin::kTimer);
     }
   }
   SetDisposition(SIGRTMIN, SIG_DFL);
 }
 
 // S1
-TEST(Cause, IsTheMessageQueueForMqNotify) {
+TEST(Origin, IsTheMessageQueueForMqNotify) {
   const std::string name =
       absl::StrCat("/tocsin_siginfo_test_", std::random_device()());
   mq_attr attributes{};
@@ -199,14 +200,14 @@ TEST(Cause, IsTheMessageQueueForMqNotify) {
   ASSERT_EQ(mq_notify(queue, &event_wanted), 0);
   ASSERT_EQ(mq_send(queue, "x", 1, 0), 0);
   const SignalEvent event = Next(receiver);
-  EXPECT_EQ(event.cause, Cause::kMessageQueue);
+  EXPECT_EQ(event.origin, Origin::kMessageQueue);
   ExpectFromOurselves(event);
   EXPECT_EQ(event.value->sival_int, 9);
   mq_close(queue);
 }
 
 // S1: also for a standard signal that was chosen with F_SETSIG.
-TEST(Cause, IsIoForAFileDescriptorThatBecameReady) {
+TEST(Origin, IsIoForAFileDescriptorThatBecameReady) {
   auto service = StartService();
   SignalReceiver receiver =
       OpenReceiver(*service, {SIGIO, SIGUSR1, SIGCHLD, SIGRTMIN});
@@ -218,7 +219,7 @@ TEST(Cause, IsIoForAFileDescriptorThatBecameReady) {
     pipe.Put();
     const SignalEvent event = Next(receiver);
     EXPECT_EQ(event.signum, signum);
-    EXPECT_EQ(event.cause, Cause::kIo);
+    EXPECT_EQ(event.origin, Origin::kIo);
     EXPECT_FALSE(event.sender.has_value());
     EXPECT_EQ(event.fd, pipe.reader());
     EXPECT_THAT(InWords(event),
@@ -229,7 +230,7 @@ TEST(Cause, IsIoForAFileDescriptorThatBecameReady) {
 }
 
 // G04. The kernel says of both that we sent them to ourselves.
-TEST(Cause, AWriteInVainFailsAndIsReceived) {
+TEST(Origin, AWriteInVainFailsAndIsReceived) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGPIPE, SIGXFSZ});
   std::thread([] {
@@ -256,7 +257,7 @@ TEST(Cause, AWriteInVainFailsAndIsReceived) {
 }
 
 // G05, T3: without a handler the kernel would drop these.
-TEST(Cause, SignalsThatAreIgnoredByDefaultAreReceived) {
+TEST(Origin, SignalsThatAreIgnoredByDefaultAreReceived) {
   auto service = StartService();
   SignalReceiver receiver =
       OpenReceiver(*service, {SIGCHLD, SIGWINCH, SIGURG, SIGCONT});
@@ -264,7 +265,7 @@ TEST(Cause, SignalsThatAreIgnoredByDefaultAreReceived) {
     SendSelf(signum);
     const SignalEvent event = Next(receiver);
     EXPECT_EQ(event.signum, signum);
-    EXPECT_EQ(event.cause, Cause::kUser);
+    EXPECT_EQ(event.origin, Origin::kUser);
     EXPECT_FALSE(event.child.has_value());
   }
 }
@@ -281,7 +282,7 @@ siginfo_t Forged(int signum, int code) {
 }
 
 // What a sender says of itself is passed on and means nothing.
-TEST(Cause, OfAForgedSiginfoIsWhatTheForgerWrote) {
+TEST(Origin, OfAForgedSiginfoIsWhatTheForgerWrote) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGTERM, SIGRTMIN});
   for (int signum : {SIGTERM, SIGRTMIN}) {
@@ -289,7 +290,7 @@ TEST(Cause, OfAForgedSiginfoIsWhatTheForgerWrote) {
     ASSERT_EQ(syscall(SYS_rt_sigqueueinfo, getpid(), signum, &queued), 0);
     SignalEvent event = Next(receiver);
     EXPECT_EQ(event.signum, signum);
-    EXPECT_EQ(event.cause, Cause::kQueue);
+    EXPECT_EQ(event.origin, Origin::kQueue);
     EXPECT_EQ(event.sender->pid, 1);
     EXPECT_EQ(event.sender->uid, 4242u);
 
@@ -297,7 +298,7 @@ TEST(Cause, OfAForgedSiginfoIsWhatTheForgerWrote) {
     ASSERT_EQ(syscall(SYS_rt_sigqueueinfo, getpid(), signum, &unheard_of), 0);
     event = Next(receiver);
     EXPECT_EQ(event.signum, signum);
-    EXPECT_EQ(event.cause, Cause::kOther);
+    EXPECT_EQ(event.origin, Origin::kOther);
     EXPECT_FALSE(event.sender.has_value());
   }
 }
@@ -313,44 +314,46 @@ SignalEvent ReceiveForged(SignalReceiver& receiver, const siginfo_t& info) {
 }
 
 // SI_USER, SI_TKILL and so on mean the same for every signal.
-TEST(Cause, IsByTheCodeOfTheSiginfo) {
+TEST(Origin, IsByTheCodeOfTheSiginfo) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(
       *service, {SIGINT, SIGQUIT, SIGTSTP, SIGHUP, SIGCONT, SIGWINCH, SIGTERM,
                  SIGALRM, SIGXCPU, SIGURG, SIGCHLD, SIGIO, SIGUSR1, SIGRTMIN});
   for (int signum : {SIGINT, SIGTERM, SIGCHLD, SIGIO, SIGRTMIN}) {
-    const std::pair<int, Cause> causes[] = {
-        {SI_USER, Cause::kUser},          {SI_TKILL, Cause::kUser},
-        {SI_QUEUE, Cause::kQueue},        {SI_TIMER, Cause::kTimer},
-        {SI_MESGQ, Cause::kMessageQueue}, {SI_SIGIO, Cause::kIo},
-        {SI_ASYNCIO, Cause::kOther},      {SI_ASYNCNL, Cause::kOther},
+    const std::pair<int, Origin> origins[] = {
+        {SI_USER, Origin::kUser},          {SI_TKILL, Origin::kUser},
+        {SI_QUEUE, Origin::kQueue},        {SI_TIMER, Origin::kTimer},
+        {SI_MESGQ, Origin::kMessageQueue}, {SI_SIGIO, Origin::kIo},
+        {SI_ASYNCIO, Origin::kOther},      {SI_ASYNCNL, Origin::kOther},
     };
-    for (const auto& [code, cause] : causes) {
+    for (const auto& [code, origin] : origins) {
       const SignalEvent event = ReceiveForged(receiver, Forged(signum, code));
-      EXPECT_EQ(event.cause, cause) << SignalName(signum) << ", code " << code;
+      EXPECT_EQ(event.origin, origin)
+          << SignalName(signum) << ", code " << code;
     }
   }
   for (int signum : {SIGINT, SIGQUIT, SIGTSTP, SIGHUP, SIGCONT, SIGWINCH}) {
-    EXPECT_EQ(ReceiveForged(receiver, Forged(signum, SI_KERNEL)).cause,
-              Cause::kTerminal)
+    EXPECT_EQ(ReceiveForged(receiver, Forged(signum, SI_KERNEL)).origin,
+              Origin::kTerminal)
         << SignalName(signum);
   }
   for (int signum :
        {SIGTERM, SIGALRM, SIGXCPU, SIGURG, SIGCHLD, SIGUSR1, SIGRTMIN}) {
-    EXPECT_EQ(ReceiveForged(receiver, Forged(signum, SI_KERNEL)).cause,
-              Cause::kKernel)
+    EXPECT_EQ(ReceiveForged(receiver, Forged(signum, SI_KERNEL)).origin,
+              Origin::kKernel)
         << SignalName(signum);
   }
   for (int code = 1; code <= 6; ++code) {
     for (int signum : {SIGIO, SIGUSR1, SIGRTMIN}) {
-      EXPECT_EQ(ReceiveForged(receiver, Forged(signum, code)).cause, Cause::kIo)
+      EXPECT_EQ(ReceiveForged(receiver, Forged(signum, code)).origin,
+                Origin::kIo)
           << SignalName(signum) << ", code " << code;
     }
   }
 }
 
 // And of the rest it has nothing, though the siginfo has something there.
-TEST(Cause, DecidesWhatElseAnEventHas) {
+TEST(Origin, DecidesWhatElseAnEventHas) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGCHLD, SIGRTMIN});
   const std::pair<int, Change> changes[] = {
@@ -360,7 +363,7 @@ TEST(Cause, DecidesWhatElseAnEventHas) {
   };
   for (const auto& [code, change] : changes) {
     const SignalEvent event = ReceiveForged(receiver, Forged(SIGCHLD, code));
-    EXPECT_EQ(event.cause, Cause::kChild);
+    EXPECT_EQ(event.origin, Origin::kChild);
     EXPECT_EQ(event.sender->pid, 1);
     EXPECT_EQ(event.sender->uid, 4242u);
     EXPECT_EQ(event.child->pid, 1);
@@ -403,7 +406,7 @@ void ExpectChild(SignalReceiver& receiver, const Child& child, Change change,
                  int code, const std::string& words) {
   const SignalEvent event = Next(receiver);
   EXPECT_EQ(event.signum, SIGCHLD);
-  EXPECT_EQ(event.cause, Cause::kChild);
+  EXPECT_EQ(event.origin, Origin::kChild);
   ASSERT_TRUE(event.child.has_value());
   EXPECT_EQ(event.child->pid, child.pid());
   EXPECT_EQ(event.child->change, change);
@@ -414,7 +417,7 @@ void ExpectChild(SignalReceiver& receiver, const Child& child, Change change,
             absl::StrCat("SIGCHLD: child ", child.pid(), " ", words));
 }
 
-TEST(Cause, IsTheChildForItsChanges) {
+TEST(Origin, IsTheChildForItsChanges) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGCHLD});
   Child exits(Fork([] { _exit(7); }));

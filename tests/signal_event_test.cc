@@ -15,16 +15,16 @@
 namespace tocsin {
 namespace {
 
-using Cause = SignalEvent::Cause;
+using Origin = SignalEvent::Origin;
 using Change = ChildStatus::Change;
 
 // Of no process: above the kernel's limit, which is 2^22.
 constexpr pid_t kNobody = 4'999'999;
 
-SignalEvent Event(int signum, Cause cause) {
+SignalEvent Event(int signum, Origin origin) {
   SignalEvent event;
   event.signum = signum;
-  event.cause = cause;
+  event.origin = origin;
   return event;
 }
 
@@ -39,7 +39,7 @@ TEST(SignalEvent, IsOfNoSignalAndOfAnotherCauseAtFirst) {
   const SignalEvent event;
   EXPECT_EQ(event.signum, 0);
   EXPECT_EQ(event.count, 1);
-  EXPECT_EQ(event.cause, Cause::kOther);
+  EXPECT_EQ(event.origin, Origin::kOther);
   EXPECT_FALSE(event.sender.has_value());
   EXPECT_FALSE(event.value.has_value());
   EXPECT_FALSE(event.child.has_value());
@@ -48,64 +48,64 @@ TEST(SignalEvent, IsOfNoSignalAndOfAnotherCauseAtFirst) {
 }
 
 TEST(InWords, ACauseHasAName) {
-  const std::pair<Cause, std::string> names[] = {
-      {Cause::kUser, "user"},
-      {Cause::kQueue, "queue"},
-      {Cause::kKernel, "kernel"},
-      {Cause::kTerminal, "terminal"},
-      {Cause::kTimer, "timer"},
-      {Cause::kChild, "child"},
-      {Cause::kMessageQueue, "message queue"},
-      {Cause::kIo, "io"},
-      {Cause::kOther, "other"},
+  const std::pair<Origin, std::string> names[] = {
+      {Origin::kUser, "user"},
+      {Origin::kQueue, "queue"},
+      {Origin::kKernel, "kernel"},
+      {Origin::kTerminal, "terminal"},
+      {Origin::kTimer, "timer"},
+      {Origin::kChild, "child"},
+      {Origin::kMessageQueue, "message queue"},
+      {Origin::kIo, "io"},
+      {Origin::kOther, "other"},
   };
-  for (const auto& [cause, name] : names) EXPECT_EQ(Words(cause), name);
+  for (const auto& [origin, name] : names) EXPECT_EQ(Words(origin), name);
 }
 
 TEST(InWords, TheSenderHasTheNameOfItsCommand) {
   std::ifstream file("/proc/self/comm");
   std::string name;
   std::getline(file, name);
-  SignalEvent event = Event(SIGTERM, Cause::kUser);
+  SignalEvent event = Event(SIGTERM, Origin::kUser);
   event.sender = {getpid(), 4711};
   EXPECT_EQ(Words(event), absl::StrCat("SIGTERM from pid ", getpid(), " (",
                                        name, ", uid 4711)"));
 }
 
 TEST(InWords, ASenderThatIsGoneHasANumber) {
-  SignalEvent event = Event(SIGTERM, Cause::kUser);
+  SignalEvent event = Event(SIGTERM, Origin::kUser);
   event.sender = {kNobody, 0};
   EXPECT_EQ(Words(event), "SIGTERM from pid 4999999 (uid 0)");
   event.count = 2;
   EXPECT_EQ(Words(event), "SIGTERM (2 times) from pid 4999999 (uid 0)");
-  event.cause = Cause::kQueue;
+  event.origin = Origin::kQueue;
   event.value = sigval{.sival_int = -3};
   EXPECT_EQ(Words(event),
             "SIGTERM (2 times) from pid 4999999 (uid 0) with value -3");
-  event.cause = Cause::kMessageQueue;
+  event.origin = Origin::kMessageQueue;
   event.count = 1;
   EXPECT_EQ(Words(event), "SIGTERM from pid 4999999 (uid 0) with value -3");
 }
 
 TEST(InWords, WithoutASenderItIsWhereItCameFrom) {
-  const std::pair<Cause, std::string> origins[] = {
-      {Cause::kUser, "SIGHUP from outside of this pid namespace"},
-      {Cause::kQueue, "SIGHUP from outside of this pid namespace"},
-      {Cause::kKernel, "SIGHUP from the kernel"},
-      {Cause::kTerminal, "SIGHUP from the terminal"},
-      {Cause::kTimer, "SIGHUP from the timer"},
-      {Cause::kChild, "SIGHUP from the kernel"},
-      {Cause::kMessageQueue, "SIGHUP from the kernel"},
-      {Cause::kIo, "SIGHUP from the kernel"},
-      {Cause::kOther, "SIGHUP from the kernel"},
+  const std::pair<Origin, std::string> origins[] = {
+      {Origin::kUser, "SIGHUP from outside of this pid namespace"},
+      {Origin::kQueue, "SIGHUP from outside of this pid namespace"},
+      {Origin::kKernel, "SIGHUP from the kernel"},
+      {Origin::kTerminal, "SIGHUP from the terminal"},
+      {Origin::kTimer, "SIGHUP from the timer"},
+      {Origin::kChild, "SIGHUP from the kernel"},
+      {Origin::kMessageQueue, "SIGHUP from the kernel"},
+      {Origin::kIo, "SIGHUP from the kernel"},
+      {Origin::kOther, "SIGHUP from the kernel"},
   };
-  for (const auto& [cause, words] : origins) {
-    EXPECT_EQ(Words(Event(SIGHUP, cause)), words);
+  for (const auto& [origin, words] : origins) {
+    EXPECT_EQ(Words(Event(SIGHUP, origin)), words);
   }
 }
 
 TEST(InWords, ATimerTellsOfExpirationsIfSomeWereMissed) {
-  SignalEvent event = Event(SIGALRM, Cause::kTimer);
+  SignalEvent event = Event(SIGALRM, Origin::kTimer);
   event.value = sigval{.sival_int = 4};
   event.timer_overrun = 0;
   EXPECT_EQ(Words(event), "SIGALRM from the timer with value 4");
@@ -115,7 +115,7 @@ TEST(InWords, ATimerTellsOfExpirationsIfSomeWereMissed) {
 }
 
 TEST(InWords, ADescriptorIsNamed) {
-  SignalEvent event = Event(SIGIO, Cause::kIo);
+  SignalEvent event = Event(SIGIO, Origin::kIo);
   event.fd = 0;
   EXPECT_EQ(Words(event), "SIGIO from the kernel for fd 0");
 }
@@ -130,7 +130,7 @@ TEST(InWords, AChildTellsWhatBecameOfIt) {
       {Change::kContinued, "was continued by SIGTRAP"},
   };
   for (const auto& [change, words] : changes) {
-    SignalEvent event = Event(SIGCHLD, Cause::kChild);
+    SignalEvent event = Event(SIGCHLD, Origin::kChild);
     event.sender = {12, 0};
     event.child = {.pid = 12, .change = change, .code = SIGTRAP};
     EXPECT_EQ(Words(event), "SIGCHLD: child 12 " + words);

@@ -34,7 +34,7 @@ TEST(SignalReceiver, ReceivesASignalWithItsSender) {
   const SignalEvent event = Next(receiver);
   EXPECT_EQ(event.signum, SIGTERM);
   EXPECT_EQ(event.count, 1);
-  EXPECT_EQ(event.cause, SignalEvent::Cause::kUser);
+  EXPECT_EQ(event.origin, SignalEvent::Origin::kUser);
   ASSERT_TRUE(event.sender.has_value());
   EXPECT_EQ(event.sender->pid, getpid());
   EXPECT_EQ(event.sender->uid, getuid());
@@ -60,7 +60,7 @@ TEST(SignalReceiver, ReceivesWhatAWorkerRaises) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGUSR2});
   std::thread([] {
-    EXPECT_EQ(Raise(SIGUSR1), 0);
+    EXPECT_TRUE(Raise(SIGUSR1).ok());
     EXPECT_EQ(raise(SIGUSR2), 0);  // to this thread, which does not block it
   }).join();
   std::vector<int> received = {Next(receiver).signum, Next(receiver).signum};
@@ -75,7 +75,7 @@ TEST(SignalReceiver, KeepsSignalsThatComeBeforeTheFirstReceive) {
   QueueSelf(SIGRTMIN, 8);
   const SignalEvent first = Next(receiver);
   EXPECT_EQ(first.signum, SIGRTMIN);
-  EXPECT_EQ(first.cause, SignalEvent::Cause::kQueue);
+  EXPECT_EQ(first.origin, SignalEvent::Origin::kQueue);
   EXPECT_EQ(first.value->sival_int, 7);
   EXPECT_EQ(Next(receiver).value->sival_int, 8);
 }

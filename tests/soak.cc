@@ -231,7 +231,7 @@ uint64_t ForkChildren() {
           SignalService::Start();
       if (!service.ok()) _exit(2);
       absl::StatusOr<SignalReceiver> receiver = (*service)->Open({SIGUSR2});
-      if (!receiver.ok() || Raise(SIGUSR2) != 0) _exit(3);
+      if (!receiver.ok() || !Raise(SIGUSR2).ok()) _exit(3);
       absl::StatusOr<SignalEvent> event = receiver->Receive();
       _exit(event.ok() && event->signum == SIGUSR2 ? 0 : 4);
     }

@@ -23,7 +23,6 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
 #include "tocsin/concurrency/task_group.h"
-#include "tocsin/signals/process.h"
 #include "tocsin/signals/testing/fake_signals.h"
 #include "tocsin/tests/scoped_thread.h"
 
@@ -298,9 +297,9 @@ TEST(StopOnSignalDeathTest, ASecondSignalHasItsPreviousEffect) {
       {
         auto service = StartService();
         StopOnSignal stop(*service);
-        Raise(SIGTERM);
+        SendSelf(SIGTERM);
         while (!stop.cause().has_value()) sched_yield();
-        Raise(SIGINT);
+        SendSelf(SIGINT);
         _exit(0);
       },
       KilledBySignal(SIGINT), "");

@@ -150,7 +150,7 @@ TEST(ChildProcessRaces, TwoThatWaitAreToldTheSame) {
   absl::StatusOr<ExitStatus> ends[2];
   ScopedThread first([&] { ends[0] = child.Wait(); });
   first.AwaitAsleep();
-  child.CloseInput();
+  child.CloseStdin();
   reaping.AwaitThread();
   ScopedThread second([&] { ends[1] = child.Wait(); });
   second.AwaitAsleep();
@@ -170,7 +170,7 @@ TEST(ChildProcessRaces, AWaitThatComesFirstKillsWhatIsLeftOfAGroup) {
       {"sh", "-c", "exec 3<&0; (trap '' TERM; echo; exec cat <&3) & wait"},
       {.input = Stream::Pipe(), .output = Stream::Pipe(), .own_group = true});
   char byte;
-  ASSERT_EQ(read(child.output(), &byte, 1), 1);  // the member is deaf now
+  ASSERT_EQ(read(child.stdout_pipe(), &byte, 1), 1);  // the member is deaf now
   HeldAt signalled("ChildProcess: was signalled");
   ScopedThread terminator(
       [&] { EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok()); });
@@ -179,8 +179,8 @@ TEST(ChildProcessRaces, AWaitThatComesFirstKillsWhatIsLeftOfAGroup) {
   ASSERT_TRUE(end.ok()) << end.status();
   EXPECT_EQ(*end, (ExitStatus{.signum = SIGTERM}));
   SetDisposition(SIGPIPE, SIG_IGN);
-  EXPECT_FALSE(write(child.input(), "x", 1) == 1 &&
-               read(child.output(), &byte, 1) == 1)
+  EXPECT_FALSE(write(child.stdin_pipe(), "x", 1) == 1 &&
+               read(child.stdout_pipe(), &byte, 1) == 1)
       << "the member is there";
   SetDisposition(SIGPIPE, SIG_DFL);
   signalled.Release();
@@ -192,13 +192,13 @@ TEST(ChildProcessRaces, AnEndThatIsTakenDuringTheGraceIsAnEnd) {
       {"sh", "-c", "trap '' TERM; echo; exec cat"},
       {.input = Stream::Pipe(), .output = Stream::Pipe(), .own_group = true});
   char byte;
-  ASSERT_EQ(read(child.output(), &byte, 1), 1);
+  ASSERT_EQ(read(child.stdout_pipe(), &byte, 1), 1);
   HeldAt signalled("ChildProcess: was signalled");
   absl::Status status = absl::UnknownError("not back");
   ScopedThread terminator(
       [&] { status = child.Terminate(absl::ZeroDuration()); });
   signalled.AwaitThread();
-  child.CloseInput();
+  child.CloseStdin();
   const absl::StatusOr<ExitStatus> end = child.Wait();
   ASSERT_TRUE(end.ok()) << end.status();
   EXPECT_EQ(*end, (ExitStatus{.code = 0}));

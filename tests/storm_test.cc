@@ -23,7 +23,6 @@
 #include "gtest/gtest.h"
 #include "tests/signal_testing.h"
 #include "tests/watchdog.h"
-#include "tocsin/signals/process.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
 
@@ -122,7 +121,7 @@ TEST(Storm, AnInterruptThatRacesWithCloseIsReceivedOrEndsTheProcess) {
       std::latch ready(2);
       std::thread sender([&] {
         ready.arrive_and_wait();
-        Raise(SIGINT);
+        SendSelf(SIGINT);
       });
       ready.arrive_and_wait();
       for (int turn = 0; turn < i % 100; ++turn) sched_yield();
@@ -163,7 +162,7 @@ TEST(Storm, EverySignalOverOlderThreadsIsReceivedOnce) {
   sender.SendChunk();
   for (int i = 0; i < size; ++i) {
     const SignalEvent event = Next(queued);
-    if (event.cause != SignalEvent::Cause::kQueue || event.count != 1 ||
+    if (event.origin != SignalEvent::Origin::kQueue || event.count != 1 ||
         event.value->sival_int < 0 || event.value->sival_int >= size) {
       ++bad_siginfo;
       continue;

@@ -18,29 +18,29 @@ bool IsTerminalSignal(int signum) {
   return false;
 }
 
-SignalEvent::Cause CauseOf(const siginfo_t& info) {
-  using Cause = SignalEvent::Cause;
+SignalEvent::Origin OriginOf(const siginfo_t& info) {
+  using Origin = SignalEvent::Origin;
   switch (info.si_code) {
     case SI_USER:
     case SI_TKILL:
-      return Cause::kUser;
+      return Origin::kUser;
     case SI_QUEUE:
-      return Cause::kQueue;
+      return Origin::kQueue;
     case SI_TIMER:
-      return Cause::kTimer;
+      return Origin::kTimer;
     case SI_MESGQ:
-      return Cause::kMessageQueue;
+      return Origin::kMessageQueue;
     case SI_KERNEL:
-      return IsTerminalSignal(info.si_signo) ? Cause::kTerminal
-                                             : Cause::kKernel;
+      return IsTerminalSignal(info.si_signo) ? Origin::kTerminal
+                                             : Origin::kKernel;
     case SI_SIGIO:
-      return Cause::kIo;
+      return Origin::kIo;
   }
-  if (info.si_code < 0) return Cause::kOther;
+  if (info.si_code < 0) return Origin::kOther;
   // Positive codes mean different things for different signals. Those of SIGIO
   // come with any signal that was chosen with F_SETSIG; and no other signal
   // that can be received has codes of its own.
-  return info.si_signo == SIGCHLD ? Cause::kChild : Cause::kIo;
+  return info.si_signo == SIGCHLD ? Origin::kChild : Origin::kIo;
 }
 
 ChildStatus::Change ChangeOf(int code) {
@@ -62,34 +62,34 @@ ChildStatus::Change ChangeOf(int code) {
 }  // namespace
 
 SignalEvent ToEvent(const RawSiginfo& raw, int count, absl::Time received_at) {
-  using Cause = SignalEvent::Cause;
+  using Origin = SignalEvent::Origin;
   const siginfo_t info = raw.Full();
   SignalEvent event;
   event.signum = info.si_signo;
   event.count = count;
-  event.cause = CauseOf(info);
+  event.origin = OriginOf(info);
   event.received_at = received_at;
-  switch (event.cause) {
-    case Cause::kUser:
-    case Cause::kQueue:
-    case Cause::kMessageQueue:
+  switch (event.origin) {
+    case Origin::kUser:
+    case Origin::kQueue:
+    case Origin::kMessageQueue:
       if (info.si_pid != 0) event.sender = {info.si_pid, info.si_uid};
-      if (event.cause != Cause::kUser) event.value = info.si_value;
+      if (event.origin != Origin::kUser) event.value = info.si_value;
       break;
-    case Cause::kTimer:
+    case Origin::kTimer:
       event.value = info.si_value;
       event.timer_overrun = info.si_overrun;
       break;
-    case Cause::kChild:
+    case Origin::kChild:
       event.sender = {info.si_pid, info.si_uid};
       event.child = {info.si_pid, ChangeOf(info.si_code), info.si_status};
       break;
-    case Cause::kIo:
+    case Origin::kIo:
       event.fd = info.si_fd;
       break;
-    case Cause::kKernel:
-    case Cause::kTerminal:
-    case Cause::kOther:
+    case Origin::kKernel:
+    case Origin::kTerminal:
+    case Origin::kOther:
       break;
   }
   return event;

@@ -3,9 +3,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -108,11 +111,15 @@ std::optional<SignalEvent> Subscription::TryReceive() {
   return ToEvent(queued->info, queued->count, queued->received_at);
 }
 
-int Subscription::fd() {
+absl::StatusOr<int> Subscription::fd() {
   MutexLock lock(dispatcher_->mutex_);
   if (fd_ < 0) {
     fd_ =
         eventfd(!queue_.empty() || closed_ ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd_ < 0) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("eventfd for SignalReceiver::fd(): ", ErrorText(errno)));
+    }
   }
   return fd_;
 }

@@ -41,7 +41,7 @@ class Subscription final : public Subscriber {
 
   absl::StatusOr<SignalEvent> Receive(absl::Duration timeout);
   std::optional<SignalEvent> TryReceive();
-  int fd();
+  absl::StatusOr<int> fd();
   uint64_t dropped() const;
   absl::Status iteration_status() const;
   void set_iteration_status(const absl::Status& status);

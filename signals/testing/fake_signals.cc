@@ -35,30 +35,30 @@ int CodeOf(ChildStatus::Change change) {
 }
 
 int CodeOf(const SignalEvent& event) {
-  using Cause = SignalEvent::Cause;
-  switch (event.cause) {
-    case Cause::kUser:
+  using Origin = SignalEvent::Origin;
+  switch (event.origin) {
+    case Origin::kUser:
       return SI_USER;
-    case Cause::kQueue:
+    case Origin::kQueue:
       return SI_QUEUE;
-    case Cause::kKernel:
-    case Cause::kTerminal:
+    case Origin::kKernel:
+    case Origin::kTerminal:
       return SI_KERNEL;
-    case Cause::kTimer:
+    case Origin::kTimer:
       return SI_TIMER;
-    case Cause::kChild:
+    case Origin::kChild:
       return event.child.has_value() ? CodeOf(event.child->change) : CLD_EXITED;
-    case Cause::kMessageQueue:
+    case Origin::kMessageQueue:
       return SI_MESGQ;
-    case Cause::kIo:
+    case Origin::kIo:
       return SI_SIGIO;
-    case Cause::kOther:
+    case Origin::kOther:
       break;
   }
   return SI_ASYNCNL;
 }
 
-// As the kernel would fill it; the fields of different causes overlap.
+// As the kernel would fill it; the fields of different origins overlap.
 internal::RawSiginfo ToSiginfo(const SignalEvent& event) {
   siginfo_t info{};
   info.si_signo = event.signum;
@@ -106,7 +106,7 @@ FakeSignals::~FakeSignals() { dispatcher_->CloseAll(); }
 absl::Status FakeSignals::Send(int signum) {
   SignalEvent event;
   event.signum = signum;
-  event.cause = SignalEvent::Cause::kUser;
+  event.origin = SignalEvent::Origin::kUser;
   event.sender = {getpid(), getuid()};
   return Send(event);
 }

@@ -48,7 +48,7 @@ class FakeSignals {
   // receiver is subscribed to it: a real one would have its default action.
   absl::Status Send(int signum);
 
-  // The same, with the cause and all that belongs to it as in `event`. Its
+  // The same, with the origin and all that belongs to it as in `event`. Its
   // count is ignored: a signal is sent once. Its time is that of the clock.
   absl::Status Send(const SignalEvent& event);
 

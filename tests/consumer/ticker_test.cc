@@ -27,7 +27,8 @@ TEST(Ticker, EndsWhenTheProgramIsStopped) {
 
 void RunUntilSigterm() {
   tocsin::Run([](tocsin::SignalService&, tocsin::TaskGroup& group) {
-    group.Spawn([] { return Tick([](int) { tocsin::Raise(SIGTERM); }); });
+    group.Spawn(
+        [] { return Tick([](int) { tocsin::Raise(SIGTERM).IgnoreError(); }); });
     return group.Wait();
   });
 }
