@@ -22,17 +22,15 @@ absl::StatusOr<SignalEvent> SignalReceiver::ReceiveFor(absl::Duration timeout) {
   return subscription_->Receive(timeout);
 }
 
-std::optional<SignalEvent> SignalReceiver::TryReceive() {
+absl::StatusOr<SignalEvent> SignalReceiver::TryReceive() {
   return subscription_->TryReceive();
 }
 
 void SignalReceiver::Close() { subscription_->Close(); }
 
-SignalReceiver::iterator SignalReceiver::begin() { return iterator(*this); }
+bool SignalReceiver::closed() const { return subscription_->closed(); }
 
-absl::Status SignalReceiver::status() const {
-  return subscription_->iteration_status();
-}
+SignalReceiver::iterator SignalReceiver::begin() { return iterator(*this); }
 
 absl::StatusOr<int> SignalReceiver::fd() const { return subscription_->fd(); }
 
@@ -47,7 +45,6 @@ SignalReceiver::iterator& SignalReceiver::iterator::operator++() {
   if (event.ok()) {
     event_ = *std::move(event);
   } else {
-    receiver_->subscription_->set_iteration_status(event.status());
     event_.reset();
   }
   return *this;

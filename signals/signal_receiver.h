@@ -5,6 +5,7 @@
 //     if (event.signum == SIGTERM) break;
 //     ReloadConfiguration();
 //   }
+//   return CheckCancelled();  // OK unless the scope ended the loop
 //
 // Signals that came before a wait are kept in a queue, in order of arrival.
 // Standard signals (below SIGRTMIN) merge per number, as they do in the kernel:
@@ -59,9 +60,11 @@ class SignalReceiver {
   // zero or negative takes what is queued without waiting.
   absl::StatusOr<SignalEvent> ReceiveFor(absl::Duration timeout);
 
-  // What is queued, without waiting and whatever the scope; nothing if it is
-  // empty.
-  std::optional<SignalEvent> TryReceive();
+  // The next event that is queued, without waiting and whatever the scope.
+  // kUnavailable, without a message, if nothing is queued now; kOutOfRange when
+  // the receiver is closed and its queue empty; kFailedPrecondition in a forked
+  // child.
+  absl::StatusOr<SignalEvent> TryReceive();
 
   // Ends the subscription. Signals that nobody else receives have their
   // previous disposition from here on, to the last flag; one that was already
@@ -70,13 +73,16 @@ class SignalReceiver {
   // kOutOfRange. Waits for the service's thread, tens of microseconds.
   void Close();
 
-  // Blocking iteration by Receive(). It ends with the first that is not OK.
+  // Whether nothing new comes: after Close(), by any thread, or the end of the
+  // service, and in a forked child, where the receiver is its parent's. What
+  // was queued then may still be there.
+  bool closed() const;
+
+  // Blocking iteration by Receive(). It ends when that fails: CheckCancelled()
+  // tells whether the scope has ended, and closed() whether the receiver is
+  // closed, which is no error.
   iterator begin();
   std::default_sentinel_t end() { return std::default_sentinel; }
-
-  // Why the last iteration ended that was not left by break: kOutOfRange after
-  // Close(), kCancelled, ... OK while none has.
-  absl::Status status() const;
 
   // For poll(2) and epoll(7): a descriptor that is readable while an event is
   // queued or the receiver is closed. Take events with TryReceive() and do not

@@ -212,7 +212,7 @@ void Nothing() {}
 // previous effect.
 std::vector<Siginfo> Fates(SignalReceiver& receiver) {
   std::vector<Siginfo> fates = Races::Effects();
-  for (auto event = receiver.TryReceive(); event.has_value();
+  for (auto event = receiver.TryReceive(); event.ok();
        event = receiver.TryReceive()) {
     fates.push_back(Queued(event->value.value_or(sigval{}).sival_int));
   }
@@ -287,7 +287,7 @@ TEST_F(CloseRaces, ASignalWhoseHandlerHasNotBegunHasItsOldEffect) {
   begins.Release();
   sender.Join();
   EXPECT_THAT(Effects(), ElementsAre(Queued(7)));
-  EXPECT_FALSE(receiver.TryReceive().has_value());
+  EXPECT_FALSE(receiver.TryReceive().ok());
 }
 
 TEST_F(CloseRaces, AHandlerThatHasNotLookedYetIsWaitedFor) {
@@ -370,7 +370,7 @@ TEST_F(CloseRaces, WhatIsPendingOnTheServiceThreadIsSentAgain) {
   closer.Join();
   EXPECT_THAT(Effects(), ElementsAre(Queued(7)));
   EXPECT_EQ(service_->stats().redelivered, 1u);
-  EXPECT_FALSE(receiver.TryReceive().has_value());
+  EXPECT_FALSE(receiver.TryReceive().ok());
   // Once.
   SignalReceiver again = OpenReceiver(*service_, {SIGRTMIN});
   again.Close();
@@ -418,7 +418,7 @@ TEST_F(CloseRaces, WhatTheServiceThreadHasInHandIsQueued) {
   taken.Release();
   closer.Join();
   const auto event = receiver.TryReceive();
-  ASSERT_TRUE(event.has_value());
+  ASSERT_TRUE(event.ok());
   EXPECT_EQ(event->value->sival_int, 7);
   EXPECT_THAT(Effects(), IsEmpty());
 }

@@ -193,7 +193,7 @@ TEST(Doorbell, RungByAStrangerHasNoEffect) {
     SendSelf(signum);
     EXPECT_EQ(Next(receiver).signum, signum);
   }
-  EXPECT_FALSE(receiver.TryReceive().has_value());
+  EXPECT_FALSE(receiver.TryReceive().ok());
   EXPECT_EQ(service->stats().received, 100u);
 }
 

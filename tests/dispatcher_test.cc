@@ -243,7 +243,7 @@ TEST_F(DispatcherTest, UnwatchWaitsForWhatTheWatchIsDoing) {
   std::thread sender([&] { dispatcher_->Send(SIGUSR1); });
   watch.entered.wait();
   // The watch holds up nobody else meanwhile.
-  EXPECT_TRUE(watched->TryReceive().has_value());
+  EXPECT_TRUE(watched->TryReceive().ok());
   dispatcher_->Send(SIGUSR2);
   EXPECT_EQ(dispatcher_->stats().received, 2u);
   bool over_at_return = false;

@@ -96,11 +96,11 @@ TEST(FakeSignals, MayBeSeveralNextToARealService) {
   EXPECT_EQ(second.TryReceive()->received_at, absl::FromUnixSeconds(7));
   two.Advance(absl::Seconds(1));
   EXPECT_EQ(one.now(), absl::FromUnixSeconds(1'000'000'000));
-  EXPECT_FALSE(first.TryReceive().has_value());
+  EXPECT_FALSE(first.TryReceive().ok());
   SendSelf(SIGUSR1);
   EXPECT_EQ(Next(real).count, 1);
-  EXPECT_FALSE(first.TryReceive().has_value());
-  EXPECT_FALSE(second.TryReceive().has_value());
+  EXPECT_FALSE(first.TryReceive().ok());
+  EXPECT_FALSE(second.TryReceive().ok());
   EXPECT_EQ(service->stats().received, 1u);
   EXPECT_EQ(one.service().stats().received, 0u);
 }
@@ -113,16 +113,16 @@ TEST(FakeSignals, HandsASignalToAllBeforeItReturns) {
   ASSERT_TRUE(signals.Send(SIGUSR1).ok());
   for (SignalReceiver* receiver : {&first, &second, &third}) {
     const auto event = receiver->TryReceive();
-    ASSERT_TRUE(event.has_value());
+    ASSERT_TRUE(event.ok());
     EXPECT_EQ(event->signum, SIGUSR1);
     EXPECT_EQ(event->origin, Origin::kUser);
     EXPECT_EQ(event->sender->pid, getpid());
     EXPECT_EQ(event->sender->uid, getuid());
-    EXPECT_FALSE(receiver->TryReceive().has_value());
+    EXPECT_FALSE(receiver->TryReceive().ok());
   }
   ASSERT_TRUE(signals.Send(SIGHUP).ok());
-  EXPECT_FALSE(second.TryReceive().has_value());
-  EXPECT_FALSE(third.TryReceive().has_value());
+  EXPECT_FALSE(second.TryReceive().ok());
+  EXPECT_FALSE(third.TryReceive().ok());
   const SignalServiceStats stats = signals.service().stats();
   EXPECT_EQ(stats.received, 2u);
   EXPECT_EQ(stats.redirected, 0u);

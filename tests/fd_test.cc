@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -76,7 +75,7 @@ TEST(Fd, StaysReadableAfterClose) {
   EXPECT_TRUE(IsReadable(receiver));
   EXPECT_EQ(Next(receiver).signum, SIGUSR1);
   EXPECT_TRUE(IsReadable(receiver));
-  EXPECT_FALSE(receiver.TryReceive().has_value());
+  EXPECT_FALSE(receiver.TryReceive().ok());
   EXPECT_TRUE(absl::IsOutOfRange(receiver.Receive().status()));
 
   SignalReceiver closed_before = OpenReceiver(*service, {SIGUSR1});
@@ -121,7 +120,8 @@ TEST(Fd, ServesALoopOverSeveralReceivers) {
         epoll_event ready;
         if (epoll_wait(loop, &ready, 1, -1) != 1) continue;  // EINTR
         SignalReceiver& receiver = receivers[ready.data.u32];
-        while (std::optional<SignalEvent> event = receiver.TryReceive()) {
+        for (auto event = receiver.TryReceive(); event.ok();
+             event = receiver.TryReceive()) {
           received[ready.data.u32].push_back(event->signum);
         }
       }

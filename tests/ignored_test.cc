@@ -34,7 +34,7 @@ TEST_F(Ignored, SignalIsLeftAloneOnRequest) {
   SendSelf(SIGHUP);
   SendSelf(SIGTERM);
   EXPECT_EQ(Next(receiver).signum, SIGTERM);
-  EXPECT_FALSE(receiver.TryReceive().has_value());
+  EXPECT_FALSE(receiver.TryReceive().ok());
 }
 
 // H1: one that asks for it is not heeded by one that does not, nor the reverse.
@@ -50,7 +50,7 @@ TEST_F(Ignored, EachReceiverDecidesForItself) {
   SendSelf(SIGTERM);
   EXPECT_EQ(Next(all).signum, SIGTERM);
   EXPECT_EQ(Next(polite).signum, SIGTERM);
-  EXPECT_FALSE(polite.TryReceive().has_value());
+  EXPECT_FALSE(polite.TryReceive().ok());
 }
 
 TEST_F(Ignored, AReceiverLeftWithNoSignalWaitsUntilItIsClosed) {
@@ -114,7 +114,7 @@ TEST(IgnoredChildren, TheFlagThatSaysSoIsKept) {
     EXPECT_TRUE(WIFSTOPPED(status));
     EXPECT_EQ(kill(stops, SIGCONT), 0);
     EXPECT_EQ(Next(receiver).child->change, ChildStatus::Change::kExited);
-    EXPECT_FALSE(receiver.TryReceive().has_value());
+    EXPECT_FALSE(receiver.TryReceive().ok());
   }
   EXPECT_EQ(Disposition(SIGCHLD).sa_flags & (SA_NOCLDWAIT | SA_NOCLDSTOP),
             SA_NOCLDWAIT | SA_NOCLDSTOP);

@@ -182,7 +182,7 @@ TEST_F(CancelledAfterTheSleep, AThreadReturnsWhatItWasPickedFor) {
   CancelledReader reader(receiver_);
   ASSERT_TRUE(signals_.Send(SIGUSR1).ok());
   EXPECT_EQ(reader.Release().Signum(), SIGUSR1);
-  EXPECT_FALSE(receiver_.TryReceive().has_value());
+  EXPECT_FALSE(receiver_.TryReceive().ok());
 }
 
 TEST_F(CancelledAfterTheSleep, AThreadLeavesTheLineToTheOthers) {
@@ -197,7 +197,7 @@ TEST_F(CancelledAfterTheSleep, AThreadLeavesTheLineToTheOthers) {
 TEST_F(CancelledAfterTheSleep, AThreadWhoseEventWasTakenIsCancelled) {
   CancelledReader reader(receiver_);
   ASSERT_TRUE(signals_.Send(SIGUSR1).ok());
-  EXPECT_TRUE(receiver_.TryReceive().has_value());
+  EXPECT_TRUE(receiver_.TryReceive().ok());
   EXPECT_EQ(reader.Release().Code(), absl::StatusCode::kCancelled);
 }
 
@@ -212,7 +212,7 @@ TEST_F(AfterTheSleep, AThreadWhoseEventWasTakenGetsBackIntoTheLine) {
   reader.AwaitAsleep();
   ASSERT_TRUE(signals_.Send(SIGUSR1).ok());
   over_.AwaitThread();
-  EXPECT_TRUE(receiver_.TryReceive().has_value());
+  EXPECT_TRUE(receiver_.TryReceive().ok());
   HeldAt again(kAboutToSleep);
   over_.Release();
   again.AwaitThread();
@@ -228,7 +228,7 @@ TEST_F(AfterTheSleep, AThreadWhoseEventWasTakenWaitsBehindTheOthers) {
   second.AwaitAsleep();
   ASSERT_TRUE(signals_.Send(SIGUSR1).ok());
   over_.AwaitThread();
-  EXPECT_TRUE(receiver_.TryReceive().has_value());
+  EXPECT_TRUE(receiver_.TryReceive().ok());
   HeldAt again(kAboutToSleep);
   over_.Release();
   again.AwaitThread();
@@ -245,7 +245,7 @@ TEST_F(AfterTheSleep, AThreadWhoseEventWasTakenIsToldOfTheEnd) {
   reader.AwaitAsleep();
   ASSERT_TRUE(signals_.Send(SIGUSR1).ok());
   over_.AwaitThread();
-  EXPECT_TRUE(receiver_.TryReceive().has_value());
+  EXPECT_TRUE(receiver_.TryReceive().ok());
   HeldAt again(kAboutToSleep);
   over_.Release();
   again.AwaitThread();

@@ -32,7 +32,8 @@ void SendQueued(FakeSignals& signals, int signum, int value) {
 // The numbers of all that is queued.
 std::vector<int> TakeAll(SignalReceiver& receiver) {
   std::vector<int> signums;
-  while (const auto event = receiver.TryReceive()) {
+  for (auto event = receiver.TryReceive(); event.ok();
+       event = receiver.TryReceive()) {
     signums.push_back(event->signum);
   }
   return signums;
@@ -40,7 +41,8 @@ std::vector<int> TakeAll(SignalReceiver& receiver) {
 
 std::vector<int> TakeValues(SignalReceiver& receiver) {
   std::vector<int> values;
-  while (const auto event = receiver.TryReceive()) {
+  for (auto event = receiver.TryReceive(); event.ok();
+       event = receiver.TryReceive()) {
     values.push_back(event->value->sival_int);
   }
   return values;
@@ -81,12 +83,12 @@ TEST(Queue, KeepsOfMergedSignalsTheFirst) {
   // One that was taken is merged with no more.
   for (int value : {5, 6}) {
     SendQueued(signals, SIGUSR1, value);
-    const std::optional<SignalEvent> single = receiver.TryReceive();
-    ASSERT_TRUE(single.has_value());
+    const absl::StatusOr<SignalEvent> single = receiver.TryReceive();
+    ASSERT_TRUE(single.ok());
     EXPECT_EQ(single->count, 1);
     EXPECT_EQ(single->value->sival_int, value);
   }
-  EXPECT_FALSE(receiver.TryReceive().has_value());
+  EXPECT_FALSE(receiver.TryReceive().ok());
 }
 
 TEST(Queue, MergesNoRealTimeSignals) {
@@ -225,30 +227,44 @@ TEST(Queue, EndsWithWhatWasInItAtTheClose) {
             absl::OutOfRangeError("the receiver is closed"));
 }
 
-TEST(Iteration, SaysWhyItEnded) {
+// Issue 18: an empty queue and the end of all looked the same.
+TEST(Queue, TryReceiveTellsEmptyFromClosed) {
+  FakeSignals signals;
+  SignalReceiver receiver = OpenReceiver(signals.service(), {SIGUSR1});
+  EXPECT_EQ(receiver.TryReceive().status(), absl::UnavailableError(""));
+  ASSERT_TRUE(signals.Send(SIGUSR1).ok());
+  receiver.Close();
+  EXPECT_EQ(receiver.TryReceive()->signum, SIGUSR1);
+  EXPECT_EQ(receiver.TryReceive().status(),
+            absl::OutOfRangeError("the receiver is closed"));
+}
+
+// Issue 18: an orderly end by Close() was told as an error.
+TEST(Iteration, EndsWithTheScopeOrTheClose) {
   FakeSignals signals;
   SignalReceiver receiver = OpenReceiver(signals.service(), {SIGRTMIN});
-  EXPECT_TRUE(receiver.status().ok());
   for (int value : {1, 2, 3, 4}) SendQueued(signals, SIGRTMIN, value);
   SignalReceiver::iterator it = receiver.begin();
   EXPECT_EQ(it->value->sival_int, 1);
   it++;
   EXPECT_EQ((*it).value->sival_int, 2);
   EXPECT_FALSE(it == receiver.end());
-  EXPECT_TRUE(receiver.status().ok());
   {
     CancelScope scope;
     scope.Cancel(absl::CancelledError("enough"));
     for ([[maybe_unused]] const SignalEvent& event : receiver) ADD_FAILURE();
-    EXPECT_EQ(receiver.status(), absl::CancelledError("enough"));
+    EXPECT_EQ(CheckCancelled().message(), "enough");
+    EXPECT_FALSE(receiver.closed());
   }
   receiver.Close();
+  EXPECT_TRUE(receiver.closed()) << "though events are queued";
   std::vector<int> values;
   for (const SignalEvent& event : receiver) {
     values.push_back(event.value->sival_int);
   }
   EXPECT_THAT(values, ElementsAre(3, 4));
-  EXPECT_TRUE(absl::IsOutOfRange(receiver.status()));
+  EXPECT_EQ(CheckCancelled(), absl::OkStatus());
+  EXPECT_TRUE(receiver.closed());
 }
 
 // What was sent to it and received by nobody, in one queue or several. The

@@ -203,7 +203,7 @@ TEST(DirectHandoff, IsTakenBackBeforeAnotherReceiverComesIn) {
   listener.Hold();
   QueueSelf(SIGUSR1, 1);
   SignalReceiver second = OpenReceiver(*service, {SIGUSR1});
-  EXPECT_FALSE(second.TryReceive().has_value());
+  EXPECT_FALSE(second.TryReceive().ok());
   // The first one's thread cannot run; the second one hears all the same.
   QueueSelf(SIGUSR1, 2);
   EXPECT_EQ(Next(second).value->sival_int, 2);
@@ -256,7 +256,7 @@ TEST(DirectHandoff, OfTheParentIsNoneOfTheChild) {
   Child child(Fork([] {
     auto own = StartService();
     SignalReceiver mine = OpenReceiver(*own, {SIGUSR1});
-    EXPECT_FALSE(mine.TryReceive().has_value());
+    EXPECT_FALSE(mine.TryReceive().ok());
     QueueSelf(SIGUSR1, 2);
     EXPECT_EQ(Next(mine).value->sival_int, 2);
   }));
@@ -326,7 +326,7 @@ TEST(Leader, FindsWhatCameWhileItWasAway) {
   QueueSelf(SIGUSR1, 3);
   EXPECT_EQ(receiver.TryReceive().value().signum, SIGTERM);
   EXPECT_EQ(receiver.TryReceive().value().value->sival_int, 3);
-  EXPECT_FALSE(receiver.TryReceive().has_value());
+  EXPECT_FALSE(receiver.TryReceive().ok());
 }
 
 TEST(Leader, ThatStaysAwayIsReplaced) {
@@ -343,7 +343,7 @@ TEST(Leader, ThatStaysAwayIsReplaced) {
     sender.join();
     SendSelf(SIGUSR1);
     while (service->stats().received != received) sched_yield();
-    EXPECT_TRUE(receiver.TryReceive().has_value());
+    EXPECT_TRUE(receiver.TryReceive().ok());
   }
 }
 
@@ -432,7 +432,7 @@ TEST(Leader, ThatIsAwayLetsAShutdownLookOn) {
   Shutdown shutdown(*service, group, {.signals = {SIGTERM}});
   ASSERT_TRUE(shutdown.status().ok());
   SendSelf(SIGTERM);
-  EXPECT_FALSE(receiver.TryReceive().has_value());
+  EXPECT_FALSE(receiver.TryReceive().ok());
   held.reset();
   while (shutdown.phase() == Shutdown::Phase::kRunning) sched_yield();
   EXPECT_TRUE(group.Wait().ok());
@@ -499,7 +499,7 @@ TEST(Leader, LeavesNoBellBehind) {
     sigset_t mask;
     sigemptyset(&mask);
     sigaddset(&mask, SIGUSR1);
-    while (receiver.TryReceive().has_value() ||
+    while (receiver.TryReceive().ok() ||
            sigtimedwait(&mask, nullptr, &now) == SIGUSR1) {
     }
   }
@@ -534,7 +534,7 @@ TEST(Leader, OfTheParentIsNoneOfTheChild) {
   AwaitLeader(listener.task(), SIGUSR1);
   Child child(Fork([&] {
     QueueSelf(SIGUSR1, 2);
-    EXPECT_FALSE(receiver.TryReceive().has_value());
+    EXPECT_FALSE(receiver.TryReceive().ok());
     ASSERT_TRUE(Contains(StatusMask("self", "ShdPnd"), SIGUSR1));
     auto own = StartService();
     SignalReceiver mine = OpenReceiver(*own, {SIGUSR1});

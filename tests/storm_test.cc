@@ -125,7 +125,7 @@ TEST(Storm, AnInterruptThatRacesWithCloseIsReceivedOrEndsTheProcess) {
       });
       ready.arrive_and_wait();
       for (int turn = 0; turn < i % 100; ++turn) sched_yield();
-      const bool taken = receiver->TryReceive().has_value();
+      const bool taken = receiver->TryReceive().ok();
       receiver.reset();
       sender.join();
       sched_yield();  // a signal that is pending takes effect here at the
@@ -155,7 +155,7 @@ TEST(Storm, EverySignalOverOlderThreadsIsReceivedOnce) {
       SendSelf(SIGTERM);
       EXPECT_EQ(Next(standard).count, 1);
     }
-    EXPECT_FALSE(standard.TryReceive().has_value());
+    EXPECT_FALSE(standard.TryReceive().ok());
   });
   std::vector<uint8_t> times(static_cast<size_t>(size));
   int bad_siginfo = 0;
@@ -180,7 +180,7 @@ TEST(Storm, EverySignalOverOlderThreadsIsReceivedOnce) {
   EXPECT_EQ(missing, 0);
   EXPECT_EQ(doubled, 0);
   EXPECT_EQ(bad_siginfo, 0);
-  EXPECT_FALSE(queued.TryReceive().has_value());
+  EXPECT_FALSE(queued.TryReceive().ok());
   const SignalServiceStats stats = service->stats();
   EXPECT_EQ(stats.received, static_cast<uint64_t>(size + size / 200));
   EXPECT_EQ(stats.dropped, 0u);
@@ -232,7 +232,7 @@ TEST(Storm, WhileReceiversComeAndGoEverySignalIsReceivedOrHandledOnce) {
         sender.SendChunk();
         for (unsigned reads = random() % 100; reads > 0; --reads) {
           const auto event = receiver.TryReceive();
-          if (!event.has_value()) continue;
+          if (!event.ok()) continue;
           ++all[static_cast<size_t>(event->value->sival_int)].received[opener];
         }
       }

@@ -100,14 +100,19 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
   return status;
 }
 
-std::optional<SignalEvent> Subscription::TryReceive() {
+absl::StatusOr<SignalEvent> Subscription::TryReceive() {
   std::optional<Queued> queued;
+  absl::Status over;
   {
     FutexWakes wakes;
     MutexLock lock(dispatcher_->mutex_);
     queued = DequeueOrDrain(/*waits=*/false, wakes);
+    if (!queued.has_value()) over = WhyOver(absl::InfiniteFuture());
   }
-  if (!queued.has_value()) return std::nullopt;
+  if (!queued.has_value()) {
+    // Without a message, so that to ask again and again allocates nothing.
+    return over.ok() ? absl::UnavailableError("") : over;
+  }
   return ToEvent(queued->info, queued->count, queued->received_at);
 }
 
@@ -129,14 +134,9 @@ uint64_t Subscription::dropped() const {
   return queue_.dropped();
 }
 
-absl::Status Subscription::iteration_status() const {
+bool Subscription::closed() const {
   MutexLock lock(dispatcher_->mutex_);
-  return iteration_status_;
-}
-
-void Subscription::set_iteration_status(const absl::Status& status) {
-  MutexLock lock(dispatcher_->mutex_);
-  iteration_status_ = status;
+  return closed_ || dispatcher_->Forked();
 }
 
 void Subscription::Enqueue(const RawSiginfo& info, uint32_t arrival,

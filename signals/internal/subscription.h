@@ -40,11 +40,10 @@ class Subscription final : public Subscriber {
   void Close();
 
   absl::StatusOr<SignalEvent> Receive(absl::Duration timeout);
-  std::optional<SignalEvent> TryReceive();
+  absl::StatusOr<SignalEvent> TryReceive();
   absl::StatusOr<int> fd();
   uint64_t dropped() const;
-  absl::Status iteration_status() const;
-  void set_iteration_status(const absl::Status& status);
+  bool closed() const;
 
  private:
   using Queued = EventQueue::Queued;
@@ -72,7 +71,6 @@ class Subscription final : public Subscriber {
   Waiter* first_waiter_ = nullptr;  // in the order of their coming
   Waiter* last_waiter_ = nullptr;
   int fd_ = -1;
-  absl::Status iteration_status_;
 };
 
 }  // namespace tocsin::internal
