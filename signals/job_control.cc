@@ -3,48 +3,53 @@
 #include <csignal>
 #include <utility>
 
-#include "absl/status/statusor.h"
+#include "absl/memory/memory.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/signals/process.h"
 
 namespace tocsin {
 
-JobControl::JobControl(SignalService& service, JobControlHooks hooks)
-    : hooks_(std::move(hooks)) {
-  ReceiverOptions options;
-  options.honor_ignored = true;
-  absl::StatusOr<SignalReceiver> receiver = service.Open({SIGTSTP}, options);
-  status_ = receiver.status();
-  if (!receiver.ok()) return;
-  receiver_ = *std::move(receiver);
+absl::StatusOr<std::unique_ptr<JobControl>> JobControl::Start(
+    SignalService& service, JobControlOptions options) {
+  ReceiverOptions receiver_options;
+  receiver_options.honor_ignored = true;
+  absl::StatusOr<SignalReceiver> receiver =
+      service.Open({SIGTSTP}, receiver_options);
+  if (!receiver.ok()) return receiver.status();
+  auto job_control = absl::WrapUnique(
+      new JobControl(*std::move(receiver), std::move(options)));
   auto listen = [](void* self) -> void* {
     pthread_setname_np(pthread_self(), "tocsin-jobs");
     static_cast<JobControl*>(self)->Listen();
     return nullptr;
   };
   pthread_t thread;
-  if (const int error = pthread_create(&thread, nullptr, listen, this);
+  if (const int error =
+          pthread_create(&thread, nullptr, listen, job_control.get());
       error != 0) {
-    status_ = absl::ResourceExhaustedError(absl::StrCat(
+    return absl::ResourceExhaustedError(absl::StrCat(
         "pthread_create for JobControl: ", internal::ErrorText(error)));
-    receiver_.reset();
-    return;
   }
-  thread_ = thread;
+  job_control->thread_ = thread;
+  return job_control;
 }
+
+JobControl::JobControl(SignalReceiver receiver, JobControlOptions options)
+    : options_(std::move(options)), receiver_(std::move(receiver)) {}
 
 JobControl::~JobControl() {
   if (!thread_.has_value()) return;
-  receiver_->Close();
+  receiver_.Close();
   pthread_join(*thread_, nullptr);
 }
 
 void JobControl::Listen() {
-  while (receiver_->Receive().ok()) {
-    if (hooks_.on_suspend) hooks_.on_suspend();
+  while (receiver_.Receive().ok()) {
+    if (options_.on_suspend) options_.on_suspend();
     StopSelf();
-    if (hooks_.on_resume) hooks_.on_resume();
+    if (options_.on_resume) options_.on_resume();
   }
 }
 

@@ -1,16 +1,17 @@
 // Puts a program's terminal in order around Ctrl+Z and fg.
 //
-//   JobControl job_control(service, {.on_suspend = [&] { screen.Leave(); },
-//                                    .on_resume = [&] { screen.Draw(); }});
+//   absl::StatusOr<std::unique_ptr<JobControl>> job_control =
+//       JobControl::Start(service, {.on_suspend = [&] { screen.Leave(); },
+//                                   .on_resume = [&] { screen.Draw(); }});
 //
 // When SIGTSTP comes, as a shell's Ctrl+Z sends it, on_suspend runs, then the
 // process stops, and when it is continued, on_resume runs. Without this class
 // nothing is needed for Ctrl+Z to work: it is for programs that have to do
 // something first, such as leaving the terminal's raw mode.
 //
-// The two run on a thread of its own, one after the other and with no lock
-// held; the program's other threads run on until the process stops. Both run
-// also where the kernel does not stop it, in an orphaned process group (see
+// The two run on a thread of the class's own, one after the other and with no
+// lock held; the program's other threads run on until the process stops. Both
+// run also where the kernel does not stop it, in an orphaned process group (see
 // StopSelf()). A stop by SIGSTOP cannot be heard by anybody.
 //
 // SIGTSTP stays ignored where it is when this is made, as in a shell without
@@ -21,40 +22,43 @@
 #include <pthread.h>
 
 #include <functional>
+#include <memory>
 #include <optional>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
 
 namespace tocsin {
 
-// Either may be empty.
-struct JobControlHooks {
+// Either function may be empty.
+struct JobControlOptions {
   std::function<void()> on_suspend;
   std::function<void()> on_resume;
 };
 
 class JobControl {
  public:
-  JobControl(SignalService& service, JobControlHooks hooks);
+  using Options = JobControlOptions;
+
+  // From here on SIGTSTP runs the functions. An error of SignalService::Open(),
+  // or kResourceExhausted if its thread cannot be created; Ctrl+Z then has its
+  // previous effect, and no function runs.
+  static absl::StatusOr<std::unique_ptr<JobControl>> Start(
+      SignalService& service, JobControlOptions options);
+
   JobControl(const JobControl&) = delete;
   JobControl& operator=(const JobControl&) = delete;
-  // Waits for a hook that is running.
+  // Waits for a function that is running.
   ~JobControl();
 
-  // OK, or why it cannot hear SIGTSTP: what SignalService::Open() said, or
-  // kResourceExhausted for the thread. Ctrl+Z then has its previous effect, and
-  // no hook runs.
-  absl::Status status() const { return status_; }
-
  private:
+  JobControl(SignalReceiver receiver, JobControlOptions options);
   void Listen();
 
-  const JobControlHooks hooks_;
-  absl::Status status_;
-  std::optional<SignalReceiver> receiver_;  // nothing if status_ is not OK
-  std::optional<pthread_t> thread_;         // uses all of the above
+  const JobControlOptions options_;
+  SignalReceiver receiver_;
+  std::optional<pthread_t> thread_;  // uses all of the above
 };
 
 }  // namespace tocsin

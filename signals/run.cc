@@ -43,17 +43,19 @@ int Run(
     group_options.name = "main";
     status = RunTaskGroup(
         [&](TaskGroup& group) {
-          Shutdown shutdown(**service, group,
-                            {.signals = options.stop_on,
-                             .drain = options.drain,
-                             .grace = options.grace,
-                             .second = options.second});
-          if (!shutdown.status().ok()) return shutdown.status();
-          absl::Status ended = main(**service, group, shutdown);
+          absl::StatusOr<std::unique_ptr<Shutdown>> shutdown =
+              Shutdown::Start(**service, group,
+                              {.signals = options.stop_on,
+                               .drain = options.drain,
+                               .grace = options.grace,
+                               .on_second_signal = options.second});
+          if (!shutdown.ok()) return shutdown.status();
+          absl::Status ended = main(**service, group, **shutdown);
           if (!ended.ok()) group.Cancel(ended);
           // Here, because the shutdown must see to those that do not end.
           if (absl::Status tasks = group.Wait(); ended.ok()) ended = tasks;
-          if (const auto cause = shutdown.cause()) stopped_by = cause->signum;
+          if (const auto cause = (*shutdown)->cause())
+            stopped_by = cause->signum;
           return ended;
         },
         group_options);

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/cleanup/cleanup.h"
+#include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
@@ -40,12 +40,15 @@ std::string Words(const SignalEvent& event) {
 // thread, and acts on one of its own.
 class Shutdown::Phases final : private internal::SynchronousObserver {
  public:
-  Phases(SignalService& service, TaskGroup& group,
-         const ShutdownPolicy& policy);
+  Phases(internal::Dispatcher& dispatcher, TaskGroup& group,
+         const ShutdownPolicy& policy)
+      : dispatcher_(dispatcher), group_(group), policy_(policy) {}
   Phases(const Phases&) = delete;
   Phases& operator=(const Phases&) = delete;
 
-  absl::Status status() const { return status_; }
+  // On an error End() undoes what it has done.
+  absl::Status Begin(SignalService& service);
+
   Phase phase() const;
   std::stop_token drain_token() const { return drain_.get_token(); }
   std::optional<SignalEvent> cause() const;
@@ -67,7 +70,6 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   internal::Dispatcher& dispatcher_;
   TaskGroup& group_;
   const ShutdownPolicy policy_;
-  absl::Status status_;
   std::stop_source drain_;
 
   mutable internal::SlimMutex mutex_;
@@ -79,18 +81,27 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   std::atomic<uint32_t> moves_{
       0};  // of phase_ and over_; the thread sleeps on it
 
+  bool observes_ = false;
   std::optional<SignalReceiver> receiver_;
   std::optional<pthread_t> thread_;
 };
 
-Shutdown::Shutdown(SignalService& service, TaskGroup& group,
-                   ShutdownPolicy policy)
-    : phases_(std::make_unique<Phases>(service, group, policy)) {}
+absl::StatusOr<std::unique_ptr<Shutdown>> Shutdown::Start(
+    SignalService& service, TaskGroup& group, ShutdownPolicy policy) {
+  auto phases =
+      std::make_unique<Phases>(*service.dispatcher_, group, std::move(policy));
+  auto shutdown = absl::WrapUnique(new Shutdown(std::move(phases)));
+  if (absl::Status status = shutdown->phases_->Begin(service); !status.ok()) {
+    return status;
+  }
+  return shutdown;
+}
+
+Shutdown::Shutdown(std::unique_ptr<Phases> phases)
+    : phases_(std::move(phases)) {}
 
 // Callbacks may ask for the phase until they have returned.
 Shutdown::~Shutdown() { phases_->End(); }
-
-absl::Status Shutdown::status() const { return phases_->status(); }
 
 Shutdown::Phase Shutdown::phase() const { return phases_->phase(); }
 
@@ -98,12 +109,12 @@ std::stop_token Shutdown::drain_token() const { return phases_->drain_token(); }
 
 std::optional<SignalEvent> Shutdown::cause() const { return phases_->cause(); }
 
-Shutdown::Phases::Phases(SignalService& service, TaskGroup& group,
-                         const ShutdownPolicy& policy)
-    : dispatcher_(*service.dispatcher_), group_(group), policy_(policy) {
-  if (policy_.signals.empty()) return;
-  status_ = dispatcher_.Observe(*this);
-  if (!status_.ok()) return;
+absl::Status Shutdown::Phases::Begin(SignalService& service) {
+  if (policy_.signals == SignalSet()) return absl::OkStatus();
+  if (absl::Status status = dispatcher_.Observe(*this); !status.ok()) {
+    return status;
+  }
+  observes_ = true;
   pthread_t thread;
   auto act = [](void* self) -> void* {
     pthread_setname_np(pthread_self(), "tocsin-shutdown");
@@ -112,27 +123,24 @@ Shutdown::Phases::Phases(SignalService& service, TaskGroup& group,
   };
   if (const int error = pthread_create(&thread, nullptr, act, this);
       error != 0) {
-    status_ = absl::ResourceExhaustedError(absl::StrCat(
+    return absl::ResourceExhaustedError(absl::StrCat(
         "pthread_create for Shutdown: ", internal::ErrorText(error)));
-    dispatcher_.StopObserving();
-    return;
   }
   thread_ = thread;
-  absl::Cleanup not_opened = [this] { End(); };
   // Nobody reads it. It keeps the signals coming, for the observer to see.
   ReceiverOptions options;
   options.honor_ignored = true;
   options.on_close = ReceiverOptions::OnClose::kDiscard;
   absl::StatusOr<SignalReceiver> receiver =
       service.Open(policy_.signals, options, /*observed=*/true);
-  std::move(not_opened).Cancel();
-  status_ = receiver.status();
-  if (receiver.ok()) receiver_ = *std::move(receiver);
+  if (!receiver.ok()) return receiver.status();
+  receiver_ = *std::move(receiver);
+  return absl::OkStatus();
 }
 
 void Shutdown::Phases::End() {
+  if (observes_) dispatcher_.StopObserving();
   if (!thread_.has_value()) return;
-  dispatcher_.StopObserving();
   {
     MutexLock lock(mutex_);
     over_ = true;
@@ -166,7 +174,9 @@ void Shutdown::Phases::OnSignal(const SignalEvent& event) {
   const bool repeated_in_drain = phase_ == Phase::kDraining &&
                                  event.signum == cause_->signum &&
                                  event.signum != SIGINT;
-  if (policy_.second == SecondSignal::kIgnore || repeated_in_drain) return;
+  if (policy_.on_second_signal == SecondSignal::kIgnore || repeated_in_drain) {
+    return;
+  }
   Force(absl::StrCat("a second signal came, ", Words(event)));
 }
 

@@ -1,9 +1,11 @@
 // Ends a program as operators expect: by a signal, in phases, in bounded time.
 //
 //   TaskGroup group;
-//   Shutdown shutdown(service, group, {.drain = absl::Seconds(5)});
-//   group.Spawn([&] { Serve(shutdown.drain_token()); });
-//   absl::Status status = group.Wait();
+//   absl::StatusOr<std::unique_ptr<Shutdown>> shutdown =
+//       Shutdown::Start(service, group, {.drain = absl::Seconds(5)});
+//   if (!shutdown.ok()) return shutdown.status();
+//   group.Spawn([&] { Serve((*shutdown)->drain_token()); });
+//   return group.Wait();
 //
 // The phases, each entered once and in this order:
 //   running    until the first signal;
@@ -35,7 +37,7 @@
 #include <optional>
 #include <stop_token>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/signals/signal_event.h"
@@ -53,32 +55,32 @@ enum class SecondSignal {
 };
 
 struct ShutdownPolicy {
+  // The empty set: the Shutdown hears nothing, and stays in kRunning.
   SignalSet signals = SignalSet::Termination();
   // How long the program goes on serving. Zero or less: not at all.
   absl::Duration drain = absl::ZeroDuration();
   // How long the clean-up may take, from the beginning of stopping. Kubernetes
   // and systemd kill after a limit of their own: stay below it.
   absl::Duration grace = absl::Seconds(30);
-  SecondSignal second = SecondSignal::kDieNow;
+  SecondSignal on_second_signal = SecondSignal::kDieNow;
 };
 
 class Shutdown {
  public:
   enum class Phase { kRunning, kDraining, kStopping };
 
-  Shutdown(SignalService& service, TaskGroup& group,
-           ShutdownPolicy policy = {});
+  // From here on the signals of `policy` begin the shutdown. An error of
+  // SignalService::Open(), kResourceExhausted if its thread cannot be created,
+  // or kAlreadyExists if the service has a Shutdown; then nothing has changed.
+  static absl::StatusOr<std::unique_ptr<Shutdown>> Start(
+      SignalService& service, TaskGroup& group, ShutdownPolicy policy = {});
+
   Shutdown(const Shutdown&) = delete;
   Shutdown& operator=(const Shutdown&) = delete;
   // The program has ended in time, or without any signal: nothing is forced any
   // more, and signals that came meanwhile are discarded. Waits for callbacks
   // that are running.
   ~Shutdown();
-
-  // OK, or why it cannot hear the signals: what SignalService::Open() said, or
-  // kResourceExhausted for the thread, or kAlreadyExists if the service has
-  // one.
-  absl::Status status() const;
 
   Phase phase() const;
 
@@ -90,6 +92,8 @@ class Shutdown {
 
  private:
   class Phases;
+
+  explicit Shutdown(std::unique_ptr<Phases> phases);
 
   const std::unique_ptr<Phases> phases_;
 };

@@ -3,99 +3,79 @@
 #include <sstream>
 #include <utility>
 
-#include "absl/status/statusor.h"
+#include "absl/memory/memory.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
-#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin {
 
-using internal::MutexLock;
-
-StopOnSignal::StopOnSignal(SignalService& service, const SignalSet& signals) {
-  if (const internal::ScopeState* scope = internal::current_scope) {
-    outside_.emplace(internal::ScopeTree::TokenOf(*scope),
-                     StopFromOutside{this});
-  }
+absl::StatusOr<std::unique_ptr<StopOnSignal>> StopOnSignal::Start(
+    SignalService& service, const SignalSet& signals) {
   ReceiverOptions options;
   options.honor_ignored = true;
   absl::StatusOr<SignalReceiver> receiver = service.Open(signals, options);
-  status_ = receiver.status();
-  if (receiver.ok()) {
-    receiver_ = *std::move(receiver);
-    auto listen = [](void* self) -> void* {
-      pthread_setname_np(pthread_self(), "tocsin-stop");
-      static_cast<StopOnSignal*>(self)->Listen();
-      return nullptr;
-    };
-    pthread_t thread;
-    if (const int error = pthread_create(&thread, nullptr, listen, this);
-        error == 0) {
-      thread_ = thread;
-    } else {
-      status_ = absl::ResourceExhaustedError(absl::StrCat(
-          "pthread_create for StopOnSignal: ", internal::ErrorText(error)));
-      receiver_.reset();
-    }
+  if (!receiver.ok()) return receiver.status();
+  auto stop = absl::WrapUnique(new StopOnSignal(*std::move(receiver)));
+  if (const internal::ScopeState* scope = internal::current_scope) {
+    stop->outer_.emplace(internal::ScopeTree::TokenOf(*scope),
+                         StopWithScope{stop.get()});
   }
+  auto listen = [](void* self) -> void* {
+    pthread_setname_np(pthread_self(), "tocsin-stop");
+    static_cast<StopOnSignal*>(self)->Listen();
+    return nullptr;
+  };
+  pthread_t thread;
+  if (const int error = pthread_create(&thread, nullptr, listen, stop.get());
+      error != 0) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "pthread_create for StopOnSignal: ", internal::ErrorText(error)));
+  }
+  stop->thread_ = thread;
+  return stop;
 }
 
+StopOnSignal::StopOnSignal(SignalReceiver receiver)
+    : receiver_(std::move(receiver)) {}
+
 StopOnSignal::~StopOnSignal() {
-  outside_.reset();
+  outer_.reset();
   if (!thread_.has_value()) return;
-  receiver_->Close();
+  receiver_.Close();
   pthread_join(*thread_, nullptr);
 }
 
 std::optional<SignalEvent> StopOnSignal::cause() const {
-  MutexLock lock(mutex_);
-  return cause_;
-}
-
-void StopOnSignal::Tie(CancelScope& scope) {
-  {
-    MutexLock lock(mutex_);
-    if (!stopped_) {
-      TOCSIN_STEP("StopOnSignal: about to tie");
-      tied_.push_back(&scope);
-      return;
-    }
+  if (stopped_by_.load(std::memory_order_acquire) != StoppedBy::kSignal) {
+    return std::nullopt;
   }
-  scope.Cancel(Reason());
+  return event_;
 }
 
 void StopOnSignal::Listen() {
-  absl::StatusOr<SignalEvent> event = receiver_->Receive();
+  absl::StatusOr<SignalEvent> event = receiver_.Receive();
   if (!event.ok()) return;
-  receiver_->Close();
-  Stop(*event);
-}
-
-void StopOnSignal::Stop(const std::optional<SignalEvent>& cause) {
-  std::vector<CancelScope*> tied;
-  {
-    MutexLock lock(mutex_);
-    if (std::exchange(stopped_, true)) return;
-    cause_ = cause;
-    tied.swap(tied_);
-  }
-  for (CancelScope* scope : tied) scope->Cancel(Reason());
-  source_.request_stop();
-}
-
-absl::Status StopOnSignal::Reason() const {
-  const std::optional<SignalEvent> event = cause();
-  if (!event.has_value()) return absl::CancelledError("stop was requested");
+  receiver_.Close();
+  event_ = *std::move(event);
+  TOCSIN_STEP("StopOnSignal: has heard a signal");
+  if (!BeStoppedBy(StoppedBy::kSignal)) return;
   std::ostringstream words;
-  words << *event;
-  return absl::CancelledError(words.str());
+  words << event_;
+  scope_.Cancel(absl::CancelledError(words.str()));
 }
 
-void StopOnSignal::StopFromOutside::operator()() const {
-  self->Stop(std::nullopt);
+bool StopOnSignal::BeStoppedBy(StoppedBy what) {
+  StoppedBy nothing = StoppedBy::kNothing;
+  return stopped_by_.compare_exchange_strong(nothing, what);
+}
+
+void StopOnSignal::StopWithScope::operator()() const {
+  if (!self->BeStoppedBy(StoppedBy::kScope)) return;
+  self->scope_.Cancel(absl::CancelledError("stop was requested"));
 }
 
 }  // namespace tocsin

@@ -1,37 +1,38 @@
-// Stops work when a signal comes: a std::stop_source that signals request.
+// Stops work when a signal comes: a std::stop_token that signals request.
 //
-//   TaskGroup group;
-//   StopOnSignal stop(service, {SIGINT, SIGTERM});
-//   stop.Tie(group.scope());
-//   group.Spawn([token = stop.stop_token()] { Compute(token); });
-//   group.Spawn([] { Serve(); });   // its waits end with the group's scope
-//   absl::Status status = group.Wait();
-//   if (stop.cause()) std::cerr << "stopped by " << *stop.cause() << "\n";
+//   absl::StatusOr<std::unique_ptr<StopOnSignal>> stop =
+//       StopOnSignal::Start(service, {SIGINT, SIGTERM});
+//   if (!stop.ok()) return stop.status();
+//   std::jthread computer([token = (*stop)->stop_token()] { Compute(token); });
+//   {
+//     CancelScope scope((*stop)->stop_token());
+//     Serve();  // its waits end with kCancelled, "SIGTERM from pid ..."
+//   }
+//   if ((*stop)->cause()) std::cerr << "stopped by " << *(*stop)->cause();
 //
 // The first signal stops, and closes the receiver: a second one has its
 // previous effect, by default the end of a program that hangs in its clean-up.
-// Signals that are ignored when it is made (nohup(1), background jobs) are left
+// Signals that are ignored in Start() (nohup(1), background jobs) are left
 // ignored.
 //
-// It is also stopped, without a cause, when the scope that it was made in is
-// cancelled.
+// The cancellation of the scope that Start() was called in stops it too,
+// without a cause.
 //
-// All members may be called from any thread. What the stop runs (callbacks of
-// the stop token, cancelling what is tied to it) runs on a thread of its own,
-// with no lock held.
+// All members may be called from any thread. Callbacks of the token run on a
+// thread of the class's own, or on the one that cancels the scope, with no lock
+// held.
 #ifndef TOCSIN_SIGNALS_STOP_ON_SIGNAL_H_
 #define TOCSIN_SIGNALS_STOP_ON_SIGNAL_H_
 
 #include <pthread.h>
 
+#include <atomic>
+#include <memory>
 #include <optional>
 #include <stop_token>
-#include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/status/status.h"
-#include "tocsin/concurrency/cancel_scope.h"
-#include "tocsin/concurrency/internal/slim_mutex.h"
+#include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
@@ -41,46 +42,43 @@ namespace tocsin {
 
 class StopOnSignal {
  public:
-  explicit StopOnSignal(SignalService& service,
-                        const SignalSet& signals = SignalSet::Termination());
+  // From here on the first of `signals` stops. An error of
+  // SignalService::Open(), or kResourceExhausted if its thread cannot be
+  // created; then nothing has changed.
+  static absl::StatusOr<std::unique_ptr<StopOnSignal>> Start(
+      SignalService& service,
+      const SignalSet& signals = SignalSet::Termination());
+
   StopOnSignal(const StopOnSignal&) = delete;
   StopOnSignal& operator=(const StopOnSignal&) = delete;
   // Waits for callbacks that are running.
   ~StopOnSignal();
 
-  // OK, or why it cannot hear the signals: what SignalService::Open() said, or
-  // kResourceExhausted for the thread. It is then never stopped by them.
-  absl::Status status() const { return status_; }
-
-  // Requested by the first signal. It stays valid afterwards.
-  std::stop_token stop_token() const { return source_.get_token(); }
+  // Requested by the first signal. It may outlive this object; nothing requests
+  // it from then on.
+  std::stop_token stop_token() const { return scope_.stop_token(); }
 
   // The signal that stopped it; nothing as long as none has.
   std::optional<SignalEvent> cause() const;
 
-  // Cancels `scope` when it is stopped, with the cause as reason; at once if it
-  // was. The scope must outlive it.
-  void Tie(CancelScope& scope);
-
  private:
-  void Listen();
-  void Stop(const std::optional<SignalEvent>& cause);
-  absl::Status Reason() const;
-
-  struct StopFromOutside {
+  enum class StoppedBy { kNothing, kSignal, kScope };
+  struct StopWithScope {
     StopOnSignal* self;
     void operator()() const;
   };
 
-  absl::Status status_;
-  std::stop_source source_;
-  mutable internal::SlimMutex mutex_;
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
-  std::vector<CancelScope*> tied_ ABSL_GUARDED_BY(mutex_);
-  std::optional<SignalReceiver> receiver_;  // nothing if status_ is not OK
+  explicit StopOnSignal(SignalReceiver receiver);
+  void Listen();
+  // False if it was stopped already.
+  bool BeStoppedBy(StoppedBy what);
+
+  internal::Scope scope_{nullptr};  // in which nobody runs
+  std::atomic<StoppedBy> stopped_by_{StoppedBy::kNothing};
+  SignalEvent event_;  // written once, before stopped_by_ is kSignal
+  SignalReceiver receiver_;
   // These use all of the above.
-  std::optional<std::stop_callback<StopFromOutside>> outside_;
+  std::optional<std::stop_callback<StopWithScope>> outer_;
   std::optional<pthread_t> thread_;
 };
 

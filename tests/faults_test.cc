@@ -171,15 +171,13 @@ TEST(NoThread, AStopOnSignalSaysSoAndLeavesTheSignalsAlone) {
   auto service = StartService();
   {
     ScopedJudge none(RefuseAll);
-    StopOnSignal stop(*service, {SIGUSR1});
-    ExpectRefusedThread(stop.status(), "StopOnSignal");
+    ExpectRefusedThread(StopOnSignal::Start(*service, {SIGUSR1}).status(),
+                        "StopOnSignal");
     EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
-    EXPECT_FALSE(stop.stop_token().stop_requested());
   }
-  StopOnSignal stop(*service, {SIGUSR1});
-  ASSERT_TRUE(stop.status().ok()) << stop.status();
+  auto stop = StopOnSignal::Start(*service, {SIGUSR1}).value();
   std::latch stopped(1);
-  std::stop_callback count(stop.stop_token(), [&] { stopped.count_down(); });
+  std::stop_callback count(stop->stop_token(), [&] { stopped.count_down(); });
   SendSelf(SIGUSR1);
   stopped.wait();
 }
@@ -190,23 +188,23 @@ TEST(NoThread, AShutdownSaysSoAndAnotherCanBeMadeLater) {
   TaskGroup group({.pool = pool.get()});
   {
     ScopedJudge none(RefuseAll);
-    Shutdown shutdown(*service, group, {.signals = {SIGUSR1}});
-    ExpectRefusedThread(shutdown.status(), "Shutdown");
+    ExpectRefusedThread(
+        Shutdown::Start(*service, group, {.signals = {SIGUSR1}}).status(),
+        "Shutdown");
     EXPECT_EQ(Disposition(SIGUSR1).sa_handler, SIG_DFL);
   }
-  Shutdown shutdown(*service, group, {.signals = {SIGUSR1}});
-  ASSERT_TRUE(shutdown.status().ok()) << shutdown.status();
+  auto shutdown =
+      Shutdown::Start(*service, group, {.signals = {SIGUSR1}}).value();
   SendSelf(SIGUSR1);
   group.Spawn([] { Event().Wait().IgnoreError(); });
   EXPECT_TRUE(group.Wait().ok());
-  EXPECT_EQ(shutdown.cause()->signum, SIGUSR1);
+  EXPECT_EQ(shutdown->cause()->signum, SIGUSR1);
 }
 
 TEST(NoThread, JobControlSaysSoAndLeavesTheSignalAlone) {
   auto service = StartService();
   ScopedJudge none(RefuseAll);
-  JobControl job_control(*service, {});
-  ExpectRefusedThread(job_control.status(), "JobControl");
+  ExpectRefusedThread(JobControl::Start(*service, {}).status(), "JobControl");
   EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
 }
 

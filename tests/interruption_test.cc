@@ -146,20 +146,17 @@ TEST_F(Interrupted, WhatListensForASignalHearsIt) {
   for (int i = 0; i < 100; ++i) {
     auto service = StartService();
     TaskGroup group({.pool = pool.get()});
-    StopOnSignal stop(*service, {SIGUSR1});
-    EXPECT_OK(stop.status());
-    Shutdown shutdown(*service, group, {.signals = {SIGUSR2}});
-    EXPECT_OK(shutdown.status());
-    JobControl job_control(*service, {});
-    EXPECT_OK(job_control.status());
-    CancelScope scope;
-    stop.Tie(scope);
+    auto stop = StopOnSignal::Start(*service, {SIGUSR1}).value();
+    auto shutdown =
+        Shutdown::Start(*service, group, {.signals = {SIGUSR2}}).value();
+    auto job_control = JobControl::Start(*service, {}).value();
+    CancelScope scope(stop->stop_token());
     SendSelf(SIGUSR1);
     EXPECT_TRUE(absl::IsCancelled(Event().Wait()));
     SendSelf(SIGUSR2);
     group.Spawn([] { Event().Wait().IgnoreError(); });
     EXPECT_OK(group.Wait());
-    EXPECT_EQ(shutdown.cause()->signum, SIGUSR2);
+    EXPECT_EQ(shutdown->cause()->signum, SIGUSR2);
   }
 }
 

@@ -30,9 +30,10 @@ TEST(JobControl, RunsItsHooksAroundEachStop) {
   Child child(Fork([&] {
     setpgid(0, 0);  // a group of its own, and not an orphaned one
     auto service = StartService();
-    JobControl job_control(*service, {.on_suspend = [&] { report.Put('s'); },
-                                      .on_resume = [&] { report.Put('r'); }});
-    EXPECT_TRUE(job_control.status().ok());
+    auto job_control =
+        JobControl::Start(*service, {.on_suspend = [&] { report.Put('s'); },
+                                     .on_resume = [&] { report.Put('r'); }})
+            .value();
     report.Put('!');
     while (true) pause();
   }));
@@ -53,7 +54,7 @@ TEST(JobControl, StopsTheProcessWithoutHooksToo) {
   Child child(Fork([&] {
     setpgid(0, 0);
     auto service = StartService();
-    JobControl job_control(*service, {});
+    auto job_control = JobControl::Start(*service, {}).value();
     report.Put('!');
     while (true) pause();
   }));
@@ -68,8 +69,10 @@ TEST(JobControl, RunsItsHooksWhereNobodyCouldContinueTheProcess) {
   Child child(Fork([&] {
     setsid();
     auto service = StartService();
-    JobControl job_control(*service, {.on_suspend = [&] { report.Put('s'); },
-                                      .on_resume = [&] { report.Put('r'); }});
+    auto job_control =
+        JobControl::Start(*service, {.on_suspend = [&] { report.Put('s'); },
+                                     .on_resume = [&] { report.Put('r'); }})
+            .value();
     SendSelf(SIGTSTP);
     while (true) pause();
   }));
@@ -81,8 +84,7 @@ TEST(JobControl, LeavesASignalAloneThatIsIgnored) {
   SetDisposition(SIGTSTP, SIG_IGN);
   {
     auto service = StartService();
-    JobControl job_control(*service, {});
-    EXPECT_TRUE(job_control.status().ok());
+    auto job_control = JobControl::Start(*service, {}).value();
     EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_IGN);
   }
   SetDisposition(SIGTSTP, SIG_DFL);
@@ -90,7 +92,7 @@ TEST(JobControl, LeavesASignalAloneThatIsIgnored) {
 
 TEST(JobControl, PutsThePreviousEffectBackWhenItEnds) {
   auto service = StartService();
-  { JobControl job_control(*service, {}); }
+  { auto job_control = JobControl::Start(*service, {}).value(); }
   EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
 }
 
@@ -101,9 +103,8 @@ TEST(JobControl, SaysThatThereIsNoThreadAndLeavesTheSignalAlone) {
     if (setgid(65534) != 0 || setuid(65534) != 0) _exit(2);
     const rlimit limit{.rlim_cur = 0, .rlim_max = 0};
     setrlimit(RLIMIT_NPROC, &limit);
-    JobControl job_control(*service, {});
-    EXPECT_TRUE(absl::IsResourceExhausted(job_control.status()))
-        << job_control.status();
+    const absl::Status status = JobControl::Start(*service, {}).status();
+    EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
     EXPECT_EQ(Disposition(SIGTSTP).sa_handler, SIG_DFL);
   }));
   const int status = ExitStatus(child.Wait());
@@ -116,8 +117,10 @@ TEST(JobControl, RunsTheSecondHookOnlyOnceTheProcessIsContinued) {
   Child child(Fork([&] {
     setpgid(0, 0);
     auto service = StartService();
-    JobControl job_control(*service, {.on_suspend = [&] { report.Put('s'); },
-                                      .on_resume = [&] { report.Put('r'); }});
+    auto job_control =
+        JobControl::Start(*service, {.on_suspend = [&] { report.Put('s'); },
+                                     .on_resume = [&] { report.Put('r'); }})
+            .value();
     report.Put('!');
     while (true) pause();
   }));
@@ -147,7 +150,9 @@ TEST(JobControl, RunsItsHooksOnAThreadOfItsOwnWithNoLockHeld) {
       StopSelf();
       report.Put(testing::Test::HasFailure() ? '-' : '+');
     };
-    JobControl job_control(*service, {.on_suspend = hook, .on_resume = hook});
+    auto job_control =
+        JobControl::Start(*service, {.on_suspend = hook, .on_resume = hook})
+            .value();
     SendSelf(SIGTSTP);
     while (true) pause();
   }));
@@ -162,14 +167,14 @@ TEST(JobControl, WaitsInItsEndForAHookThatRuns) {
     auto service = StartService();
     std::latch running(1), release(1);
     std::atomic<bool> resumed = false;
-    std::optional<JobControl> job_control(
-        std::in_place, *service,
-        JobControlHooks{.on_suspend =
-                            [&] {
-                              running.count_down();
-                              release.wait();
-                            },
-                        .on_resume = [&] { resumed = true; }});
+    auto job_control =
+        JobControl::Start(*service, {.on_suspend =
+                                         [&] {
+                                           running.count_down();
+                                           release.wait();
+                                         },
+                                     .on_resume = [&] { resumed = true; }})
+            .value();
     SendSelf(SIGTSTP);
     running.wait();
     std::atomic<bool> over = false;

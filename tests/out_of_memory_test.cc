@@ -221,12 +221,16 @@ void ExpectMadeOrNot(absl::FunctionRef<void(T&)> works) {
 }
 
 TEST(OutOfMemory, AStopOnSignalIsMadeOrNot) {
-  struct Stop : StopOnSignal {
-    explicit Stop(SignalService& service) : StopOnSignal(service, {SIGUSR1}) {}
+  struct Stop {
+    explicit Stop(SignalService& service)
+        : stop(StopOnSignal::Start(service, {SIGUSR1})) {}
+    absl::Status status() const { return stop.status(); }
+    absl::StatusOr<std::unique_ptr<StopOnSignal>> stop;
   };
-  ExpectMadeOrNot<Stop>([](Stop& stop) {
+  ExpectMadeOrNot<Stop>([](Stop& made) {
     std::latch stopped(1);
-    std::stop_callback count(stop.stop_token(), [&] { stopped.count_down(); });
+    std::stop_callback count((*made.stop)->stop_token(),
+                             [&] { stopped.count_down(); });
     SendSelf(SIGUSR1);
     stopped.wait();
   });
@@ -235,23 +239,26 @@ TEST(OutOfMemory, AStopOnSignalIsMadeOrNot) {
 TEST(OutOfMemory, AShutdownIsMadeOrNot) {
   struct OfGroup {
     explicit OfGroup(SignalService& service)
-        : shutdown(service, group, {.signals = {SIGUSR1}}) {}
+        : shutdown(Shutdown::Start(service, group, {.signals = {SIGUSR1}})) {}
     absl::Status status() const { return shutdown.status(); }
     std::unique_ptr<ThreadPool> pool = *ThreadPool::Create({.threads = 1});
     TaskGroup group{{.pool = pool.get()}};
-    Shutdown shutdown;
+    absl::StatusOr<std::unique_ptr<Shutdown>> shutdown;
   };
   ExpectMadeOrNot<OfGroup>([&](OfGroup& made) {
     made.group.Spawn([] { Event().Wait().IgnoreError(); });
     SendSelf(SIGUSR1);
     EXPECT_TRUE(made.group.Wait().ok());
-    EXPECT_EQ(made.shutdown.cause()->signum, SIGUSR1);
+    EXPECT_EQ((*made.shutdown)->cause()->signum, SIGUSR1);
   });
 }
 
 TEST(OutOfMemory, JobControlIsMadeOrNot) {
-  struct WithoutHooks : JobControl {
-    explicit WithoutHooks(SignalService& service) : JobControl(service, {}) {}
+  struct WithoutHooks {
+    explicit WithoutHooks(SignalService& service)
+        : job_control(JobControl::Start(service, {})) {}
+    absl::Status status() const { return job_control.status(); }
+    absl::StatusOr<std::unique_ptr<JobControl>> job_control;
   };
   ExpectMadeOrNot<WithoutHooks>([](WithoutHooks&) {
     EXPECT_NE(Disposition(SIGTSTP).sa_handler, SIG_DFL);

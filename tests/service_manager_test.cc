@@ -126,7 +126,8 @@ TEST(ServiceManager, IsToldByAShutdownThatItBegins) {
     FakeSignals signals;
     TaskGroup group;
     {
-      Shutdown shutdown(signals.service(), group, {.drain = drain});
+      auto shutdown =
+          Shutdown::Start(signals.service(), group, {.drain = drain}).value();
       ASSERT_TRUE(signals.Send(SIGTERM).ok());
       EXPECT_EQ(manager.Await(), "STOPPING=1");
       if (drain > absl::ZeroDuration()) signals.Advance(drain);
@@ -143,7 +144,7 @@ TEST(ServiceManager, DoesNotHoldUpAShutdownWithAFullQueue) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group);
+  auto shutdown = Shutdown::Start(signals.service(), group).value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   while (!group.scope().cancelled()) sched_yield();
 }

@@ -230,10 +230,10 @@ TEST(DirectHandoff, IsTakenBackBeforeAShutdownLooksOn) {
   Listener listener(receiver, SIGTERM);
   listener.Hold();
   TaskGroup group;
-  Shutdown shutdown(*service, group, {.signals = {SIGTERM}});
-  ASSERT_TRUE(shutdown.status().ok());
+  auto shutdown =
+      Shutdown::Start(*service, group, {.signals = {SIGTERM}}).value();
   SendSelf(SIGTERM);
-  while (shutdown.phase() == Shutdown::Phase::kRunning) sched_yield();
+  while (shutdown->phase() == Shutdown::Phase::kRunning) sched_yield();
   EXPECT_TRUE(group.Wait().ok());
   listener.Release();
   EXPECT_EQ(listener.Next().signum, SIGTERM);
@@ -407,10 +407,10 @@ TEST(Leader, LetsAShutdownLookOn) {
   Listener listener(receiver, SIGTERM);
   AwaitLeader(listener.task(), SIGTERM);
   TaskGroup group;
-  Shutdown shutdown(*service, group, {.signals = {SIGTERM}});
-  ASSERT_TRUE(shutdown.status().ok());
+  auto shutdown =
+      Shutdown::Start(*service, group, {.signals = {SIGTERM}}).value();
   SendSelf(SIGTERM);
-  while (shutdown.phase() == Shutdown::Phase::kRunning) sched_yield();
+  while (shutdown->phase() == Shutdown::Phase::kRunning) sched_yield();
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(listener.Next().signum, SIGTERM);
 }
@@ -429,12 +429,12 @@ TEST(Leader, ThatIsAwayLetsAShutdownLookOn) {
   EXPECT_EQ(Next(receiver).signum, SIGTERM);
   sender.join();
   TaskGroup group;
-  Shutdown shutdown(*service, group, {.signals = {SIGTERM}});
-  ASSERT_TRUE(shutdown.status().ok());
+  auto shutdown =
+      Shutdown::Start(*service, group, {.signals = {SIGTERM}}).value();
   SendSelf(SIGTERM);
   EXPECT_FALSE(receiver.TryReceive().ok());
   held.reset();
-  while (shutdown.phase() == Shutdown::Phase::kRunning) sched_yield();
+  while (shutdown->phase() == Shutdown::Phase::kRunning) sched_yield();
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(Next(receiver).signum, SIGTERM);
 }

@@ -40,25 +40,26 @@ absl::Status WaitForEver() { return Event().Wait(); }
 TEST(Shutdown, DrainsBeforeItStops) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
-  ASSERT_TRUE(shutdown.status().ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kRunning);
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+          .value();
+  EXPECT_EQ(shutdown->phase(), Phase::kRunning);
   Event draining;
-  std::stop_callback on_drain(shutdown.drain_token(), [&] { draining.Set(); });
+  std::stop_callback on_drain(shutdown->drain_token(), [&] { draining.Set(); });
 
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   ASSERT_TRUE(draining.Wait().ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kDraining);
+  EXPECT_EQ(shutdown->phase(), Phase::kDraining);
   EXPECT_FALSE(group.scope().cancelled());
-  EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
+  EXPECT_EQ(shutdown->cause()->signum, SIGTERM);
 
   signals.Advance(absl::Milliseconds(4999));
   ASSERT_TRUE(signals.Send(SIGTERM).ok());  // again: a supervisor's repetition
-  EXPECT_EQ(shutdown.phase(), Phase::kDraining);
+  EXPECT_EQ(shutdown->phase(), Phase::kDraining);
 
   group.Spawn([] { return WaitForEver(); });
   signals.Advance(absl::Milliseconds(1));
-  EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+  EXPECT_EQ(shutdown->phase(), Phase::kStopping);
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_THAT(std::string(group.scope().status().message()),
               HasSubstr("SIGTERM from pid"));
@@ -68,23 +69,23 @@ TEST(Shutdown, DrainsBeforeItStops) {
 TEST(Shutdown, IsNotStartedByTheSignalsOfOthers) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group);
+  auto shutdown = Shutdown::Start(signals.service(), group).value();
   auto receiver = signals.service().Open({SIGHUP});
   ASSERT_TRUE(receiver.ok()) << receiver.status();
   ASSERT_TRUE(signals.Send(SIGHUP).ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kRunning);
-  EXPECT_FALSE(shutdown.cause().has_value());
+  EXPECT_EQ(shutdown->phase(), Phase::kRunning);
+  EXPECT_FALSE(shutdown->cause().has_value());
 }
 
 TEST(Shutdown, WithoutDrainingStopsAtOnce) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group);
+  auto shutdown = Shutdown::Start(signals.service(), group).value();
   group.Spawn([] { return WaitForEver(); });
   ASSERT_TRUE(signals.Send(SIGINT).ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+  EXPECT_EQ(shutdown->phase(), Phase::kStopping);
   EXPECT_TRUE(group.Wait().ok());
-  EXPECT_TRUE(shutdown.drain_token().stop_requested());
+  EXPECT_TRUE(shutdown->drain_token().stop_requested());
 }
 
 // P6: TERM and then INT is a second signal, also while draining.
@@ -92,7 +93,8 @@ TEST(Shutdown, AnInterruptAfterATerminationForces) {
   for (absl::Duration drain : {absl::ZeroDuration(), absl::Seconds(5)}) {
     FakeSignals signals;
     TaskGroup group;
-    Shutdown shutdown(signals.service(), group, {.drain = drain});
+    auto shutdown =
+        Shutdown::Start(signals.service(), group, {.drain = drain}).value();
     ASSERT_TRUE(signals.Send(SIGTERM).ok());
     ASSERT_TRUE(signals.Send(SIGINT).ok());
     ASSERT_TRUE(signals.death().has_value());
@@ -104,7 +106,9 @@ TEST(Shutdown, AnInterruptAfterATerminationForces) {
 TEST(Shutdown, ARepeatedInterruptForcesAlsoWhileDraining) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+          .value();
   ASSERT_TRUE(signals.Send(SIGINT).ok());
   EXPECT_FALSE(signals.death().has_value());
   ASSERT_TRUE(signals.Send(SIGINT).ok());
@@ -115,9 +119,10 @@ TEST(Shutdown, ARepeatedInterruptForcesAlsoWhileDraining) {
 TEST(Shutdown, ASecondSignalCanBeIgnored) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(
-      signals.service(), group,
-      {.grace = absl::Seconds(10), .second = SecondSignal::kIgnore});
+  auto shutdown = Shutdown::Start(signals.service(), group,
+                                  {.grace = absl::Seconds(10),
+                                   .on_second_signal = SecondSignal::kIgnore})
+                      .value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   ASSERT_TRUE(signals.Send(SIGINT).ok());
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
@@ -132,8 +137,10 @@ TEST(Shutdown, TheEndOfTheGraceForcesAndReportsWhoIsStuck) {
   FakeSignals signals;
   Event release;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group,
-                    {.drain = absl::Seconds(5), .grace = absl::Seconds(30)});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group,
+                      {.drain = absl::Seconds(5), .grace = absl::Seconds(30)})
+          .value();
   std::latch running(1);
   group.Spawn(
       [&] {
@@ -161,7 +168,9 @@ TEST(Shutdown, NothingIsForcedAfterItsEnd) {
   FakeSignals signals;
   {
     TaskGroup group;
-    Shutdown shutdown(signals.service(), group, {.grace = absl::Seconds(1)});
+    auto shutdown =
+        Shutdown::Start(signals.service(), group, {.grace = absl::Seconds(1)})
+            .value();
     ASSERT_TRUE(signals.Send(SIGTERM).ok());
   }
   signals.Advance(absl::Seconds(2));
@@ -171,62 +180,78 @@ TEST(Shutdown, NothingIsForcedAfterItsEnd) {
 TEST(Shutdown, AServiceHasAtMostOne) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown first(signals.service(), group);
-  Shutdown second(signals.service(), group);
-  EXPECT_TRUE(absl::IsAlreadyExists(second.status()));
-  Shutdown none(signals.service(), group, {.signals = {}});
-  EXPECT_TRUE(none.status().ok());
+  auto first = Shutdown::Start(signals.service(), group).value();
+  EXPECT_TRUE(absl::IsAlreadyExists(
+      Shutdown::Start(signals.service(), group).status()));
+  auto none =
+      Shutdown::Start(signals.service(), group, {.signals = {}}).value();
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_EQ(first->phase(), Phase::kStopping);
+  EXPECT_EQ(none->phase(), Phase::kRunning);
 }
 
 TEST(Shutdown, TellsWhyItCannotListen) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.signals = {SIGKILL}});
-  EXPECT_TRUE(absl::IsInvalidArgument(shutdown.status()));
+  const SignalSet none_is_a_signal({4096});
+  for (const SignalSet& refused : {SignalSet({SIGKILL}), none_is_a_signal}) {
+    const absl::Status status =
+        Shutdown::Start(signals.service(), group, {.signals = refused})
+            .status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  }
 }
 
 TEST(Shutdown, DoesNotDrainForLessThanNoTime) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.drain = -absl::Seconds(1)});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.drain = -absl::Seconds(1)})
+          .value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+  EXPECT_EQ(shutdown->phase(), Phase::kStopping);
 }
 
 TEST(Shutdown, ItsCauseIsTheFirstSignal) {
   for (absl::Duration drain : {absl::ZeroDuration(), absl::Hours(1)}) {
     FakeSignals signals;
     TaskGroup group;
-    Shutdown shutdown(signals.service(), group,
-                      {.drain = drain, .second = SecondSignal::kIgnore});
-    EXPECT_FALSE(shutdown.cause().has_value());
+    auto shutdown = Shutdown::Start(signals.service(), group,
+                                    {.drain = drain,
+                                     .on_second_signal = SecondSignal::kIgnore})
+                        .value();
+    EXPECT_FALSE(shutdown->cause().has_value());
     const absl::Time first = signals.now();
     ASSERT_TRUE(signals.Send(SIGTERM).ok());
     signals.Advance(absl::Seconds(1));
     ASSERT_TRUE(signals.Send(SIGINT).ok());
     ASSERT_TRUE(signals.Send(SIGTERM).ok());
-    EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
-    EXPECT_EQ(shutdown.cause()->received_at, first);
+    EXPECT_EQ(shutdown->cause()->signum, SIGTERM);
+    EXPECT_EQ(shutdown->cause()->received_at, first);
   }
 }
 
 TEST(Shutdown, ARepetitionWhileDrainingIsNotItsCause) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+          .value();
   const absl::Time first = signals.now();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   signals.Advance(absl::Seconds(1));
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
-  EXPECT_EQ(shutdown.cause()->received_at, first);
+  EXPECT_EQ(shutdown->cause()->received_at, first);
   signals.Advance(absl::Seconds(4));
-  EXPECT_EQ(shutdown.phase(), Phase::kStopping) << "the drain was not renewed";
+  EXPECT_EQ(shutdown->phase(), Phase::kStopping) << "the drain was not renewed";
 }
 
 TEST(Shutdown, ARepetitionOfWhatItDrainsForForcesOnceItStops) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+          .value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   signals.Advance(absl::Seconds(5));
@@ -238,20 +263,23 @@ TEST(Shutdown, ARepetitionOfWhatItDrainsForForcesOnceItStops) {
 TEST(Shutdown, IgnoresASecondInterruptWhileDrainingWhereAllSecondOnesAre) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(
-      signals.service(), group,
-      {.drain = absl::Seconds(5), .second = SecondSignal::kIgnore});
+  auto shutdown = Shutdown::Start(signals.service(), group,
+                                  {.drain = absl::Seconds(5),
+                                   .on_second_signal = SecondSignal::kIgnore})
+                      .value();
   ASSERT_TRUE(signals.Send(SIGINT).ok());
   ASSERT_TRUE(signals.Send(SIGINT).ok());
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kDraining);
+  EXPECT_EQ(shutdown->phase(), Phase::kDraining);
   EXPECT_FALSE(signals.death().has_value());
 }
 
 TEST(Shutdown, IsForcedOnce) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.grace = absl::Seconds(1)});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.grace = absl::Seconds(1)})
+          .value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   ASSERT_TRUE(signals.Send(SIGINT).ok());
   const std::string report = signals.death()->report;
@@ -264,7 +292,7 @@ TEST(Shutdown, IsForcedOnce) {
 TEST(Shutdown, ReportsWhenItBeganAndThatOnlyMainIsLeft) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group);
+  auto shutdown = Shutdown::Start(signals.service(), group).value();
   const std::string began = absl::FormatTime(signals.now());
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   signals.Advance(absl::Seconds(1));
@@ -280,53 +308,56 @@ TEST(Shutdown, HearsTheSignalsOfItsPolicyAlone) {
   FakeSignals signals;
   SignalReceiver other = OpenReceiver(signals.service(), {SIGTERM});
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.signals = {SIGUSR1}});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.signals = {SIGUSR1}}).value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kRunning);
+  EXPECT_EQ(shutdown->phase(), Phase::kRunning);
   ASSERT_TRUE(signals.Send(SIGUSR1).ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+  EXPECT_EQ(shutdown->phase(), Phase::kStopping);
 }
 
 TEST(Shutdown, ThatWasRefusedLeavesTheFirstOneAtWork) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown first(signals.service(), group);
-  { Shutdown second(signals.service(), group); }
+  auto first = Shutdown::Start(signals.service(), group).value();
+  EXPECT_FALSE(Shutdown::Start(signals.service(), group).ok());
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
-  EXPECT_EQ(first.phase(), Phase::kStopping);
+  EXPECT_EQ(first->phase(), Phase::kStopping);
 }
 
 TEST(Shutdown, MakesRoomForAnotherOneWhenItEnds) {
   FakeSignals signals;
   TaskGroup group;
-  { Shutdown cannot_listen(signals.service(), group, {.signals = {SIGKILL}}); }
-  { Shutdown first(signals.service(), group); }
-  Shutdown shutdown(signals.service(), group);
-  EXPECT_TRUE(shutdown.status().ok()) << shutdown.status();
+  EXPECT_FALSE(
+      Shutdown::Start(signals.service(), group, {.signals = {SIGKILL}}).ok());
+  { auto first = Shutdown::Start(signals.service(), group).value(); }
+  auto shutdown = Shutdown::Start(signals.service(), group).value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
-  EXPECT_EQ(shutdown.phase(), Phase::kStopping);
+  EXPECT_EQ(shutdown->phase(), Phase::kStopping);
 }
 
 TEST(Shutdown, RunsAllCallbacksOnAThreadOfItsOwnAndCanBeAskedThere) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+          .value();
   auto name = [] {
     std::string own(16, '\0');
     pthread_getname_np(pthread_self(), own.data(), own.size());
     return std::string(own.c_str());
   };
   std::latch drains(1), stops(1);
-  std::stop_callback on_drain(shutdown.drain_token(), [&] {
+  std::stop_callback on_drain(shutdown->drain_token(), [&] {
     EXPECT_EQ(name(), "tocsin-shutdown");
-    EXPECT_EQ(shutdown.phase(), Phase::kDraining);
-    EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
+    EXPECT_EQ(shutdown->phase(), Phase::kDraining);
+    EXPECT_EQ(shutdown->cause()->signum, SIGTERM);
     drains.count_down();
   });
   std::stop_callback on_stop(group.scope().stop_token(), [&] {
     EXPECT_EQ(name(), "tocsin-shutdown");
-    EXPECT_EQ(shutdown.phase(), Phase::kStopping);
-    EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
+    EXPECT_EQ(shutdown->phase(), Phase::kStopping);
+    EXPECT_EQ(shutdown->cause()->signum, SIGTERM);
     stops.count_down();
   });
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
@@ -340,7 +371,7 @@ class EndingShutdown {
  public:
   EndingShutdown(FakeSignals& signals, TaskGroup& group,
                  const ShutdownPolicy& policy)
-      : shutdown_(std::in_place, signals.service(), group, policy),
+      : shutdown_(Shutdown::Start(signals.service(), group, policy).value()),
         callback_(shutdown_->drain_token(), [this] {
           running_.count_down();
           release_.wait();
@@ -358,7 +389,7 @@ class EndingShutdown {
   bool over() const { return over_; }
 
  private:
-  std::optional<Shutdown> shutdown_;
+  std::unique_ptr<Shutdown> shutdown_;
   std::latch running_{1};
   std::latch release_{1};
   std::stop_callback<std::function<void()>> callback_;
@@ -393,9 +424,11 @@ TEST(Shutdown, StopsNothingThatEndsWhileItDrains) {
   FakeSignals signals;
   TaskGroup group;
   {
-    Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+    auto shutdown =
+        Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+            .value();
     Event draining;
-    std::stop_callback on_drain(shutdown.drain_token(),
+    std::stop_callback on_drain(shutdown->drain_token(),
                                 [&] { draining.Set(); });
     ASSERT_TRUE(signals.Send(SIGTERM).ok());
     ASSERT_TRUE(draining.Wait().ok());
@@ -409,11 +442,11 @@ TEST(Shutdown, LeavesIgnoredSignalsAlone) {
   {
     auto service = StartService();
     TaskGroup group;
-    Shutdown shutdown(*service, group);
+    auto shutdown = Shutdown::Start(*service, group).value();
     SendSelf(SIGINT);
     SendSelf(SIGTERM);
-    while (!shutdown.cause().has_value()) sched_yield();
-    EXPECT_EQ(shutdown.cause()->signum, SIGTERM);
+    while (!shutdown->cause().has_value()) sched_yield();
+    EXPECT_EQ(shutdown->cause()->signum, SIGTERM);
   }
   SetDisposition(SIGINT, SIG_DFL);
 }
@@ -425,7 +458,7 @@ TEST(ShutdownDeathTest, ASecondSignalEndsAProcessInWhichEverythingHangs) {
       {
         auto service = StartService();
         TaskGroup group;
-        Shutdown shutdown(*service, group);
+        auto shutdown = Shutdown::Start(*service, group).value();
         Pipe never;
         std::latch reading(2);  // a task that has not started would be skipped
         for (int i = 0; i < 2; ++i) {
@@ -455,7 +488,9 @@ TEST(ShutdownDeathTest, TheEndOfTheGraceEndsAProcessInWhichEverythingHangs) {
       {
         auto service = StartService();
         TaskGroup group;
-        Shutdown shutdown(*service, group, {.grace = absl::Milliseconds(1)});
+        auto shutdown =
+            Shutdown::Start(*service, group, {.grace = absl::Milliseconds(1)})
+                .value();
         SendSelf(SIGINT);
         Pipe().Take();
       },
@@ -467,10 +502,11 @@ TEST(ShutdownDeathTest, ASecondSignalEndsAProcessWhoseDrainCallbackHangs) {
       {
         auto service = StartService();
         TaskGroup group;
-        Shutdown shutdown(*service, group, {.drain = absl::Hours(1)});
+        auto shutdown =
+            Shutdown::Start(*service, group, {.drain = absl::Hours(1)}).value();
         Pipe never;
         std::latch hanging(1);
-        std::stop_callback callback(shutdown.drain_token(), [&] {
+        std::stop_callback callback(shutdown->drain_token(), [&] {
           hanging.count_down();
           never.Take();
         });
@@ -488,9 +524,9 @@ TEST(ShutdownDeathTest, DiscardsWhatCameWhenItEnds) {
         auto service = StartService();
         TaskGroup group;
         {
-          Shutdown shutdown(*service, group);
+          auto shutdown = Shutdown::Start(*service, group).value();
           SendSelf(SIGTERM);
-          while (!shutdown.cause().has_value()) sched_yield();
+          while (!shutdown->cause().has_value()) sched_yield();
         }
         _exit(0);
       },

@@ -53,13 +53,14 @@ int main(int argc, char** argv) {
   if (!service.ok()) return 2;
   tocsin::SignalSet signals(
       {SIGINT, SIGHUP, SIGTERM, SIGTSTP, SIGCONT, SIGWINCH, SIGRTMIN});
-  std::optional<tocsin::JobControl> job_control;
+  std::unique_ptr<tocsin::JobControl> job_control;
   if (end == "hooks") {
     signals.erase(SIGTSTP);
-    job_control.emplace(**service,
-                        tocsin::JobControlHooks{
-                            .on_suspend = [&] { Report(report, "suspends"); },
-                            .on_resume = [&] { Report(report, "resumes"); }});
+    auto started = tocsin::JobControl::Start(
+        **service, {.on_suspend = [&] { Report(report, "suspends"); },
+                    .on_resume = [&] { Report(report, "resumes"); }});
+    if (!started.ok()) return 2;
+    job_control = *std::move(started);
   }
   auto receiver = (*service)->Open(signals);
   if (!receiver.ok()) return 2;

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <latch>
@@ -35,7 +36,7 @@ TEST(ShutdownRaces, ASignalAtTheMomentOfTheSleepIsHeard) {
   FakeSignals signals;
   TaskGroup group;
   HeldAt asleep("Shutdown: about to sleep");
-  Shutdown shutdown(signals.service(), group);
+  auto shutdown = Shutdown::Start(signals.service(), group).value();
   std::latch stopped(1);
   std::stop_callback count(group.scope().stop_token(),
                            [&] { stopped.count_down(); });
@@ -48,9 +49,11 @@ TEST(ShutdownRaces, ASignalAtTheMomentOfTheSleepIsHeard) {
 TEST(ShutdownRaces, TheEndOfTheDrainAtTheMomentOfTheSleepIsHeard) {
   FakeSignals signals;
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  auto shutdown =
+      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+          .value();
   std::latch draining(1), stopped(1), seen(1);
-  std::stop_callback on_drain(shutdown.drain_token(), [&] {
+  std::stop_callback on_drain(shutdown->drain_token(), [&] {
     draining.count_down();
     seen.wait();
   });
@@ -70,7 +73,7 @@ TEST(ShutdownRaces, ItsEndAtTheMomentOfTheSleepIsHeard) {
   FakeSignals signals;
   TaskGroup group;
   HeldAt asleep("Shutdown: about to sleep");
-  std::optional<Shutdown> shutdown(std::in_place, signals.service(), group);
+  auto shutdown = Shutdown::Start(signals.service(), group).value();
   asleep.AwaitThread();
   ScopedThread end([&] { shutdown.reset(); });
   end.AwaitAsleep();
@@ -79,33 +82,26 @@ TEST(ShutdownRaces, ItsEndAtTheMomentOfTheSleepIsHeard) {
   EXPECT_FALSE(group.scope().cancelled());
 }
 
-// The state of the thread that listens, "" once there is none.
-std::string StateOfListener() {
-  for (const std::string& task : Threads()) {
-    if (StatusField(task, "Name") == "tocsin-stop") {
-      return StatusField(task, "State");
-    }
-  }
-  return "";
+// Whether there is one, which ends when it has stopped.
+bool ListenerRuns() {
+  const std::vector<std::string> tasks = Threads();
+  return std::any_of(tasks.begin(), tasks.end(), [](const std::string& task) {
+    return StatusField(task, "Name") == "tocsin-stop";
+  });
 }
 
-TEST(StopOnSignalRaces, AScopeThatIsTiedAtTheMomentOfTheStopIsCancelled) {
+TEST(StopOnSignalRaces, ASignalThatComesWhileItsScopeIsCancelledIsNoCause) {
   FakeSignals signals;
-  StopOnSignal stop(signals.service());
-  while (StateOfListener() != "S") sched_yield();
-  HeldAt tying("StopOnSignal: about to tie");
-  ScopedThread tier([&] { stop.Tie(tier.scope()); });
-  tying.AwaitThread();
-  // It closes its receiver before it stops, which it either has done then or
-  // waits for the lock to do.
-  while (signals.Send(SIGTERM).ok()) sched_yield();
-  for (std::string state; (state = StateOfListener()) != "S" && state != "";) {
-    sched_yield();
-  }
-  tying.Release();
-  while (!stop.stop_token().stop_requested()) sched_yield();
-  tier.AwaitAsleep();
-  EXPECT_TRUE(tier.scope().cancelled());
+  CancelScope outer;
+  auto stop = StopOnSignal::Start(signals.service()).value();
+  HeldAt heard("StopOnSignal: has heard a signal");
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  heard.AwaitThread();
+  outer.Cancel();
+  EXPECT_TRUE(stop->stop_token().stop_requested());
+  heard.Release();
+  while (ListenerRuns()) sched_yield();
+  EXPECT_FALSE(stop->cause().has_value());
 }
 
 // In an orphaned process group, where nothing stops. Each puts back what it

@@ -16,7 +16,7 @@ namespace {
 TEST(Ticker, EndsWhenTheProgramIsStopped) {
   tocsin::FakeSignals signals;
   tocsin::TaskGroup group;
-  tocsin::Shutdown shutdown(signals.service(), group);
+  auto shutdown = tocsin::Shutdown::Start(signals.service(), group).value();
   tocsin::Event ticked;
   group.Spawn([&] { return Tick([&](int) { ticked.Set(); }); });
   ASSERT_TRUE(ticked.Wait().ok());
