@@ -5,31 +5,23 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
-#include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
-#include "tocsin/signals/process.h"
+#include "tocsin/signals/internal/die_at_exit.h"
 
 namespace tocsin {
 namespace {
 
 void Print(const absl::Status& error) {
-  std::fprintf(stderr, "%s\n", error.ToString().c_str());
-}
-
-int EndBySignal(int signum, RunOptions::AfterSignal how) {
-  if (how == RunOptions::AfterSignal::kDieBySignal && getpid() != 1) {
-    std::fflush(nullptr);
-    DieBySignal(signum);
-  }
-  return 128 + signum;
+  std::fprintf(
+      stderr, "%s\n",
+      error.ToString(absl::StatusToStringMode::kWithNoExtraData).c_str());
 }
 
 }  // namespace
 
-int Run(
-    absl::FunctionRef<absl::Status(SignalService&, TaskGroup&, Shutdown&)> main,
-    RunOptions options) {
+int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   absl::Status status;
   std::optional<int> stopped_by;
   {
@@ -44,34 +36,27 @@ int Run(
     status = RunTaskGroup(
         [&](TaskGroup& group) {
           absl::StatusOr<std::unique_ptr<Shutdown>> shutdown =
-              Shutdown::Start(**service, group,
-                              {.signals = options.stop_on,
-                               .drain = options.drain,
-                               .grace = options.grace,
-                               .on_second_signal = options.second});
+              Shutdown::Start(**service, group, std::move(options.shutdown));
           if (!shutdown.ok()) return shutdown.status();
-          absl::Status ended = main(**service, group, **shutdown);
+          Program program(**service, group, **shutdown);
+          absl::Status ended = main(program);
           if (!ended.ok()) group.Cancel(ended);
           // Here, because the shutdown must see to those that do not end.
           if (absl::Status tasks = group.Wait(); ended.ok()) ended = tasks;
-          if (const auto cause = (*shutdown)->cause())
+          if (const auto cause = (*shutdown)->cause()) {
             stopped_by = cause->signum;
+          }
           return ended;
         },
         group_options);
   }
   if (!status.ok()) Print(status);
-  if (stopped_by.has_value()) {
-    return EndBySignal(*stopped_by, options.after_signal);
+  if (!stopped_by.has_value()) return status.ok() ? 0 : 1;
+  if (options.after_signal == RunOptions::AfterSignal::kDieBySignal &&
+      getpid() != 1) {
+    internal::DieAtExit(*stopped_by);
   }
-  return status.ok() ? 0 : 1;
-}
-
-int Run(absl::FunctionRef<absl::Status(SignalService&, TaskGroup&)> main,
-        RunOptions options) {
-  return Run([main](SignalService& service, TaskGroup& group,
-                    Shutdown&) { return main(service, group); },
-             options);
+  return 128 + *stopped_by;
 }
 
 }  // namespace tocsin

@@ -77,9 +77,9 @@ TEST(Valgrind, FindsNoErrorInAStorm) {
   if (access("/usr/bin/valgrind", X_OK) != 0) {
     GTEST_SKIP() << "valgrind is not installed";
   }
-  Program valgrind({"/usr/bin/valgrind", "-q", "--error-exitcode=9",
-                    "--leak-check=full", "--vgdb=no", "tests/signal_subject",
-                    "1", "storm"});
+  StartedProgram valgrind({"/usr/bin/valgrind", "-q", "--error-exitcode=9",
+                           "--leak-check=full", "--vgdb=no",
+                           "tests/signal_subject", "1", "storm"});
   EXPECT_EQ(valgrind.ReadAll(), "");
   EXPECT_EQ(ExitStatus(valgrind.Wait()), 0);
 }

@@ -23,7 +23,7 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 TEST(ReloadAndStop, PrintsALineForEachHangUpAndReturnsAtTermination) {
-  Program program({"examples/reload_and_stop"});
+  StartedProgram program({"examples/reload_and_stop"});
   program.AwaitHandlers({SIGHUP, SIGTERM});
   for (int i = 0; i < 2; ++i) {
     program.Send(SIGHUP);
@@ -37,7 +37,7 @@ TEST(ReloadAndStop, PrintsALineForEachHangUpAndReturnsAtTermination) {
 TEST(CancelOnSignal, CleansUpAndReturns) {
   for (const auto& [signum, line] : {std::pair(SIGINT, "Ctrl+C pressed!"),
                                      std::pair(SIGTERM, "Terminated!")}) {
-    Program program({"examples/cancel_on_signal"});
+    StartedProgram program({"examples/cancel_on_signal"});
     EXPECT_EQ(program.ReadLine(), "Serving requests.");
     program.Send(signum);
     EXPECT_EQ(program.ReadAll(), std::string(line) + "\nCleaning up.\n");
@@ -46,7 +46,7 @@ TEST(CancelOnSignal, CleansUpAndReturns) {
 }
 
 TEST(WatchSignals, ShowsEachSignalWithItsSender) {
-  Program program({"examples/watch_signals", "--count=2"});
+  StartedProgram program({"examples/watch_signals", "--count=2"});
   EXPECT_THAT(program.ReadLine(), StartsWith("Watching process "));
   EXPECT_THAT(program.ReadLine(), StartsWith("TIME "));
   program.Send(SIGTERM);
@@ -63,7 +63,8 @@ TEST(WatchSignals, ShowsEachSignalWithItsSender) {
 }
 
 TEST(WatchSignals, EndsAtTheSecondInterruptWithinASecond) {
-  Program program({"examples/watch_signals", "INT", "SIGHUP", "RTMIN+1", "10"});
+  StartedProgram program(
+      {"examples/watch_signals", "INT", "SIGHUP", "RTMIN+1", "10"});
   program.ReadLine();
   program.ReadLine();
   // On a slow machine more than a second may lie between two; the lines tell.
@@ -84,7 +85,7 @@ TEST(WatchSignals, EndsAtTheSecondInterruptWithinASecond) {
 
 TEST(WatchSignals, RefusesWhatCannotBeReceivedWithOneLine) {
   for (const char* argument : {"FOO", "KILL", "--count=0", "--verbose"}) {
-    Program program({"examples/watch_signals", argument});
+    StartedProgram program({"examples/watch_signals", argument});
     EXPECT_THAT(program.ReadLine(), StartsWith("watch_signals: "));
     EXPECT_EQ(program.ReadAll(), "") << argument;
     EXPECT_EQ(ExitStatus(program.Wait()), 2) << argument;
@@ -92,7 +93,7 @@ TEST(WatchSignals, RefusesWhatCannotBeReceivedWithOneLine) {
 }
 
 TEST(WatchSignals, ExplainsItself) {
-  Program program({"examples/watch_signals", "--help"});
+  StartedProgram program({"examples/watch_signals", "--help"});
   EXPECT_THAT(program.ReadAll(), HasSubstr("--count=N"));
   EXPECT_EQ(ExitStatus(program.Wait()), 0);
 }
@@ -103,7 +104,7 @@ TEST(Supervisor, ExitsAsTheCommandDid) {
     int status;
   } cases[] = {{"exit 0", 0}, {"exit 7", 7}, {"kill -KILL $$", 128 + SIGKILL}};
   for (const auto& c : cases) {
-    Program program({"examples/supervisor", "sh", "-c", c.script});
+    StartedProgram program({"examples/supervisor", "sh", "-c", c.script});
     EXPECT_EQ(program.ReadAll(), "");
     EXPECT_EQ(ExitStatus(program.Wait()), c.status) << c.script;
   }
@@ -115,16 +116,17 @@ TEST(Supervisor, SaysThatACommandCannotBeRun) {
     int status;
   } cases[] = {{"/no/such/command", 127}, {"/", 126}, {"--wrong", 2}};
   for (const auto& c : cases) {
-    Program program({"examples/supervisor", c.command});
+    StartedProgram program({"examples/supervisor", c.command});
     EXPECT_NE(program.ReadAll(), "") << c.command;
     EXPECT_EQ(ExitStatus(program.Wait()), c.status) << c.command;
   }
 }
 
 TEST(Supervisor, PassesSignalsOnToTheCommand) {
-  Program program({"examples/supervisor", "sh", "-c",
-                   "trap 'echo usr1' USR1; trap 'exit 5' TERM; echo ready; "
-                   "while :; do :; done"});
+  StartedProgram program(
+      {"examples/supervisor", "sh", "-c",
+       "trap 'echo usr1' USR1; trap 'exit 5' TERM; echo ready; "
+       "while :; do :; done"});
   ASSERT_EQ(program.ReadLine(), "ready");
   for (int i = 0; i < 3; ++i) {
     program.Send(SIGUSR1);
@@ -146,9 +148,10 @@ pid_t ParentOf(pid_t pid) {
 }
 
 TEST(Supervisor, ReapsOrphans) {
-  Program program({"examples/supervisor", "--subreaper", "sh", "-c",
-                   "trap 'exit 5' TERM; (sh -c 'echo $$; exec sleep 1000' &); "
-                   "while :; do :; done"});
+  StartedProgram program(
+      {"examples/supervisor", "--subreaper", "sh", "-c",
+       "trap 'exit 5' TERM; (sh -c 'echo $$; exec sleep 1000' &); "
+       "while :; do :; done"});
   const pid_t orphan = std::stoi(program.ReadLine());
   while (ParentOf(orphan) != program.pid()) sched_yield();
   ASSERT_EQ(kill(orphan, SIGKILL), 0);
@@ -158,9 +161,10 @@ TEST(Supervisor, ReapsOrphans) {
 }
 
 TEST(Supervisor, KnowsTheCommandAmongManyOrphans) {
-  Program program({"examples/supervisor", "--subreaper", "sh", "-c",
-                   "for i in 1 2 3 4 5 6 7 8 9 10; do (exit 1 & exit 2 &); "
-                   "done; exit 7"});
+  StartedProgram program(
+      {"examples/supervisor", "--subreaper", "sh", "-c",
+       "for i in 1 2 3 4 5 6 7 8 9 10; do (exit 1 & exit 2 &); "
+       "done; exit 7"});
   EXPECT_EQ(ExitStatus(program.Wait()), 7);
 }
 
@@ -175,7 +179,7 @@ std::vector<std::string> AsProcessOne(const std::string& script) {
 class SupervisorAsProcessOne : public ::testing::Test {
  protected:
   void SetUp() override {
-    Program probe(
+    StartedProgram probe(
         {"/usr/bin/unshare", "--pid", "--fork", "--mount-proc", "true"});
     if (probe.Wait() != 0) {
       GTEST_SKIP() << "no pid namespace can be made here: " << probe.ReadAll();
@@ -185,16 +189,16 @@ class SupervisorAsProcessOne : public ::testing::Test {
 
 // The kernel drops what process 1 has no handler for.
 TEST_F(SupervisorAsProcessOne, PassesSignalsOn) {
-  Program handles(
+  StartedProgram handles(
       AsProcessOne("trap 'exit 5' TERM; kill -TERM 1; while :; do :; done"));
   EXPECT_EQ(ExitStatus(handles.Wait()), 5);
-  Program dies(AsProcessOne("kill -TERM 1; while :; do :; done"));
+  StartedProgram dies(AsProcessOne("kill -TERM 1; while :; do :; done"));
   EXPECT_EQ(ExitStatus(dies.Wait()), 128 + SIGTERM);
 }
 
 // kill(1) finds a process until it is reaped.
 TEST_F(SupervisorAsProcessOne, ReapsOrphans) {
-  Program program(
+  StartedProgram program(
       AsProcessOne("(sh -c 'echo $$' &) | { read orphan; "
                    "while kill -0 $orphan 2>/dev/null; do :; done; }; exit 7"));
   EXPECT_EQ(ExitStatus(program.Wait()), 7);

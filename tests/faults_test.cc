@@ -211,7 +211,7 @@ TEST(NoThread, JobControlSaysSoAndLeavesTheSignalAlone) {
 TEST(NoThread, RunPrintsTheReasonAndReturnsOne) {
   ScopedJudge none(RefuseAll);
   ::testing::internal::CaptureStderr();
-  EXPECT_EQ(tocsin::Run([](SignalService&, TaskGroup&) -> absl::Status {
+  EXPECT_EQ(tocsin::Run([](Program&) -> absl::Status {
               ADD_FAILURE() << "called";
               return absl::OkStatus();
             }),

@@ -28,7 +28,8 @@ std::string Script(const std::string& name, const std::string& text) {
 }
 
 TEST(ForEach, RunsTheCommandForEachArgument) {
-  Program program({"examples/for_each", "2", "1h", "echo", "a", "b", "c"});
+  StartedProgram program(
+      {"examples/for_each", "2", "1h", "echo", "a", "b", "c"});
   const std::vector<std::string> lines = {
       program.ReadLine(), program.ReadLine(), program.ReadLine()};
   EXPECT_THAT(lines, UnorderedElementsAre("a", "b", "c"));
@@ -38,21 +39,22 @@ TEST(ForEach, RunsTheCommandForEachArgument) {
 
 TEST(ForEach, EndsAtTheFirstFailureAndSkipsTheRest) {
   const std::string script = Script("fail", "echo once; exit 3\n");
-  Program program({"examples/for_each", "1", "1h", "sh", script, script});
+  StartedProgram program(
+      {"examples/for_each", "1", "1h", "sh", script, script});
   EXPECT_EQ(program.ReadLine(), "once");
   EXPECT_THAT(program.ReadAll(), HasSubstr("exited with status 3"));
   EXPECT_EQ(ExitStatus(program.Wait()), 1);
 }
 
 TEST(ForEach, EndsWhatTakesTooLong) {
-  Program program({"examples/for_each", "1", "10ms", "sleep", "1000"});
+  StartedProgram program({"examples/for_each", "1", "10ms", "sleep", "1000"});
   EXPECT_THAT(program.ReadAll(), HasSubstr("not done within 10ms"));
   EXPECT_EQ(ExitStatus(program.Wait()), 1);
 }
 
 TEST(ForEach, LeavesNoCommandBehindWhenASignalStopsIt) {
-  Program program({"examples/for_each", "1", "1h", "sh",
-                   Script("sleep", "echo $$; exec sleep 1000\n")});
+  StartedProgram program({"examples/for_each", "1", "1h", "sh",
+                          Script("sleep", "echo $$; exec sleep 1000\n")});
   const pid_t command = std::stoi(program.ReadLine());
   program.Send(SIGTERM);
   EXPECT_EQ(KillingSignal(program.Wait()), SIGTERM);
@@ -73,14 +75,14 @@ TEST(ForEach, ShowsItsProgressAgainAfterCtrlZ) {
 }
 
 TEST(ForEach, ExplainsItself) {
-  Program program({"examples/for_each", "0", "1h", "echo"});
+  StartedProgram program({"examples/for_each", "0", "1h", "echo"});
   EXPECT_THAT(program.ReadAll(), StartsWith("usage: "));
   EXPECT_EQ(ExitStatus(program.Wait()), 2);
 }
 
 TEST(PlainThreads, ReloadsAndStops) {
   for (int signum : {SIGINT, SIGTERM}) {
-    Program program({"examples/plain_threads"});
+    StartedProgram program({"examples/plain_threads"});
     program.AwaitHandlers({SIGHUP, SIGINT, SIGTERM});
     program.Send(SIGHUP);
     EXPECT_THAT(program.ReadLine(),
@@ -94,7 +96,7 @@ TEST(PlainThreads, ReloadsAndStops) {
 
 // What it reads is at its end from the start.
 TEST(EventLoop, TakesSignalsWhileItPolls) {
-  Program program({"examples/event_loop"});
+  StartedProgram program({"examples/event_loop"});
   program.AwaitHandlers({SIGUSR1, SIGTERM});
   for (int i = 0; i < 2; ++i) {
     program.Send(SIGUSR1);

@@ -24,11 +24,12 @@ constexpr char kOk[] = "HTTP/1.1 200 OK\r\n";
 constexpr char kUnavailable[] = "HTTP/1.1 503 Service Unavailable\r\n";
 
 // A server, on a port of its own.
-class HttpServer : public Program {
+class HttpServer : public StartedProgram {
  public:
   HttpServer(const std::string& drain, const std::string& grace,
              const std::string& greeting_file = "")
-      : Program({"examples/http_server", "0", drain, grace, greeting_file}) {
+      : StartedProgram(
+            {"examples/http_server", "0", drain, grace, greeting_file}) {
     const std::string line = ReadLine();
     const std::string start = "Listening on port ";
     EXPECT_THAT(line, StartsWith(start));
@@ -153,7 +154,7 @@ TEST(HttpServer, ExplainsItself) {
        {std::vector<std::string>{"http"}, {"70000"}, {"0", "soon"}}) {
     std::vector<std::string> argv = {"examples/http_server"};
     argv.insert(argv.end(), arguments.begin(), arguments.end());
-    Program server(argv);
+    StartedProgram server(argv);
     EXPECT_THAT(server.ReadAll(), StartsWith("usage: "));
     EXPECT_EQ(ExitStatus(server.Wait()), 2);
   }

@@ -23,12 +23,12 @@ extern char** environ;
 
 namespace tocsin {
 
-class Program : public Child {
+class StartedProgram : public Child {
  public:
   // Its standard output and error come to ReadLine(). It has nothing to read.
-  explicit Program(std::vector<std::string> argv)
-      : Program(Start(std::move(argv))) {}
-  ~Program() { fclose(output_); }
+  explicit StartedProgram(std::vector<std::string> argv)
+      : StartedProgram(Start(std::move(argv))) {}
+  ~StartedProgram() { fclose(output_); }
 
   // The next line without its newline, which is waited for; "" at the end.
   std::string ReadLine() {
@@ -65,7 +65,7 @@ class Program : public Child {
     FILE* output;
   };
 
-  explicit Program(Started started)
+  explicit StartedProgram(Started started)
       : Child(started.pid), output_(started.output) {}
 
   static Started Start(std::vector<std::string> argv) {

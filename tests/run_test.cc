@@ -2,6 +2,7 @@
 #include "tocsin/signals/run.h"
 
 #include <sched.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -12,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -31,40 +33,40 @@ using ::testing::KilledBySignal;
 
 constexpr int kNoNamespace = 77;
 
-using Main = std::function<absl::Status(SignalService&, TaskGroup&)>;
+using Main = std::function<absl::Status(Program&)>;
 
 [[noreturn]] void RunAndExit(const Main& main, RunOptions options = {}) {
-  std::_Exit(Run(main, options));
+  std::exit(Run(main, std::move(options)));
 }
 
 // T035
 TEST(RunDeathTest, ReturnsZeroWhenAllEndsWell) {
-  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
-                group.Spawn([] {});
-                return group.Wait();
+  EXPECT_EXIT(RunAndExit([](Program& program) {
+                program.tasks().Spawn([] {});
+                return program.tasks().Wait();
               }),
               ExitedWithCode(0), "^$");
 }
 
 // T035
 TEST(RunDeathTest, ReturnsOneAndPrintsAnErrorOfMainOnce) {
-  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
-                return absl::NotFoundError("no config");
-              }),
-              ExitedWithCode(1), "^NOT_FOUND: no config\n$");
+  EXPECT_EXIT(
+      RunAndExit([](Program&) { return absl::NotFoundError("no config"); }),
+      ExitedWithCode(1), "^NOT_FOUND: no config\n$");
 }
 
 TEST(RunDeathTest, ReturnsOneAndPrintsAnErrorOfATaskOnce) {
-  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
-                group.Spawn([] { return absl::DataLossError("bad block"); });
-                return Event().Wait();  // which the failing task ends
-              }),
-              ExitedWithCode(1), "^DATA_LOSS: .*bad block\n$");
+  EXPECT_EXIT(
+      RunAndExit([](Program& program) {
+        program.tasks().Spawn([] { return absl::DataLossError("bad block"); });
+        return Event().Wait();  // which the failing task ends
+      }),
+      ExitedWithCode(1), "^DATA_LOSS: .*bad block\n$");
 }
 
 TEST(RunDeathTest, AnErrorOfMainCancelsTheTasks) {
-  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
-                group.Spawn([] { return Event().Wait(); });
+  EXPECT_EXIT(RunAndExit([](Program& program) {
+                program.tasks().Spawn([] { return Event().Wait(); });
                 return absl::InternalError("broken");
               }),
               ExitedWithCode(1), "^INTERNAL: broken\n$");
@@ -73,9 +75,9 @@ TEST(RunDeathTest, AnErrorOfMainCancelsTheTasks) {
 // P10, P11: the waits of main and of tasks end, then the process dies by it.
 TEST(RunDeathTest, DiesByTheSignalThatStoppedItAfterTheCleanUp) {
   for (int signum : {SIGINT, SIGTERM}) {
-    EXPECT_EXIT(RunAndExit([signum](SignalService&, TaskGroup& group) {
+    EXPECT_EXIT(RunAndExit([signum](Program& program) {
                   std::latch started(1);
-                  group.Spawn([&] {
+                  program.tasks().Spawn([&] {
                     started.count_down();
                     absl::Status status = Event().Wait();
                     std::fputs("task cleaned up\n", stderr);
@@ -83,14 +85,14 @@ TEST(RunDeathTest, DiesByTheSignalThatStoppedItAfterTheCleanUp) {
                   });
                   started.wait();
                   SendSelf(signum);
-                  return group.Wait();
+                  return program.tasks().Wait();
                 }),
                 KilledBySignal(signum), "^task cleaned up\n$");
   }
 }
 
 TEST(RunDeathTest, AMainThatWaitsForSomethingElseIsStoppedToo) {
-  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
+  EXPECT_EXIT(RunAndExit([](Program&) {
                 SendSelf(SIGTERM);
                 return Event().Wait();
               }),
@@ -103,7 +105,7 @@ TEST(RunDeathTest, FlushesWhatWasPrintedBeforeItDies) {
       {
         dup2(output.writer(), STDOUT_FILENO);
         std::setvbuf(stdout, nullptr, _IOFBF, BUFSIZ);
-        RunAndExit([](SignalService&, TaskGroup&) {
+        RunAndExit([](Program&) {
           std::fputs("x", stdout);
           SendSelf(SIGTERM);
           return Event().Wait();
@@ -113,10 +115,87 @@ TEST(RunDeathTest, FlushesWhatWasPrintedBeforeItDies) {
   EXPECT_EQ(output.Take(), 'x');
 }
 
+// What runs at the exit of a test's child, when it is told whose.
+const char* to_say = nullptr;
+struct Speaker {
+  ~Speaker() {
+    if (to_say != nullptr) std::fputs(to_say, stderr);
+  }
+} speaker;
+
+int RunUntilStopped(RunOptions options = {}) {
+  return tocsin::Run(
+      [](Program&) {
+        SendSelf(SIGTERM);
+        return Event().Wait();
+      },
+      std::move(options));
+}
+
+// Issue 18: nothing of all this did run.
+TEST(RunDeathTest, WhatRunsAtTheEndOfAProgramRunsBeforeItDies) {
+  auto main = [] {
+    std::atexit([] { std::fputs("atexit function\n", stderr); });
+    to_say = "static destructor\n";
+    const int status = RunUntilStopped();
+    std::fprintf(stderr, "after Run: %d\n", status);
+    return status;
+  };
+  EXPECT_EXIT(std::exit(main()), KilledBySignal(SIGTERM),
+              "^after Run: 143\natexit function\nstatic destructor\n$");
+}
+
+TEST(RunDeathTest, DiesByTheSignalWhateverMainReturns) {
+  for (const int status : {0, 1, 5}) {
+    EXPECT_EXIT(
+        {
+          RunUntilStopped();
+          std::exit(status);
+        },
+        KilledBySignal(SIGTERM), "^$");
+  }
+}
+
+TEST(RunDeathTest, WhatIsPrintedAtTheExitIsFlushed) {
+  Pipe output;
+  EXPECT_EXIT(
+      {
+        dup2(output.writer(), STDOUT_FILENO);
+        std::setvbuf(stdout, nullptr, _IOFBF, BUFSIZ);
+        std::atexit([] { std::fputs("x", stdout); });
+        std::exit(RunUntilStopped());
+      },
+      KilledBySignal(SIGTERM), "");
+  EXPECT_EQ(output.Take(), 'x');
+}
+
+TEST(RunDeathTest, AChildThatIsForkedAfterItExitsAsAnyOther) {
+  EXPECT_EXIT(
+      {
+        const int status = RunUntilStopped();
+        const pid_t child = fork();
+        if (child == 0) std::exit(7);
+        int end = 0;
+        if (waitpid(child, &end, 0) != child) _exit(1);
+        std::fprintf(stderr, "child: %d\n", ExitStatus(end));
+        std::exit(status);
+      },
+      KilledBySignal(SIGTERM), "^child: 7\n$");
+}
+
+TEST(RunDeathTest, AnExitThatSkipsAllIsItsEnd) {
+  EXPECT_EXIT(
+      {
+        RunUntilStopped();
+        _exit(5);
+      },
+      ExitedWithCode(5), "^$");
+}
+
 // P10
 TEST(RunDeathTest, Returns128PlusTheSignalByOption) {
   EXPECT_EXIT(RunAndExit(
-                  [](SignalService&, TaskGroup&) {
+                  [](Program&) {
                     SendSelf(SIGTERM);
                     return Event().Wait();
                   },
@@ -129,7 +208,7 @@ TEST(RunDeathTest, AsProcessOneReturns128PlusTheSignal) {
   Child outside(Fork([] {
     if (unshare(CLONE_NEWPID) != 0) _exit(kNoNamespace);
     Child one(Fork([] {
-      RunAndExit([](SignalService&, TaskGroup&) {
+      RunAndExit([](Program&) {
         SendSelf(SIGTERM);
         return Event().Wait();
       });
@@ -143,21 +222,19 @@ TEST(RunDeathTest, AsProcessOneReturns128PlusTheSignal) {
 
 TEST(RunDeathTest, WithoutSignalsToStopOnTheirEffectIsTheOldOne) {
   EXPECT_EXIT(RunAndExit(
-                  [](SignalService&, TaskGroup&) {
+                  [](Program&) {
                     SendSelf(SIGTERM);
                     return Event().Wait();
                   },
-                  {.stop_on = {}}),
+                  {.shutdown = {.signals = {}}}),
               KilledBySignal(SIGTERM), "");
 }
 
 // T035: inside itself it is refused, and says so.
 TEST(RunDeathTest, InsideItselfItIsRefused) {
-  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
+  EXPECT_EXIT(RunAndExit([](Program&) {
                 const int status =
-                    tocsin::Run([](SignalService&, TaskGroup&) -> absl::Status {
-                      std::abort();
-                    });
+                    tocsin::Run([](Program&) -> absl::Status { std::abort(); });
                 EXPECT_EQ(status, 1);
                 return absl::OkStatus();
               }),
@@ -166,11 +243,11 @@ TEST(RunDeathTest, InsideItselfItIsRefused) {
 
 // P5, P7
 TEST(RunDeathTest, ASecondSignalEndsAProgramThatHangsInItsCleanUp) {
-  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup& group) {
+  EXPECT_EXIT(RunAndExit([](Program& program) {
                 Event never;
                 std::latch started(1);
                 std::latch stopping(1);
-                group.Spawn(
+                program.tasks().Spawn(
                     [&] {
                       started.count_down();
                       Event().Wait().IgnoreError();
@@ -183,7 +260,7 @@ TEST(RunDeathTest, ASecondSignalEndsAProgramThatHangsInItsCleanUp) {
                 SendSelf(SIGINT);
                 stopping.wait();
                 SendSelf(SIGINT);
-                return group.Wait();
+                return program.tasks().Wait();
               }),
               KilledBySignal(SIGINT),
               "a second signal came, SIGINT.*has not ended: stuck task");
@@ -191,111 +268,112 @@ TEST(RunDeathTest, ASecondSignalEndsAProgramThatHangsInItsCleanUp) {
 
 TEST(RunDeathTest, AFunctionMayTakePartInTheShutdown) {
   EXPECT_EXIT(
-      std::_Exit(tocsin::Run(
-          [](SignalService&, TaskGroup&, Shutdown& shutdown) {
+      std::exit(tocsin::Run(
+          [](Program& program) {
             Event draining;
-            std::stop_callback callback(shutdown.drain_token(),
+            std::stop_callback callback(program.shutdown().drain_token(),
                                         [&] { draining.Set(); });
             SendSelf(SIGTERM);
             if (absl::Status status = draining.Wait(); !status.ok()) {
               return status;
             }
-            const bool serving = shutdown.phase() == Shutdown::Phase::kDraining;
+            const bool serving =
+                program.shutdown().phase() == Shutdown::Phase::kDraining;
             std::fputs(serving ? "still serving\n" : "stopped\n", stderr);
             return absl::OkStatus();
           },
-          {.drain = absl::Hours(1)})),
+          {.shutdown = {.drain = absl::Hours(1)}})),
       KilledBySignal(SIGTERM), "^still serving\n$");
 }
 
 // The second program of the design: it hears the signals itself.
 TEST(RunDeathTest, AProgramThatHearsTheSignalsItselfDecidesItsStatus) {
   EXPECT_EXIT(RunAndExit(
-                  [](SignalService& service, TaskGroup& group) -> absl::Status {
+                  [](Program& program) -> absl::Status {
                     absl::StatusOr<SignalReceiver> signals =
-                        service.Open({SIGINT, SIGTERM});
+                        program.signals().Open({SIGINT, SIGTERM});
                     if (!signals.ok()) return signals.status();
-                    group.SpawnService([&] {
+                    program.tasks().SpawnService([&] {
                       for (const SignalEvent& event : *signals) {
                         std::fputs(event.signum == SIGINT ? "Ctrl+C pressed!\n"
                                                           : "Terminated!\n",
                                    stderr);
-                        group.Cancel();
+                        program.tasks().Cancel();
                       }
                     });
-                    group.Spawn([] { return Event().Wait(); });
+                    program.tasks().Spawn([] { return Event().Wait(); });
                     SendSelf(SIGINT);
-                    return group.Wait();
+                    return program.tasks().Wait();
                   },
-                  {.stop_on = {}}),
+                  {.shutdown = {.signals = {}}}),
               ExitedWithCode(0), "^Ctrl.C pressed!\n$");
 }
 
 TEST(RunDeathTest, StopsOnTheSignalsOfItsOptionsAlone) {
   EXPECT_EXIT(RunAndExit(
-                  [](SignalService&, TaskGroup&) {
+                  [](Program&) {
                     SendSelf(SIGUSR1);
                     absl::Status status = Event().Wait();
                     std::fputs("cleaned up\n", stderr);
                     return status;
                   },
-                  {.stop_on = {SIGUSR1}}),
+                  {.shutdown = {.signals = {SIGUSR1}}}),
               KilledBySignal(SIGUSR1), "^cleaned up\n$");
   EXPECT_EXIT(RunAndExit(
-                  [](SignalService&, TaskGroup&) {
+                  [](Program&) {
                     SendSelf(SIGTERM);
                     std::fputs("survived\n", stderr);
                     return absl::OkStatus();
                   },
-                  {.stop_on = {SIGUSR1}}),
+                  {.shutdown = {.signals = {SIGUSR1}}}),
               KilledBySignal(SIGTERM), "^$");
 }
 
 TEST(RunDeathTest, ItsGraceIsThatOfItsOptions) {
   EXPECT_EXIT(RunAndExit(
-                  [](SignalService&, TaskGroup&) {
+                  [](Program&) {
                     CancelScope shield({.shield = true});
                     SendSelf(SIGTERM);
                     return Event().Wait();
                   },
-                  {.grace = absl::Milliseconds(1)}),
+                  {.shutdown = {.grace = absl::Milliseconds(1)}}),
               KilledBySignal(SIGTERM), "the grace of 1ms is over");
 }
 
 TEST(RunDeathTest, StopsWhenItHasDrained) {
   EXPECT_EXIT(RunAndExit(
-                  [](SignalService&, TaskGroup&) {
+                  [](Program&) {
                     SendSelf(SIGTERM);
                     return Event().Wait();
                   },
-                  {.drain = absl::Milliseconds(1)}),
+                  {.shutdown = {.drain = absl::Milliseconds(1)}}),
               KilledBySignal(SIGTERM), "^$");
 }
 
 // The shutdown has seen a signal when the next one is received: neither has a
 // shorter way to its receiver, since both have two.
 TEST(RunDeathTest, ASecondSignalCanBeIgnored) {
-  EXPECT_EXIT(
-      RunAndExit(
-          [](SignalService& service, TaskGroup& group) {
-            SignalReceiver witness = OpenReceiver(service, {SIGINT, SIGUSR1});
-            SendSelf(SIGTERM);
-            while (!group.scope().cancelled()) sched_yield();
-            CancelScope shield({.shield = true});
-            SendSelf(SIGINT);
-            EXPECT_EQ(Next(witness).signum, SIGINT);
-            SendSelf(SIGUSR1);
-            EXPECT_EQ(Next(witness).signum, SIGUSR1);
-            std::fputs("cleaned up\n", stderr);
-            return absl::OkStatus();
-          },
-          {.stop_on = {SIGTERM, SIGINT, SIGUSR1},
-           .second = SecondSignal::kIgnore}),
-      KilledBySignal(SIGTERM), "^cleaned up\n$");
+  EXPECT_EXIT(RunAndExit(
+                  [](Program& program) {
+                    SignalReceiver witness =
+                        OpenReceiver(program.signals(), {SIGINT, SIGUSR1});
+                    SendSelf(SIGTERM);
+                    while (!program.tasks().scope().cancelled()) sched_yield();
+                    CancelScope shield({.shield = true});
+                    SendSelf(SIGINT);
+                    EXPECT_EQ(Next(witness).signum, SIGINT);
+                    SendSelf(SIGUSR1);
+                    EXPECT_EQ(Next(witness).signum, SIGUSR1);
+                    std::fputs("cleaned up\n", stderr);
+                    return absl::OkStatus();
+                  },
+                  {.shutdown = {.signals = {SIGTERM, SIGINT, SIGUSR1},
+                                .on_second_signal = SecondSignal::kIgnore}}),
+              KilledBySignal(SIGTERM), "^cleaned up\n$");
 }
 
 TEST(RunDeathTest, PrintsAnErrorAlsoWhereItDiesByASignal) {
-  EXPECT_EXIT(RunAndExit([](SignalService&, TaskGroup&) {
+  EXPECT_EXIT(RunAndExit([](Program&) {
                 SendSelf(SIGTERM);
                 Event().Wait().IgnoreError();
                 return absl::DataLossError("not flushed");
@@ -304,9 +382,8 @@ TEST(RunDeathTest, PrintsAnErrorAlsoWhereItDiesByASignal) {
 }
 
 TEST(RunDeathTest, SaysThatItCannotHearASignalAndCallsNothing) {
-  EXPECT_EXIT(RunAndExit([](SignalService&,
-                            TaskGroup&) -> absl::Status { std::abort(); },
-                         {.stop_on = {SIGKILL}}),
+  EXPECT_EXIT(RunAndExit([](Program&) -> absl::Status { std::abort(); },
+                         {.shutdown = {.signals = {SIGKILL}}}),
               ExitedWithCode(1), "^INVALID_ARGUMENT: [^\n]*SIGKILL[^\n]*\n$");
 }
 
@@ -314,8 +391,8 @@ TEST(RunDeathTest, ReturnsOneForATaskThatFailsAfterTheFunctionReturned) {
   EXPECT_EXIT(
       {
         std::latch returned(1);
-        RunAndExit([&](SignalService&, TaskGroup& group) {
-          group.Spawn([&] {
+        RunAndExit([&](Program& program) {
+          program.tasks().Spawn([&] {
             returned.wait();
             return absl::DataLossError("late");
           });
@@ -337,8 +414,8 @@ TEST(RunDeathTest, StopsTasksInOrderAlsoAfterTheFunctionReturned) {
           AwaitState(main_thread, "S");
           SendSelf(SIGTERM);
         });
-        RunAndExit([&](SignalService&, TaskGroup& group) {
-          group.Spawn([] {
+        RunAndExit([&](Program& program) {
+          program.tasks().Spawn([] {
             absl::Status status = Event().Wait();
             std::fputs("task cleaned up\n", stderr);
             return status;
@@ -355,7 +432,7 @@ TEST(RunDeathTest, LeavesTheProcessAsItWasAndCanBeCalledAgain) {
       {
         for (int i = 0; i < 2; ++i) {
           const int status = tocsin::Run(
-              [](SignalService&, TaskGroup&) {
+              [](Program&) {
                 SendSelf(SIGINT);
                 return Event().Wait();
               },
@@ -370,8 +447,7 @@ TEST(RunDeathTest, LeavesTheProcessAsItWasAndCanBeCalledAgain) {
 
 TEST(RunDeathTest, ReturnsOneForAnErrorAlsoWhereASignalIsReturned) {
   EXPECT_EXIT(
-      RunAndExit([](SignalService&,
-                    TaskGroup&) { return absl::NotFoundError("no config"); },
+      RunAndExit([](Program&) { return absl::NotFoundError("no config"); },
                  {.after_signal = RunOptions::AfterSignal::kReturn128Plus}),
       ExitedWithCode(1), "^NOT_FOUND: no config\n$");
 }

@@ -30,8 +30,8 @@ class WatchdogTest : public testing::Test {
 
   // What the case prints; it fails.
   static std::string OutputOfFailure(const std::string& name) {
-    Program subject({"tests/watchdog_subject", "--gtest_filter=" + name,
-                     "--gtest_also_run_disabled_tests"});
+    StartedProgram subject({"tests/watchdog_subject", "--gtest_filter=" + name,
+                            "--gtest_also_run_disabled_tests"});
     std::string output = subject.ReadAll();
     EXPECT_NE(ExitStatus(subject.Wait()), 0) << output;
     return output;
@@ -81,11 +81,12 @@ TEST_F(WatchdogTest, TestsStartFromAKnownState) {
   sigaddset(&blocked, SIGUSR2);
   sigset_t before;
   sigprocmask(SIG_BLOCK, &blocked, &before);
-  Program subject({"/bin/sh", "-c",
-                   "trap '' HUP INT QUIT USR1 CHLD\n"
-                   "kill -USR2 $$\n"
-                   "exec tests/watchdog_subject --gtest_filter=KnownState.* "
-                   "--gtest_also_run_disabled_tests 0<&-"});
+  StartedProgram subject(
+      {"/bin/sh", "-c",
+       "trap '' HUP INT QUIT USR1 CHLD\n"
+       "kill -USR2 $$\n"
+       "exec tests/watchdog_subject --gtest_filter=KnownState.* "
+       "--gtest_also_run_disabled_tests 0<&-"});
   sigprocmask(SIG_SETMASK, &before, nullptr);
   const std::string output = subject.ReadAll();
   EXPECT_EQ(ExitStatus(subject.Wait()), 0) << output;

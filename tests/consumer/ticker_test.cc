@@ -1,6 +1,7 @@
 #include "ticker.h"
 
 #include <csignal>
+#include <cstdlib>
 
 #include "absl/status/status.h"
 #include "gtest/gtest.h"
@@ -26,11 +27,11 @@ TEST(Ticker, EndsWhenTheProgramIsStopped) {
 }
 
 void RunUntilSigterm() {
-  tocsin::Run([](tocsin::SignalService&, tocsin::TaskGroup& group) {
-    group.Spawn(
+  std::exit(tocsin::Run([](tocsin::Program& program) {
+    program.tasks().Spawn(
         [] { return Tick([](int) { tocsin::Raise(SIGTERM).IgnoreError(); }); });
-    return group.Wait();
-  });
+    return program.tasks().Wait();
+  }));
 }
 
 TEST(Ticker, LetsTheProgramDieByTheSignalThatStopsIt) {
