@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -92,6 +93,16 @@ std::vector<const char*> Pointers(const std::vector<std::string>& strings) {
   return pointers;
 }
 
+// Its payloads say which scope was cancelled.
+absl::Status WithMessage(const absl::Status& status,
+                         absl::string_view message) {
+  absl::Status reworded(status.code(), message);
+  status.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) {
+    reworded.SetPayload(type, payload);
+  });
+  return reworded;
+}
+
 int SendByPidfd(int pidfd, int signum) {
   return static_cast<int>(
       syscall(SYS_pidfd_send_signal, pidfd, signum, nullptr, 0));
@@ -135,12 +146,7 @@ struct ChildProcess::Child {
 };
 
 absl::StatusOr<ChildProcess> ChildProcess::Spawn(
-    std::vector<std::string> argv) {
-  return Spawn(std::move(argv), Options());
-}
-
-absl::StatusOr<ChildProcess> ChildProcess::Spawn(std::vector<std::string> argv,
-                                                 const Options& options) {
+    std::vector<std::string> argv, const ChildProcessOptions& options) {
   if (argv.empty() || argv[0].empty()) {
     return absl::InvalidArgumentError(
         "no program to run: argv[0] must name one");
@@ -157,18 +163,18 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(std::vector<std::string> argv,
     int fds[3] = {-1, -1, -1};
   } opened;
   internal::Launch launch;
-  const Stream streams[] = {options.input, options.output, options.error};
+  const ChildStream streams[] = {options.input, options.output, options.error};
   for (int i = 0; i < 3; ++i) {
     const int fd = streams[i].fd_;
-    if (fd == Stream::kInherit) continue;
+    if (fd == ChildStream::kInherit) continue;
     if (fd >= 0) {
       launch.streams[i] = fd;
       continue;
     }
-    if (fd == Stream::kNull) {
+    if (fd == ChildStream::kNull) {
       opened.fds[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
       if (opened.fds[i] < 0) return CallError("open", "/dev/null", errno);
-    } else if (fd == Stream::kPipe) {
+    } else if (fd == ChildStream::kPipe) {
       int ends[2];
       if (pipe2(ends, O_CLOEXEC) != 0) {
         return CallError("pipe2", child->program, errno);
@@ -177,7 +183,7 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(std::vector<std::string> argv,
       child->ends[i] = ends[i == 0 ? 1 : 0];
     } else {
       return absl::InvalidArgumentError(
-          "Stream::Fd() was given a negative number, which is no file "
+          "ChildStream::Fd() was given a negative number, which is no file "
           "descriptor");
     }
     launch.streams[i] = opened.fds[i];
@@ -227,6 +233,13 @@ void ChildProcess::CloseStdin() { Close(child_->ends[0]); }
 absl::StatusOr<ExitStatus> ChildProcess::Wait() {
   if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
   const absl::StatusOr<short> ended = PollFd(child_->pidfd, POLLIN);
+  if (!ended.ok()) return ended.status();
+  return child_->Reap();
+}
+
+absl::StatusOr<ExitStatus> ChildProcess::WaitOrTerminate() {
+  if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
+  const absl::StatusOr<short> ended = PollFd(child_->pidfd, POLLIN);
   if (ended.ok()) return child_->Reap();
   const absl::Status cancelled = CheckCancelled();
   if (cancelled.ok()) return ended.status();
@@ -240,8 +253,8 @@ absl::StatusOr<ExitStatus> ChildProcess::Wait() {
   } else {
     how << end.status().message();
   }
-  return absl::Status(cancelled.code(),
-                      absl::StrCat(cancelled.message(), "; ", how.str()));
+  return WithMessage(cancelled,
+                     absl::StrCat(cancelled.message(), "; ", how.str()));
 }
 
 absl::Status ChildProcess::Terminate(absl::Duration grace) {

@@ -82,8 +82,6 @@ extern "C" pid_t getpgid(pid_t pid) noexcept {
 namespace tocsin {
 namespace {
 
-using Stream = ChildProcess::Stream;
-
 class ChildCalls : public ::testing::Test {
  protected:
   ~ChildCalls() override {
@@ -97,7 +95,7 @@ class ChildCalls : public ::testing::Test {
 
   static ChildProcess SpawnCat(bool own_group = false) {
     auto child = ChildProcess::Spawn(
-        {"cat"}, {.input = Stream::Pipe(), .own_group = own_group});
+        {"cat"}, {.input = ChildStream::Pipe(), .own_group = own_group});
     if (!child.ok()) ADD_FAILURE() << child.status();
     return *std::move(child);
   }
@@ -124,7 +122,7 @@ TEST_F(ChildCalls, SayWhatKindOfErrorEachErrnoIs) {
   };
   for (const auto& [error, code] : kinds) {
     before_pipe2 = [error = error] { return error; };
-    EXPECT_EQ(ChildProcess::Spawn({"true"}, {.input = Stream::Pipe()})
+    EXPECT_EQ(ChildProcess::Spawn({"true"}, {.input = ChildStream::Pipe()})
                   .status()
                   .code(),
               code)

@@ -25,6 +25,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -42,7 +44,6 @@ namespace {
 using ::testing::ExitedWithCode;
 using ::testing::HasSubstr;
 
-using Stream = ChildProcess::Stream;
 using Options = ChildProcess::Options;
 
 const ExitStatus kSuccess{.code = 0};
@@ -57,15 +58,15 @@ ChildProcess Spawn(std::vector<std::string> argv, const Options& options = {}) {
 
 // Reads its input and writes it to its output, until the input ends.
 ChildProcess SpawnCat(Options options = {}) {
-  options.input = Stream::Pipe();
-  options.output = Stream::Pipe();
+  options.input = ChildStream::Pipe();
+  options.output = ChildStream::Pipe();
   return Spawn({"cat"}, options);
 }
 
 // A shell script, which says "ready" once it is.
 ChildProcess SpawnScript(const std::string& script, Options options = {}) {
-  options.input = Stream::Pipe();
-  options.output = Stream::Pipe();
+  options.input = ChildStream::Pipe();
+  options.output = ChildStream::Pipe();
   ChildProcess child = Spawn({"sh", "-c", script}, options);
   char ready[6];
   EXPECT_EQ(read(child.stdout_pipe(), ready, sizeof(ready)), 6);
@@ -118,7 +119,7 @@ uint64_t Mask(const std::string& status, const std::string& name) {
 
 std::string StatusOfAChild() {
   ChildProcess child =
-      Spawn({"cat", "/proc/self/status"}, {.output = Stream::Pipe()});
+      Spawn({"cat", "/proc/self/status"}, {.output = ChildStream::Pipe()});
   std::string status = ReadAll(child.stdout_pipe());
   EXPECT_EQ(WaitFor(child), kSuccess);
   return status;
@@ -169,11 +170,23 @@ TEST(ExitStatus, IsPrintedInWords) {
             "was killed by SIGSEGV (core dumped)");
 }
 
+// As Abseil's.
+struct Sink {
+  void Append(absl::string_view more) { text.append(more.data(), more.size()); }
+  std::string text;
+};
+
+TEST(ExitStatus, IsPrintedInTheSameWordsByAbseil) {
+  Sink sink;
+  AbslStringify(sink, ExitStatus{.code = 3});
+  EXPECT_EQ(sink.text, "exited with status 3");
+}
+
 TEST(ChildProcess, HandsOutPipesToAndFromTheChild) {
   ChildProcess child =
-      Spawn({"sh", "-c", "cat; echo oops >&2"}, {.input = Stream::Pipe(),
-                                                 .output = Stream::Pipe(),
-                                                 .error = Stream::Pipe()});
+      Spawn({"sh", "-c", "cat; echo oops >&2"}, {.input = ChildStream::Pipe(),
+                                                 .output = ChildStream::Pipe(),
+                                                 .error = ChildStream::Pipe()});
   ASSERT_EQ(write(child.stdin_pipe(), "hello", 5), 5);
   child.CloseStdin();
   EXPECT_EQ(child.stdin_pipe(), -1);
@@ -185,9 +198,9 @@ TEST(ChildProcess, HandsOutPipesToAndFromTheChild) {
 TEST(ChildProcess, GivesTheChildNullAndDescriptorsOfOurs) {
   Pipe output;
   ChildProcess child = Spawn({"sh", "-c", "cat; echo out; echo err >&2"},
-                             {.input = Stream::Null(),
-                              .output = Stream::Fd(output.writer()),
-                              .error = Stream::Fd(output.writer())});
+                             {.input = ChildStream::Null(),
+                              .output = ChildStream::Fd(output.writer()),
+                              .error = ChildStream::Fd(output.writer())});
   EXPECT_EQ(WaitFor(child), kSuccess);
   output.CloseWriter();
   EXPECT_EQ(ReadAll(output.reader()), "out\nerr\n");
@@ -201,7 +214,7 @@ TEST(ChildProcess, CanExchangeTheStandardDescriptors) {
     dup2(second.writer(), 2);
     ChildProcess child =
         Spawn({"sh", "-c", "echo out; echo err >&2"},
-              {.output = Stream::Fd(2), .error = Stream::Fd(1)});
+              {.output = ChildStream::Fd(2), .error = ChildStream::Fd(1)});
     const bool succeeded = WaitFor(child) == kSuccess;
     _exit(succeeded && first.Take() == 'e' && second.Take() == 'o' ? 0 : 1);
   };
@@ -209,7 +222,7 @@ TEST(ChildProcess, CanExchangeTheStandardDescriptors) {
 }
 
 TEST(ChildProcess, RunsInTheGivenEnvironmentAndDirectory) {
-  Options options{.output = Stream::Pipe()};
+  Options options{.output = ChildStream::Pipe()};
   options.environment = {"GREETING=hello"};
   options.working_directory = "/proc/self";
   ChildProcess child =
@@ -265,7 +278,7 @@ TEST(ChildProcess, ReportsAFileThatIsNoProgram) {
 TEST(ChildProcess, ReportsADescriptorThatIsNotOpen) {
   for (const int fd : {-1, -2, -3, -4, -7, INT_MAX}) {
     const auto child =
-        ChildProcess::Spawn({"true"}, {.output = Stream::Fd(fd)});
+        ChildProcess::Spawn({"true"}, {.output = ChildStream::Fd(fd)});
     EXPECT_EQ(child.status().code(), absl::StatusCode::kInvalidArgument);
   }
 }
@@ -274,11 +287,12 @@ TEST(ChildProcess, ReportsThatNoDescriptorIsLeft) {
   auto spawn = [] {
     const rlimit limit{.rlim_cur = 0, .rlim_max = 0};
     setrlimit(RLIMIT_NOFILE, &limit);
-    std::cerr
-        << ChildProcess::Spawn({"true"}).status() << "\n"
-        << ChildProcess::Spawn({"true"}, {.input = Stream::Pipe()}).status()
-        << "\n"
-        << ChildProcess::Spawn({"true"}, {.input = Stream::Null()}).status();
+    std::cerr << ChildProcess::Spawn({"true"}).status() << "\n"
+              << ChildProcess::Spawn({"true"}, {.input = ChildStream::Pipe()})
+                     .status()
+              << "\n"
+              << ChildProcess::Spawn({"true"}, {.input = ChildStream::Null()})
+                     .status();
     _exit(HasChildren() ? 1 : 0);
   };
   EXPECT_EXIT(spawn(), ExitedWithCode(0),
@@ -314,7 +328,7 @@ TEST(ChildProcess, ReportsThatNoProcessIsLeft) {
 TEST(ChildProcess, KeepsItsDescriptorsToItselfAndClosesThem) {
   const std::set<int> before = OpenDescriptors();
   {
-    ChildProcess child = SpawnCat({.error = Stream::Null()});
+    ChildProcess child = SpawnCat({.error = ChildStream::Null()});
     int ours = 0;
     for (int fd : OpenDescriptors()) {
       if (before.contains(fd)) continue;
@@ -367,7 +381,7 @@ TEST(IgnoredAtStart, IsIgnoredByChildrenAlsoWhileItIsReceived) {
                               std::filesystem::read_symlink("/proc/self/exe"),
                               "--gtest_filter=IgnoredAtStart.DISABLED_Inner",
                               "--gtest_also_run_disabled_tests", kAsStarted},
-                             {.output = Stream::Pipe()});
+                             {.output = ChildStream::Pipe()});
   const std::string output = ReadAll(child.stdout_pipe());
   EXPECT_EQ(WaitFor(child), kSuccess) << output;
   EXPECT_THAT(output, HasSubstr("1 test from 1 test suite ran"));
@@ -409,7 +423,8 @@ TEST(ChildProcess, FindsFiftyThatEndAtOnceWhereSigchldIsMerged) {
   fcntl(input.writer(), F_SETFD, FD_CLOEXEC);
   std::vector<ChildProcess> children;
   for (int i = 0; i < 50; ++i) {
-    children.push_back(Spawn({"cat"}, {.input = Stream::Fd(input.reader())}));
+    children.push_back(
+        Spawn({"cat"}, {.input = ChildStream::Fd(input.reader())}));
   }
   input.CloseWriter();
   EXPECT_EQ(Next(receiver).signum, SIGCHLD);
@@ -422,7 +437,7 @@ TEST(ChildProcess, SaysThatTheStatusIsUnknownWhereSigchldIsIgnored) {
   auto wait = [] {
     SetDisposition(SIGCHLD, SIG_IGN);
     // One that ends before the wait, and one in the middle of it.
-    ChildProcess quick = Spawn({"true"}, {.output = Stream::Pipe()});
+    ChildProcess quick = Spawn({"true"}, {.output = ChildStream::Pipe()});
     ReadAll(quick.stdout_pipe());
     ChildProcess child = SpawnCat();
     ScopedThread waiter([&] { std::cerr << quick.Wait().status() << "\n"; });
@@ -593,10 +608,49 @@ TEST(Wait, TellsSeveralThreadsTheSame) {
   }
 }
 
-TEST(Wait, TerminatesTheChildWhenItsScopeIsCancelled) {
-  ChildProcess child = SpawnCat({.grace = absl::InfiniteDuration()});
+// Issue 18: the child was terminated.
+TEST(Wait, GivesUpWhenItsScopeEndsAndLeavesTheChildAsItIs) {
+  ChildProcess child = SpawnCat();
   absl::Status status;
   ScopedThread waiter([&] { status = child.Wait().status(); });
+  waiter.AwaitAsleep();
+  waiter.scope().Cancel(absl::CancelledError("enough"));
+  waiter.Join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(status.message(), "enough");
+  {
+    CancelScope scope({.deadline = absl::InfinitePast()});
+    EXPECT_TRUE(absl::IsDeadlineExceeded(child.Wait().status()));
+  }
+  EXPECT_TRUE(Echoes(child));
+  child.CloseStdin();
+  EXPECT_EQ(WaitFor(child), kSuccess);
+}
+
+TEST(WaitOrTerminate, TellsHowTheChildEnded) {
+  ChildProcess child = Spawn({"sh", "-c", "exit 3"});
+  CancelScope scope;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(child.WaitOrTerminate().value(), ExitStatus{.code = 3});
+  }
+}
+
+// By them a group recognises its own cancellation.
+TEST(WaitOrTerminate, KeepsThePayloadsOfTheReason) {
+  ChildProcess child = SpawnCat();
+  absl::Status reason = absl::CancelledError("enough");
+  reason.SetPayload("whose", absl::Cord("mine"));
+  CancelScope scope;
+  scope.Cancel(reason);
+  const absl::Status status = child.WaitOrTerminate().status();
+  EXPECT_NE(status.message(), "enough");
+  EXPECT_EQ(status.GetPayload("whose"), absl::Cord("mine"));
+}
+
+TEST(WaitOrTerminate, TerminatesTheChildWhenItsScopeIsCancelled) {
+  ChildProcess child = SpawnCat({.grace = absl::InfiniteDuration()});
+  absl::Status status;
+  ScopedThread waiter([&] { status = child.WaitOrTerminate().status(); });
   waiter.AwaitAsleep();
   waiter.scope().Cancel(absl::CancelledError("enough"));
   waiter.Join();
@@ -607,22 +661,22 @@ TEST(Wait, TerminatesTheChildWhenItsScopeIsCancelled) {
   EXPECT_EQ(WaitFor(child), kTerminated);
 }
 
-TEST(Wait, KillsTheChildWhenItsGraceIsOver) {
+TEST(WaitOrTerminate, KillsTheChildWhenItsGraceIsOver) {
   ChildProcess child = SpawnDeafToTerm({.grace = absl::Milliseconds(1)});
   CancelScope scope({.deadline = absl::InfinitePast()});
-  const absl::Status status = child.Wait().status();
+  const absl::Status status = child.WaitOrTerminate().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(status.message()), HasSubstr("killed by SIGKILL"));
   scope.set_shield(true);
 }
 
-TEST(Wait, LeavesTheChildAloneWhereItCannotBegin) {
+TEST(WaitOrTerminate, LeavesTheChildAloneWhereItCannotBegin) {
   auto wait = [] {
     ChildProcess child = SpawnCat();
     CancelScope scope;
     const rlimit limit{.rlim_cur = 3, .rlim_max = 3};
     setrlimit(RLIMIT_NOFILE, &limit);
-    std::cerr << child.Wait().status();
+    std::cerr << child.WaitOrTerminate().status();
     _exit(Echoes(child) ? 0 : 1);
   };
   EXPECT_EXIT(wait(), ExitedWithCode(0), "RESOURCE_EXHAUSTED: eventfd");
@@ -661,6 +715,7 @@ TEST(ChildProcess, RemainsTheParentsAfterFork) {
     if (forked == 0) {
       const bool refused =
           absl::IsFailedPrecondition(child.Wait().status()) &&
+          absl::IsFailedPrecondition(child.WaitOrTerminate().status()) &&
           absl::IsFailedPrecondition(child.Terminate(absl::ZeroDuration()));
       { ChildProcess destroyed = std::move(child); }
       _exit(refused ? 0 : 1);
@@ -685,20 +740,20 @@ TEST(ExitStatus, IsASuccessForTheCodeZeroAlone) {
 TEST(ChildProcess, HasOurEnvironmentUnlessItIsGivenOne) {
   setenv("TOCSIN_WORD", "ours", 1);
   ChildProcess with_ours =
-      Spawn({"sh", "-c", "echo $TOCSIN_WORD"}, {.output = Stream::Pipe()});
+      Spawn({"sh", "-c", "echo $TOCSIN_WORD"}, {.output = ChildStream::Pipe()});
   EXPECT_EQ(ReadAll(with_ours.stdout_pipe()), "ours\n");
-  ChildProcess with_none = Spawn(
-      {"env"},
-      {.output = Stream::Pipe(), .environment = std::vector<std::string>()});
+  ChildProcess with_none =
+      Spawn({"env"}, {.output = ChildStream::Pipe(),
+                      .environment = std::vector<std::string>()});
   EXPECT_EQ(ReadAll(with_none.stdout_pipe()), "");
   unsetenv("TOCSIN_WORD");
 }
 
 TEST(ChildProcess, CanReadNothingFromNullAndWriteAnythingToIt) {
   ChildProcess child = Spawn({"sh", "-c", "cat && echo out && echo err >&2"},
-                             {.input = Stream::Null(),
-                              .output = Stream::Null(),
-                              .error = Stream::Null()});
+                             {.input = ChildStream::Null(),
+                              .output = ChildStream::Null(),
+                              .error = ChildStream::Null()});
   EXPECT_EQ(WaitFor(child), kSuccess);
 }
 
@@ -706,7 +761,7 @@ TEST(ChildProcess, LeavesUsTheDescriptorsThatItIsGiven) {
   Pipe output;
   fcntl(output.writer(), F_SETFD, FD_CLOEXEC);
   ChildProcess child =
-      Spawn({"echo", "out"}, {.output = Stream::Fd(output.writer())});
+      Spawn({"echo", "out"}, {.output = ChildStream::Fd(output.writer())});
   EXPECT_EQ(WaitFor(child), kSuccess);
   EXPECT_EQ(fcntl(output.writer(), F_GETFD), FD_CLOEXEC);
   output.CloseWriter();
@@ -733,9 +788,9 @@ TEST(ChildProcess, CanBeGivenTheStandardDescriptorsInTheirOwnPlaces) {
     dup3(output.writer(), 1, O_CLOEXEC);
     dup3(error.writer(), 2, O_CLOEXEC);
     ChildProcess child =
-        Spawn({"sh", "-c", "cat; echo err >&2"}, {.input = Stream::Fd(0),
-                                                  .output = Stream::Fd(1),
-                                                  .error = Stream::Fd(2)});
+        Spawn({"sh", "-c", "cat; echo err >&2"}, {.input = ChildStream::Fd(0),
+                                                  .output = ChildStream::Fd(1),
+                                                  .error = ChildStream::Fd(2)});
     const bool succeeded = WaitFor(child) == kSuccess;
     _exit(succeeded && output.Take() == 'i' && error.Take() == 'e' ? 0 : 1);
   };
@@ -751,9 +806,9 @@ TEST(ChildProcess, CanExchangeDescriptorsWhereAStandardOneIsClosed) {
     dup2(second.writer(), 2);
     close(0);
     ChildProcess child = Spawn({"sh", "-c", "cat; echo out; echo err >&2"},
-                               {.input = Stream::Fd(input.reader()),
-                                .output = Stream::Fd(2),
-                                .error = Stream::Fd(1)});
+                               {.input = ChildStream::Fd(input.reader()),
+                                .output = ChildStream::Fd(2),
+                                .error = ChildStream::Fd(1)});
     const bool succeeded = WaitFor(child) == kSuccess;
     _exit(succeeded && first.Take() == 'e' && second.Take() == 'o' ? 0 : 1);
   };
@@ -900,16 +955,16 @@ TEST(ChildProcess, ThatCannotBeRunLeavesNothing) {
   ScopedSignalBlock block({SIGUSR1});
   const uint64_t mask = StatusMask(TaskOfThisThread(), "SigBlk");
   const std::set<int> before = OpenDescriptors();
-  const Options pipes{.input = Stream::Pipe(),
-                      .output = Stream::Null(),
-                      .error = Stream::Pipe(),
+  const Options pipes{.input = ChildStream::Pipe(),
+                      .output = ChildStream::Null(),
+                      .error = ChildStream::Pipe(),
                       .own_group = true};
   Options nowhere = pipes;
   nowhere.working_directory = "/nowhere";
   Options not_open = pipes;
-  not_open.error = Stream::Fd(INT_MAX);
+  not_open.error = ChildStream::Fd(INT_MAX);
   Options negative = pipes;
-  negative.error = Stream::Fd(-7);
+  negative.error = ChildStream::Fd(-7);
   EXPECT_FALSE(ChildProcess::Spawn({"/nowhere"}, pipes).ok());
   EXPECT_FALSE(ChildProcess::Spawn({"true"}, nowhere).ok());
   EXPECT_FALSE(ChildProcess::Spawn({"true"}, not_open).ok());
@@ -929,9 +984,9 @@ TEST(ChildProcess, LeavesTheMaskOfThisThreadAsItWas) {
 TEST(ChildProcess, TakesNothingWhereOneDescriptorIsMissing) {
   auto spawn = [] {
     const std::set<int> before = OpenDescriptors();
-    const Options options{.input = Stream::Pipe(),
-                          .output = Stream::Null(),
-                          .error = Stream::Pipe()};
+    const Options options{.input = ChildStream::Pipe(),
+                          .output = ChildStream::Null(),
+                          .error = ChildStream::Pipe()};
     for (rlim_t limit = 3;; ++limit) {
       const rlimit few{.rlim_cur = limit, .rlim_max = 1024};
       setrlimit(RLIMIT_NOFILE, &few);
@@ -987,7 +1042,7 @@ TEST(ChildProcess, ThatMayNotBeSignalledIsLeftToEndByItself) {
         if (!absl::IsPermissionDenied(status)) _exit(1);
       }
       CancelScope scope({.deadline = absl::InfinitePast()});
-      const absl::Status status = child.Wait().status();
+      const absl::Status status = child.WaitOrTerminate().status();
       if (!absl::IsDeadlineExceeded(status)) _exit(2);
       if (!Echoes(child)) _exit(3);
       // The destructor waits for that.
@@ -1055,7 +1110,7 @@ TEST(Wait, LeavesWhatIsLeftOfAGroup) {
 
 // Made by setsid(1), not by us.
 TEST(Terminate, LeavesAGroupThatTheChildMadeForItself) {
-  Options options{.input = Stream::Pipe(), .output = Stream::Pipe()};
+  Options options{.input = ChildStream::Pipe(), .output = ChildStream::Pipe()};
   ChildProcess child =
       Spawn({"setsid", "sh", "-c",
              "exec 3<&0; (trap '' TERM; echo; exec cat <&3) & wait"},
@@ -1095,7 +1150,7 @@ TEST(Destructor, GivesUpTheSlotOfAWorker) {
   EXPECT_EQ(slot.left, slot.returned);
 }
 
-TEST(Wait, TellsHowAChildHadEndedWhenItsScopeIsCancelled) {
+TEST(WaitOrTerminate, TellsHowAChildHadEndedWhenItsScopeIsCancelled) {
   ChildProcess child = Spawn({"sh", "-c", "exit 3"});
   siginfo_t info;
   ASSERT_EQ(
@@ -1104,7 +1159,7 @@ TEST(Wait, TellsHowAChildHadEndedWhenItsScopeIsCancelled) {
   {
     CancelScope scope;
     scope.Cancel(absl::CancelledError("enough"));
-    const absl::Status status = child.Wait().status();
+    const absl::Status status = child.WaitOrTerminate().status();
     EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
     EXPECT_THAT(std::string(status.message()),
                 HasSubstr("enough; sh (pid " + std::to_string(child.pid()) +
@@ -1113,12 +1168,12 @@ TEST(Wait, TellsHowAChildHadEndedWhenItsScopeIsCancelled) {
   EXPECT_EQ(WaitFor(child), ExitStatus{.code = 3});
 }
 
-TEST(Wait, TellsItsReasonAlsoWhereTheStatusIsUnknown) {
+TEST(WaitOrTerminate, TellsItsReasonAlsoWhereTheStatusIsUnknown) {
   ChildProcess child = SpawnCat();
   child.CloseStdin();
   EXPECT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
   CancelScope scope({.deadline = absl::InfinitePast()});
-  const absl::Status status = child.Wait().status();
+  const absl::Status status = child.WaitOrTerminate().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(status.message()), HasSubstr("status is unknown"));
 }

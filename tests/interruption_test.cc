@@ -244,8 +244,6 @@ TEST_F(Interrupted, ADeadlineRequestsItsStopToken) {
   EXPECT_TRUE(scope.cancelled());
 }
 
-using Stream = ChildProcess::Stream;
-
 ExitStatus WaitFor(ChildProcess& child) {
   absl::StatusOr<ExitStatus> end = child.Wait();
   if (!end.ok()) ADD_FAILURE() << end.status();
@@ -264,17 +262,17 @@ bool HasChildren() { return waitpid(-1, nullptr, WNOHANG) >= 0; }
 
 TEST_F(Interrupted, ChildrenAreStartedReadEndedAndReaped) {
   for (int i = 0; i < 30; ++i) {
-    auto echo = ChildProcess::Spawn({"echo"}, {.output = Stream::Pipe()});
+    auto echo = ChildProcess::Spawn({"echo"}, {.output = ChildStream::Pipe()});
     ASSERT_TRUE(echo.ok()) << echo.status();
     const absl::StatusOr<short> readable = PollFd(echo->stdout_pipe(), POLLIN);
     EXPECT_TRUE(readable.ok()) << readable.status();
     EXPECT_EQ(WaitFor(*echo), (ExitStatus{.code = 0}));
 
-    auto cat = ChildProcess::Spawn({"cat"}, {.input = Stream::Pipe()});
+    auto cat = ChildProcess::Spawn({"cat"}, {.input = ChildStream::Pipe()});
     ASSERT_TRUE(cat.ok()) << cat.status();
     EXPECT_OK(cat->Terminate(absl::Hours(1)));
     EXPECT_EQ(WaitFor(*cat), (ExitStatus{.signum = SIGTERM}));
-    auto killed = ChildProcess::Spawn({"cat"}, {.input = Stream::Pipe()});
+    auto killed = ChildProcess::Spawn({"cat"}, {.input = ChildStream::Pipe()});
     EXPECT_TRUE(killed.ok()) << killed.status();
   }
   EXPECT_FALSE(HasChildren());
@@ -284,7 +282,7 @@ TEST_F(Interrupted, AChildHasItsGraceAndAllOfIt) {
   auto child = ChildProcess::Spawn(
       {"sh", "-c",
        "trap 'echo; read go; exit 3' TERM; echo; while :; do read x; done"},
-      {.input = Stream::Pipe(), .output = Stream::Pipe()});
+      {.input = ChildStream::Pipe(), .output = ChildStream::Pipe()});
   ASSERT_TRUE(child.ok()) << child.status();
   char line;
   ASSERT_EQ(TakeByte(child->stdout_pipe(), line), 1);

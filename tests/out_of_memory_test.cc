@@ -346,11 +346,10 @@ int OpenDescriptors() {
 }
 
 TEST(OutOfMemory, AChildIsSpawnedOrNot) {
-  using Stream = ChildProcess::Stream;
   const ChildProcess::Options options{
-      .input = Stream::Null(),
-      .output = Stream::Pipe(),
-      .error = Stream::Pipe(),
+      .input = ChildStream::Null(),
+      .output = ChildStream::Pipe(),
+      .error = ChildStream::Pipe(),
       .environment = {{"PATH=/bin"}},
       .working_directory = "/",
   };

@@ -130,8 +130,6 @@ TEST(StopSelfRaces, AreOneAfterTheOther) {
   EXPECT_EQ(status, 0);
 }
 
-using Stream = ChildProcess::Stream;
-
 ChildProcess Spawn(std::vector<std::string> argv,
                    const ChildProcess::Options& options) {
   auto child = ChildProcess::Spawn(std::move(argv), options);
@@ -141,7 +139,7 @@ ChildProcess Spawn(std::vector<std::string> argv,
 
 TEST(ChildProcessRaces, TwoThatWaitAreToldTheSame) {
   ChildProcess child =
-      Spawn({"sh", "-c", "read go; exit 3"}, {.input = Stream::Pipe()});
+      Spawn({"sh", "-c", "read go; exit 3"}, {.input = ChildStream::Pipe()});
   HeldAt reaping("ChildProcess: about to reap");
   absl::StatusOr<ExitStatus> ends[2];
   ScopedThread first([&] { ends[0] = child.Wait(); });
@@ -164,7 +162,9 @@ TEST(ChildProcessRaces, TwoThatWaitAreToldTheSame) {
 TEST(ChildProcessRaces, AWaitThatComesFirstKillsWhatIsLeftOfAGroup) {
   ChildProcess child = Spawn(
       {"sh", "-c", "exec 3<&0; (trap '' TERM; echo; exec cat <&3) & wait"},
-      {.input = Stream::Pipe(), .output = Stream::Pipe(), .own_group = true});
+      {.input = ChildStream::Pipe(),
+       .output = ChildStream::Pipe(),
+       .own_group = true});
   char byte;
   ASSERT_EQ(read(child.stdout_pipe(), &byte, 1), 1);  // the member is deaf now
   HeldAt signalled("ChildProcess: was signalled");
@@ -184,9 +184,10 @@ TEST(ChildProcessRaces, AWaitThatComesFirstKillsWhatIsLeftOfAGroup) {
 
 // What has ended meanwhile needs no signal, and gets none.
 TEST(ChildProcessRaces, AnEndThatIsTakenDuringTheGraceIsAnEnd) {
-  ChildProcess child = Spawn(
-      {"sh", "-c", "trap '' TERM; echo; exec cat"},
-      {.input = Stream::Pipe(), .output = Stream::Pipe(), .own_group = true});
+  ChildProcess child = Spawn({"sh", "-c", "trap '' TERM; echo; exec cat"},
+                             {.input = ChildStream::Pipe(),
+                              .output = ChildStream::Pipe(),
+                              .own_group = true});
   char byte;
   ASSERT_EQ(read(child.stdout_pipe(), &byte, 1), 1);
   HeldAt signalled("ChildProcess: was signalled");
