@@ -14,6 +14,7 @@
 #include <csignal>
 #include <optional>
 #include <ostream>
+#include <sstream>
 
 #include "absl/time/time.h"
 
@@ -70,10 +71,24 @@ struct SignalEvent {
 
   // In words, with the sender's command name as it is at the time of printing.
   friend std::ostream& operator<<(std::ostream& out, const SignalEvent& event);
+  // The same for absl::StrCat() and absl::StrFormat(), in releases of Abseil
+  // that have it.
+  template <typename Sink>
+  friend void AbslStringify(Sink& sink, const SignalEvent& event) {
+    std::ostringstream out;
+    out << event;
+    sink.Append(out.str());
+  }
 };
 
 // "user", "queue", "terminal", ...
 std::ostream& operator<<(std::ostream& out, SignalEvent::Origin origin);
+template <typename Sink>
+void AbslStringify(Sink& sink, SignalEvent::Origin origin) {
+  std::ostringstream out;
+  out << origin;
+  sink.Append(out.str());
+}
 
 }  // namespace tocsin
 

@@ -40,6 +40,7 @@ class Subscription;
 
 class SignalReceiver {
  public:
+  using Options = ReceiverOptions;
   class iterator;
 
   SignalReceiver(SignalReceiver&&) noexcept;

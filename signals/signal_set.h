@@ -30,8 +30,8 @@ class SignalSet {
   class iterator;
 
   SignalSet() = default;
-  // A number that is no signal is remembered, so that whoever checks the set
-  // can name it; see CheckReceivable().
+  // A number that is no signal is remembered, so that CheckReceivable() can
+  // name it.
   SignalSet(std::initializer_list<int> signals) {
     for (int signum : signals) insert(signum);
   }
@@ -56,9 +56,10 @@ class SignalSet {
   void erase(int signum) {
     if (IsSignal(signum)) bits_ &= ~Bit(signum);
   }
-  // Whether nothing was put into it, a number that is no signal included.
-  bool empty() const { return bits_ == 0 && !malformed_; }
-  // How many signals are in it.
+  // Whether no signal is in it, and how many are. A number that is no signal
+  // does not count: a set of such a number alone is empty, and is not equal to
+  // SignalSet().
+  bool empty() const { return bits_ == 0; }
   size_t size() const {
     return static_cast<size_t>(__builtin_popcountll(bits_));
   }

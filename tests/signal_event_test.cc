@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
 
 namespace tocsin {
@@ -35,7 +36,7 @@ std::string Words(const T& value) {
   return out.str();
 }
 
-TEST(SignalEvent, IsOfNoSignalAndOfAnotherCauseAtFirst) {
+TEST(SignalEvent, IsOfNoSignalAndOfAnotherOriginAtFirst) {
   const SignalEvent event;
   EXPECT_EQ(event.signum, 0);
   EXPECT_EQ(event.count, 1);
@@ -47,7 +48,26 @@ TEST(SignalEvent, IsOfNoSignalAndOfAnotherCauseAtFirst) {
   EXPECT_FALSE(event.fd.has_value());
 }
 
-TEST(InWords, ACauseHasAName) {
+// As Abseil's.
+struct Sink {
+  void Append(absl::string_view more) { text.append(more.data(), more.size()); }
+  std::string text;
+};
+
+template <typename T>
+std::string Stringified(const T& value) {
+  Sink sink;
+  AbslStringify(sink, value);
+  return sink.text;
+}
+
+TEST(InWords, IsTheSameForAbseil) {
+  EXPECT_EQ(Stringified(Event(SIGHUP, Origin::kTerminal)),
+            "SIGHUP from the terminal");
+  EXPECT_EQ(Stringified(Origin::kTerminal), "terminal");
+}
+
+TEST(InWords, AnOriginHasAName) {
   const std::pair<Origin, std::string> names[] = {
       {Origin::kUser, "user"},
       {Origin::kQueue, "queue"},

@@ -50,13 +50,21 @@ TEST(SignalSet, HoldsEverySignalThereIs) {
 
 TEST(SignalSet, RemembersANumberThatIsNoSignal) {
   SignalSet set({0});
-  EXPECT_FALSE(set.empty());
-  EXPECT_EQ(set.size(), 0u);
   EXPECT_FALSE(set.contains(0));
   EXPECT_FALSE(set == SignalSet());
   set.erase(0);
   EXPECT_FALSE(set == SignalSet());
   EXPECT_TRUE(set.begin() == set.end());
+}
+
+// Issue 18: empty() counted a number that is no signal, and size() did not.
+TEST(SignalSet, IsEmptyWhereItsSizeIsZero) {
+  for (const SignalSet& set :
+       {SignalSet(), SignalSet({0}), SignalSet({4096}), SignalSet({SIGTERM}),
+        SignalSet({SIGTERM, 4096})}) {
+    EXPECT_EQ(set.empty(), set.size() == 0);
+    EXPECT_EQ(set.empty(), set.begin() == set.end());
+  }
 }
 
 TEST(SignalSet, OfTerminationIsTheKeyAndTheSupervisors) {

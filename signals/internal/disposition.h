@@ -30,7 +30,7 @@ bool HandlerInPlace(int signum);
 
 // Sets the disposition of `signum` to the default, as the kernel sees it, and
 // puts back what was there.
-class ScopedDefaultDisposition {
+class [[nodiscard]] ScopedDefaultDisposition {
  public:
   explicit ScopedDefaultDisposition(int signum)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);

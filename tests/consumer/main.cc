@@ -5,9 +5,9 @@
 #include "tocsin/signals/run.h"
 
 int main() {
-  return tocsin::Run([](tocsin::SignalService&, tocsin::TaskGroup& group) {
-    group.Spawn(
+  return tocsin::Run([](tocsin::Program& program) {
+    program.tasks().Spawn(
         [] { return Tick([](int seconds) { std::printf("%d\n", seconds); }); });
-    return group.Wait();
+    return program.tasks().Wait();
   });
 }
