@@ -368,8 +368,8 @@ absl::StatusOr<ExitStatus> ChildProcess::Child::Reap() {
 }
 
 // Whether the child's number is that of its group. As long as we have not
-// reaped the child, the kernel gives that number to nobody else; who holds the
-// mutex knows that we have not, waitid() that nobody else has.
+// reaped the child, the kernel gives that number to nobody else; the mutex says
+// that we have not, waitid() that nobody else has.
 bool ChildProcess::Child::HoldsGroup() const {
   siginfo_t info;
   return own_group &&

@@ -11,11 +11,11 @@
 //
 // The two run on a thread of the class's own, one after the other and with no
 // lock held; the program's other threads run on until the process stops. Both
-// run also where the kernel does not stop it, in an orphaned process group (see
-// StopSelf()). A stop by SIGSTOP cannot be heard by anybody.
+// run even where the kernel does not stop the process, in an orphaned process
+// group (see StopSelf()). No program can hear of a stop by SIGSTOP.
 //
-// SIGTSTP stays ignored where it is when this is made, as in a shell without
-// job control.
+// If SIGTSTP is ignored in Start(), as in a shell without job control, it stays
+// ignored, and no function runs.
 #ifndef TOCSIN_SIGNALS_JOB_CONTROL_H_
 #define TOCSIN_SIGNALS_JOB_CONTROL_H_
 

@@ -17,10 +17,10 @@ struct ReceiverOptions {
   // about 80 bytes for each, if there is a real-time signal among its signals.
   int capacity = 1024;
 
-  // What becomes of events that nobody has received when the receiver is
-  // destroyed. kRedeliver: they are sent to the process again, so that they
-  // have the effect that they had without us, or reach a receiver that has not
-  // seen them. Those that another receiver has or had too are not sent again.
+  // What becomes of events that are unread when the receiver is destroyed.
+  // kRedeliver: they are sent to the process again, so that they have the
+  // effect that they have without us, or reach a receiver that has not seen
+  // them. Events that another receiver has or had too are not sent again.
   enum class OnClose { kRedeliver, kDiscard };
   OnClose on_close = OnClose::kRedeliver;
 

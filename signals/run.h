@@ -13,22 +13,22 @@
 // dies (see shutdown.h).
 //
 // Run() returns what main() is to return:
-//   0            if the function and all tasks ended well;
-//   1            after an error, which it has printed to stderr;
-//   128 + signum after a signal. What main() does then, atexit(3) functions and
-//                static destructors run, and behind all of these the process
-//                dies by that signal, whatever main() returns, so that the
-//                shell or supervisor that waits for it knows why.
+//   0             if the function and all tasks ended well;
+//   1             after an error, which it has printed to stderr;
+//   128 + number  after a signal. When the program then exits, the process dies
+//                 by that signal, whatever main() returned, so that the shell
+//                 or supervisor that waits for it knows why.
 //
-// The death takes the place of the exit status; what ends the process without
-// exit(3), as _exit(2), quick_exit(3) and abort(3) do, prevents it.
-// LeakSanitizer has looked and coverage is written by then. What shared
-// libraries run when they are unloaded comes too late: static destructors of
-// objects that were made before main(), and functions with the destructor
-// attribute.
+// It dies last: the rest of main(), atexit(3) functions, static destructors,
+// LeakSanitizer's check and the writing of coverage come first. Only what
+// shared libraries run when they are unloaded does not run any more: the
+// destructors of objects that they made before main(), and their functions with
+// the destructor attribute. _exit(2), quick_exit(3) and abort(3) end the
+// process as they always do. A child that is forked after Run() exits as any
+// other. Process 1 of a pid namespace, which no signal can end, exits with the
+// status.
 //
-// A child that is forked after Run() exits as any other. No signal can end
-// process 1 of a pid namespace: it exits with main()'s status.
+// Once Run() has returned, a further signal has its previous effect.
 //
 // Call it once, from main(), before other threads are started if possible.
 #ifndef TOCSIN_SIGNALS_RUN_H_
@@ -43,8 +43,8 @@
 namespace tocsin {
 
 struct RunOptions {
-  // Without signals they are left alone, and a program that wants to hear them
-  // opens a receiver.
+  // When and how the program is stopped. With no signals in it none is touched,
+  // and a program that wants to hear some opens a receiver.
   ShutdownPolicy shutdown = {};
 
   // kReturn128Plus: the process exits with what main() returns.

@@ -6,12 +6,11 @@
 // The protocol is that of sd_notify(3), one datagram for each call to the
 // socket that $NOTIFY_SOCKET names; no library of systemd is needed. Where the
 // variable is unset or empty there is no manager, and every call does nothing
-// and returns OK. In systemd it takes Type=notify or Type=notify-reload for the
-// unit.
+// and returns OK. A unit of systemd needs Type=notify or Type=notify-reload.
 //
-// All may be called from any thread; as all that reads the environment, not
-// while another thread changes it. A call blocks while the manager's queue is
-// full, but for NotifyStopping().
+// All functions may be called from any thread, but not while another thread
+// changes the environment. A call blocks while the manager's queue is full;
+// NotifyStopping() does not.
 //
 // kInvalidArgument if $NOTIFY_SOCKET is neither an absolute path nor an
 // abstract name (with a leading @), or longer than a socket's address;
@@ -35,7 +34,7 @@ absl::Status NotifyReloading();
 // kUnavailable if the manager's queue is full.
 absl::Status NotifyStopping();
 
-// The process is alive: more often than the unit's WatchdogSec= asks for.
+// The process is alive. To be called more often than the unit's WatchdogSec=.
 absl::Status NotifyWatchdog();
 
 }  // namespace tocsin

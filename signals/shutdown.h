@@ -9,27 +9,27 @@
 //
 // The phases, each entered once and in this order:
 //   running    until the first signal;
-//   draining   for ShutdownPolicy::drain: drain_token() is requested, so that
-//              the program tells its clients to go elsewhere, and it still
-//              serves;
+//   draining   for ShutdownPolicy::drain: drain_token() is requested, and the
+//              program tells its clients to go elsewhere while it still serves;
 //   stopping   the scope of the group is cancelled, with the signal as reason,
 //              and the program has ShutdownPolicy::grace to clean up;
-//   forced     a second signal came, or the grace is over: who has not ended is
-//              written to stderr, and the process dies by the first signal.
+//   forced     a second signal came, or the grace is over: the names of the
+//              tasks that have not ended are written to stderr, and the process
+//              dies by the first signal.
 //
-// When the first signal comes the service manager, if there is one, is told as
-// by NotifyStopping().
+// The first signal also tells the service manager, if there is one, as
+// NotifyStopping() does.
 //
 // Run() does all of this for a main function; few programs name this class.
 //
-// The last phase needs nobody's help: it works on the service's thread and
-// takes no lock that code of the program can hold, so that it comes also when
-// every worker, main() and a stop callback hang. Callbacks of drain_token() and
-// of the scope run on a thread of the shutdown's own.
+// The last phase runs on the service's thread and takes no lock that code of
+// the program can hold: it comes even if every worker, main() and a stop
+// callback hang. Callbacks of drain_token() and of the scope run on a thread of
+// the shutdown's own.
 //
-// Signals that are ignored when it is made (nohup(1), background jobs) are left
-// ignored. All members may be called from any thread. The service and
-// the group must outlive it.
+// Signals that are ignored in Start() (nohup(1), background jobs) are left
+// ignored. All members may be called from any thread. The service and the group
+// must outlive it.
 #ifndef TOCSIN_SIGNALS_SHUTDOWN_H_
 #define TOCSIN_SIGNALS_SHUTDOWN_H_
 
@@ -51,7 +51,7 @@ namespace tocsin {
 // themselves, people at a terminal mean it.
 enum class SecondSignal {
   kDieNow,
-  kIgnore,  // only the end of the grace forces
+  kIgnore,  // only the end of the grace forces the end
 };
 
 struct ShutdownPolicy {
@@ -77,9 +77,9 @@ class Shutdown {
 
   Shutdown(const Shutdown&) = delete;
   Shutdown& operator=(const Shutdown&) = delete;
-  // The program has ended in time, or without any signal: nothing is forced any
-  // more, and signals that came meanwhile are discarded. Waits for callbacks
-  // that are running.
+  // The program has ended in time, or without any signal. Nothing is forced
+  // from here on, and signals that came meanwhile are discarded. Waits for
+  // callbacks that are running.
   ~Shutdown();
 
   Phase phase() const;

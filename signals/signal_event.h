@@ -55,12 +55,13 @@ struct SignalEvent {
   };
 
   int signum = 0;
-  // How many of this number were merged into this event since it was queued,
-  // itself included. Always 1 for real-time signals, which are never merged.
+  // How many signals of this number were merged into this event while it was
+  // queued, the first included. Always 1 for real-time signals, which are never
+  // merged.
   int count = 1;
   Origin origin = Origin::kOther;
-  // Nothing where the kernel names none: for the terminal and the kernel
-  // itself, and for kUser and kQueue when the sender is outside of our pid
+  // Nothing where the kernel names no sender: for the terminal and the kernel
+  // itself, and for kUser and kQueue if the sender is outside of our pid
   // namespace.
   std::optional<Sender> sender;
   std::optional<sigval> value;       // kQueue, kTimer, kMessageQueue

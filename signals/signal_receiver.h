@@ -7,11 +7,11 @@
 //   }
 //   return CheckCancelled();  // OK unless the scope ended the loop
 //
-// Signals that came before a wait are kept in a queue, in order of arrival.
+// Signals that come before a wait are kept in a queue, in order of arrival.
 // Standard signals (below SIGRTMIN) merge per number, as they do in the kernel:
-// the first keeps its place and siginfo, `count` goes up, and no kind is ever
+// the first keeps its place and siginfo, `count` goes up, and none is ever
 // dropped. Real-time signals queue one by one, up to ReceiverOptions::capacity;
-// what comes then is dropped and counted.
+// further ones are dropped and counted.
 //
 // Several threads may receive from one receiver: each event goes to one of
 // them. All members may be called from any thread; move and destroy a receiver
@@ -46,7 +46,7 @@ class SignalReceiver {
   SignalReceiver(SignalReceiver&&) noexcept;
   SignalReceiver& operator=(SignalReceiver&&) noexcept;
 
-  // Closes it, and then deals with unread events as ReceiverOptions::on_close
+  // Closes it, and then does with unread events what ReceiverOptions::on_close
   // says. If they are sent again under a disposition that ends the process, the
   // process ends here.
   ~SignalReceiver();
@@ -67,11 +67,11 @@ class SignalReceiver {
   // child.
   absl::StatusOr<SignalEvent> TryReceive();
 
-  // Ends the subscription. Signals that nobody else receives have their
-  // previous disposition from here on, to the last flag; one that was already
-  // on its way is sent again under it. Threads in Receive() wake; what is
-  // queued can still be received, by them and others, and then they get
-  // kOutOfRange. Waits for the service's thread, tens of microseconds.
+  // Ends the subscription. Signals that no other receiver is open for have
+  // their previous disposition from here on, to the last flag; one that was
+  // already on its way is sent again under it. What is queued can still be
+  // received; then Receive() returns kOutOfRange, also to threads that wait in
+  // it. Waits for the service's thread, tens of microseconds.
   void Close();
 
   // Whether nothing new comes: after Close(), by any thread, or the end of the

@@ -6,14 +6,14 @@
 //   absl::StatusOr<SignalReceiver> receiver = (*service)->Open({SIGTERM});
 //   absl::StatusOr<SignalEvent> event = receiver->Receive();
 //
-// Start it first in main(); later, and from any thread, is correct too. Only a
-// signal that some receiver is open for is touched at all, and no thread's
-// signal mask but that of the service's own thread: children, debuggers,
-// profilers and crash handlers see nothing of it. The price is that such a
-// signal interrupts the thread that the kernel picks, as a rule the main one:
-// system calls are restarted where SA_RESTART covers them and else fail with
-// EINTR (signal(7) lists both). ScopedSignalBlock avoids that. SIGSTKFLT
-// belongs to the service while it lives.
+// Start it first in main(); later, and from any thread, is correct too. It
+// touches only signals that a receiver is open for, and no signal mask except
+// that of its own thread: children, debuggers, profilers and crash handlers see
+// nothing of it. The price is that such a signal interrupts the thread that the
+// kernel picks, usually the main thread: system calls are restarted where
+// SA_RESTART covers them and fail with EINTR elsewhere (signal(7) lists both).
+// ScopedSignalBlock avoids that. SIGSTKFLT belongs to the service while it
+// lives.
 //
 // All members may be called from any thread.
 #ifndef TOCSIN_SIGNALS_SIGNAL_SERVICE_H_
@@ -51,8 +51,8 @@ class SignalService {
   ~SignalService();
 
   // Opens a receiver for `signals`. Every open receiver gets every signal that
-  // it is subscribed to; a slow one delays nobody. From the return of this call
-  // on, each of these signals is received and has no other effect.
+  // it is subscribed to, and a slow one delays no other. Once this call has
+  // returned, each of these signals is received and has no other effect.
   //
   // Does not wait for signals: tens of microseconds. kInvalidArgument, and
   // nothing has changed, if one of the signals cannot be received (see
@@ -61,7 +61,7 @@ class SignalService {
   absl::StatusOr<SignalReceiver> Open(const SignalSet& signals,
                                       ReceiverOptions options = {});
 
-  // What went through the service so far.
+  // What has gone through the service so far.
   SignalServiceStats stats() const;
 
   // OK if our handler is in place for every signal that is being received;

@@ -12,8 +12,8 @@ struct SignalServiceStats {
   // Signals taken from the kernel. Those that the kernel merged count once.
   uint64_t received = 0;
   // Those of them that came through our handler on some thread. The rest came
-  // to the service's thread, or one in Receive(), directly, because all others
-  // block them.
+  // directly to the service's thread, or to one in Receive(), because all other
+  // threads block them.
   uint64_t redirected = 0;
   // Events put into queues; one signal counts once for each receiver.
   uint64_t delivered = 0;
@@ -27,7 +27,7 @@ struct SignalServiceStats {
   uint64_t discarded = 0;
   // Closings that found somebody else's handler in the place of ours.
   uint64_t conflicts = 0;
-  // Signals that arrived as a bare number because the process was at its limit
+  // Signals that arrived as a bare number, because the process was at its limit
   // of pending signals (RLIMIT_SIGPENDING).
   uint64_t siginfo_lost = 0;
 };

@@ -122,8 +122,8 @@ class Dispatcher {
   virtual void StepDown(Waiter&, FutexWakes&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   // Delivers what is pending for a leader that stepped down and is expected
-  // back. `waits`: the caller is that one, and leaves to its wait what need not
-  // be drained lest it starve.
+  // back. `waits`: the caller is that leader; only what would starve in its
+  // wait is drained.
   virtual void Drain(bool, FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 
   // Into the queues. False if nobody is subscribed to it.
@@ -136,7 +136,7 @@ class Dispatcher {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsRegistered(const Subscriber& subscription) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What the registered ones, but for `except`, are subscribed to.
+  // What the registered ones, except `except`, are subscribed to.
   SignalSet Subscribed(const Subscriber* except = nullptr) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -1,6 +1,7 @@
 // The dispositions of signals: replaced by our handler, put back, asked for.
 //
-// May be called from any thread; whoever changes one holds disposition_mutex.
+// May be called from any thread; one that changes a disposition holds
+// disposition_mutex.
 #ifndef TOCSIN_SIGNALS_INTERNAL_DISPOSITION_H_
 #define TOCSIN_SIGNALS_INTERNAL_DISPOSITION_H_
 

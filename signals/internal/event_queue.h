@@ -1,8 +1,8 @@
 // The events that wait for one receiver, and the ledger of signals that the
 // queues of several share.
 //
-// It takes no lock and knows no threads: who uses a queue, or a ledger, sees to
-// it that one thread at a time does.
+// It takes no lock and knows no threads: the caller makes sure that one thread
+// at a time uses a queue, or a ledger.
 #ifndef TOCSIN_SIGNALS_INTERNAL_EVENT_QUEUE_H_
 #define TOCSIN_SIGNALS_INTERNAL_EVENT_QUEUE_H_
 
@@ -21,8 +21,8 @@ namespace tocsin::internal {
 // again when a receiver goes depends on what became of it in the others.
 class Arrivals {
  public:
-  // Makes room for what so many more places of queues can hold, so that nothing
-  // else here allocates. Changes nothing if it throws.
+  // Makes room for what `places` more places of queues can hold, so that
+  // nothing else here allocates. Changes nothing if it throws.
   void AddPlaces(uint32_t places);
   void RemovePlaces(uint32_t places) { places_ -= places; }
 
@@ -80,7 +80,7 @@ class EventQueue {
   // Holds `arrival` from then on, unless there was no room.
   Pushed Push(const RawSiginfo& info, uint32_t arrival, absl::Time now);
 
-  // The oldest, which has thereby been received. Not of an empty queue.
+  // Takes the oldest out, which is then received. REQUIRES: !empty().
   Queued Pop();
   // Takes the oldest out unreceived. Whether nobody else has it or had it.
   bool Remove(RawSiginfo& info);

@@ -1,5 +1,5 @@
-// Which signals were ignored when the process started: what those who started
-// it wished, and a child is to inherit.
+// Which signals were ignored when the process started: the wish of what started
+// it, for a child to inherit.
 //
 // May be called from any thread.
 #ifndef TOCSIN_SIGNALS_INTERNAL_IGNORED_AT_START_H_

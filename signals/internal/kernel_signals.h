@@ -1,5 +1,5 @@
 // The source of real signals: starts and stops what hears them, lets receivers
-// in and out, and sees to what a fork() leaves of all that.
+// in and out, and puts all of it in order in a forked child.
 //
 // Public members may be called from any thread but the service's own.
 #ifndef TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_

@@ -1,4 +1,4 @@
-// Takes signals that are pending, as whoever waits for them in the kernel does.
+// Takes signals that are pending, for a thread that waits in the kernel.
 //
 // May be called from any thread that blocks those signals.
 #ifndef TOCSIN_SIGNALS_INTERNAL_PENDING_SIGNALS_H_
@@ -26,8 +26,8 @@ inline uint64_t Mask(const SignalSet& signals) {
 int TakePending(uint64_t signals, RawSiginfo& info,
                 absl::Duration timeout = absl::InfiniteDuration());
 
-// Takes one that is pending of `left`, and strikes its number off, lest a storm
-// of one starve the others. False if there is none.
+// Takes one that is pending of `left`, and strikes its number off, so that a
+// storm of one does not starve the others. False if there is none.
 bool TakeNext(uint64_t& left, RawSiginfo& info);
 
 }  // namespace tocsin::internal

@@ -1,9 +1,9 @@
 // The dedicated thread, which waits in the kernel for all signals that nobody
 // else waits for, and dispatches them.
 //
-// Start(), Join() and Synchronize() are called by whoever starts, stops and
-// changes the service, under the disposition mutex, which the thread itself
-// never takes.
+// Start(), Join() and Synchronize() are called by threads that start, stop and
+// change the service, under the disposition mutex, which the service's thread
+// itself never takes.
 #ifndef TOCSIN_SIGNALS_INTERNAL_SERVICE_THREAD_H_
 #define TOCSIN_SIGNALS_INTERNAL_SERVICE_THREAD_H_
 

@@ -7,8 +7,8 @@
 // Only the service's thread blocks signals. So the kernel hands a signal to
 // some other thread, where our handler runs; its one act is to queue the signal
 // again, siginfo and all, for the service's thread (rt_tgsigqueueinfo(2)). The
-// kernel's queue is the only queue, and the handler writes no memory that a
-// thread reads, but for counters and slots.
+// kernel's queue is the only queue, and counters and slots are the only memory
+// that the handler writes and a thread reads.
 //
 // The kernel lets nobody send another thread a siginfo that claims to come from
 // kill(2) or from the kernel. A forwarded one is therefore marked: si_code is a

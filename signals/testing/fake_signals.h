@@ -1,8 +1,8 @@
 // Signals for tests, without the operating system.
 //
 // Code that takes a SignalService& is given the service of a FakeSignals
-// instead. Its receivers work as real ones do, but for what the test sends and
-// for the time, which stands still until the test moves it:
+// instead. Its receivers work as real ones do, with signals that the test sends
+// and a time that stands still until the test moves it:
 //
 //   TEST(Server, ReloadsOnHangUp) {
 //     FakeSignals signals;
