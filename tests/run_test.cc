@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <ios>
+#include <iostream>
 #include <latch>
 #include <memory>
 #include <string>
@@ -99,14 +101,13 @@ TEST(RunDeathTest, AMainThatWaitsForSomethingElseIsStoppedToo) {
               KilledBySignal(SIGTERM), "^$");
 }
 
-TEST(RunDeathTest, FlushesWhatWasPrintedBeforeItDies) {
+TEST(RunDeathTest, FlushesEveryStreamBeforeItDies) {
   Pipe output;
   EXPECT_EXIT(
       {
-        dup2(output.writer(), STDOUT_FILENO);
-        std::setvbuf(stdout, nullptr, _IOFBF, BUFSIZ);
-        RunAndExit([](Program&) {
-          std::fputs("x", stdout);
+        FILE* const file = fdopen(output.writer(), "w");
+        RunAndExit([file](Program&) {
+          std::fputs("x", file);
           SendSelf(SIGTERM);
           return Event().Wait();
         });
@@ -161,8 +162,8 @@ TEST(RunDeathTest, WhatIsPrintedAtTheExitIsFlushed) {
   EXPECT_EXIT(
       {
         dup2(output.writer(), STDOUT_FILENO);
-        std::setvbuf(stdout, nullptr, _IOFBF, BUFSIZ);
-        std::atexit([] { std::fputs("x", stdout); });
+        std::ios_base::sync_with_stdio(false);  // then std::cout has a buffer
+        std::atexit([] { std::cout << "x"; });
         std::exit(RunUntilStopped());
       },
       KilledBySignal(SIGTERM), "");
