@@ -113,6 +113,7 @@ TEST(RunDeathTest, FlushesEveryStreamBeforeItDies) {
         });
       },
       KilledBySignal(SIGTERM), "");
+  output.CloseWriter();
   EXPECT_EQ(output.Take(), 'x');
 }
 
@@ -172,6 +173,7 @@ TEST(RunDeathTest, WhatADestructorFunctionPrintsIsFlushed) {
         std::exit(RunUntilStopped());
       },
       KilledBySignal(SIGTERM), "");
+  output.CloseWriter();
   EXPECT_EQ(output.Take(), 'x');
 }
 
