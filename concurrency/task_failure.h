@@ -7,7 +7,6 @@
 #include <exception>
 #include <string>
 
-#include "absl/base/config.h"
 #include "absl/status/status.h"
 
 namespace tocsin {
@@ -17,10 +16,9 @@ struct TaskFailure {
   std::string task;
   // What it returned; what it threw, in words; or why it was refused.
   absl::Status status;
-#ifdef ABSL_HAVE_EXCEPTIONS
-  // What it threw, for RethrowFirst(); null if it threw nothing.
+  // What it threw, for RethrowFirst(); null if it threw nothing, and always in a
+  // library that was compiled without exceptions.
   std::exception_ptr exception;
-#endif
 };
 
 }  // namespace tocsin

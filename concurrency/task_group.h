@@ -142,11 +142,9 @@ class TaskGroup final {
   std::vector<TaskFailure> failures() const { return state_.failures(); }
   size_t failure_count() const { return state_.failure_count(); }
 
-#ifdef ABSL_HAVE_EXCEPTIONS
   // Throws the exception of the first task that threw one, if any did. Call it
   // after Wait().
   void RethrowFirst() const { state_.RethrowFirst(); }
-#endif
 
   // The names of the tasks that have not ended; those that run come first.
   std::vector<std::string> running() const { return state_.running(); }

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/without_exceptions.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/task_group.h"
@@ -349,6 +350,26 @@ TEST_P(TaskGroupErrorsTest, ABodyMayEndWithWait) {
                 group.Spawn([] {});
                 return group.Wait();
               }).ok());
+}
+
+// Issue 18: TaskFailure had a member more where the including file was compiled
+// with exceptions, and the two took each other's failures for something else.
+TEST(TaskFailure, IsTheSameForPartsWithAndWithoutExceptions) {
+  auto pool = *ThreadPool::Create({.threads = 0});  // in the order of spawning
+  TaskGroup group(
+      {.pool = pool.get(), .max_running = 1, .cancel_on_error = false});
+  without_exceptions::SpawnFailing(group, "first", absl::DataLossError("one"));
+  group.Spawn([] { return absl::AbortedError("two"); }, {.name = "second"});
+  std::vector<std::string> expected = {"first: DATA_LOSS: one",
+                                       "second: ABORTED: two"};
+#ifdef ABSL_HAVE_EXCEPTIONS
+  group.Spawn([] { throw std::out_of_range("three"); }, {.name = "third"});
+  expected.push_back("third: INTERNAL: third threw: three threw");
+#endif
+  EXPECT_FALSE(group.Wait().ok());
+  EXPECT_EQ(without_exceptions::Describe(group.failures()), expected);
+  ASSERT_EQ(group.failures().size(), expected.size());
+  EXPECT_EQ(group.failures()[0].task, "first");
 }
 
 #ifdef ABSL_HAVE_EXCEPTIONS

@@ -208,13 +208,11 @@ size_t GroupState::failure_count() const {
   return failure_count_.load(std::memory_order_acquire);
 }
 
-#ifdef ABSL_HAVE_EXCEPTIONS
 void GroupState::RethrowFirst() const {
   for (const TaskFailure& failure : failures()) {
     if (failure.exception) std::rethrow_exception(failure.exception);
   }
 }
-#endif
 
 std::vector<std::string> GroupState::running() const {
   if (slots().forked()) return {};

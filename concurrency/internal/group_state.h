@@ -73,9 +73,7 @@ class GroupState final : private TaskQueue {
 
   std::vector<TaskFailure> failures() const;
   size_t failure_count() const;
-#ifdef ABSL_HAVE_EXCEPTIONS
   void RethrowFirst() const;
-#endif
   std::vector<std::string> running() const;
 
  private:
