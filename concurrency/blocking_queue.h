@@ -13,16 +13,20 @@
 // Every item pushed is popped once or still there. A Pop() that is cancelled or
 // runs into a deadline takes nothing; one that was given an item in the same
 // moment returns the item. A Push() that fails leaves its argument as it was.
-// Those who wait are served in the order they came, and an item that a waiting
-// Pop() was given cannot be taken by another.
+// Threads that wait are served in the order they came, and an item that a
+// waiting Pop() was given cannot be taken by another.
 //
 // Both observe the thread's cancel scope: kCancelled or kDeadlineExceeded, at
-// once if the scope had ended before the call, though there be an item or room.
-// Give the scope a deadline for a Pop() with a timeout.
+// once if the scope had ended before the call, even if there is an item or
+// room. A Pop() with a timeout: FailAfter(timeout, [&] { return queue.Pop();
+// }).
+//
+// At either end kOutOfRange means that the queue is closed, and from TryPush()
+// and TryPop() kUnavailable that there is no room or no item just now.
 //
 // The move constructor of T, and the destructor of a T moved from, run under
-// the queue's lock: they must not throw, nor use the queue. Items left over are
-// destroyed with the queue.
+// the queue's lock: they must not throw and must not use the queue. Items left
+// over are destroyed with the queue.
 #ifndef TOCSIN_CONCURRENCY_BLOCKING_QUEUE_H_
 #define TOCSIN_CONCURRENCY_BLOCKING_QUEUE_H_
 
@@ -37,43 +41,49 @@
 
 namespace tocsin {
 
+// Capacities of a queue. With no room at all, a Push() waits for the Pop() that
+// takes its item.
+inline constexpr size_t kRendezvous = 0;
+inline constexpr size_t kUnbounded = static_cast<size_t>(-1);
+
 template <typename T>
 class BlockingQueue {
  public:
   class Iterator;
 
-  static constexpr size_t kUnbounded = static_cast<size_t>(-1);
-
-  // Holds up to `capacity` items. With none, a Push() waits for the Pop() that
-  // takes its item.
-  explicit BlockingQueue(size_t capacity = kUnbounded) : state_(capacity) {}
+  // Holds up to `capacity` items, from kRendezvous to kUnbounded. What bounds
+  // the queue bounds the memory that a slow consumer costs.
+  explicit BlockingQueue(size_t capacity) : state_(capacity) {}
   BlockingQueue(const BlockingQueue&) = delete;
   BlockingQueue& operator=(const BlockingQueue&) = delete;
 
-  // Blocks while the queue is full. kFailedPrecondition once it is closed, also
-  // for those who wait then.
+  // Blocks while the queue is full. kOutOfRange once it is closed, also to
+  // threads that wait then.
   absl::Status Push(T&& item) { return state_.Push(item); }
   absl::Status Push(const T& item) { return Push(T(item)); }
 
-  // False, and the item left as it was, if the queue is full or closed.
-  bool TryPush(T&& item) { return state_.TryPush(item); }
-  bool TryPush(const T& item) { return TryPush(T(item)); }
+  // Without blocking, and whatever the scope. kUnavailable while the queue is
+  // full, kOutOfRange once it is closed.
+  absl::Status TryPush(T&& item) { return state_.TryPush(item); }
+  absl::Status TryPush(const T& item) { return TryPush(T(item)); }
 
   // Blocks while the queue is empty. kOutOfRange once it is closed and drained.
   absl::StatusOr<T> Pop() { return state_.Pop(); }
 
-  // Nothing if the queue is empty.
-  std::optional<T> TryPop() { return state_.TryPop(); }
+  // Without blocking, and whatever the scope. kUnavailable while the queue is
+  // empty, kOutOfRange once it is closed and drained.
+  absl::StatusOr<T> TryPop() { return state_.TryPop(); }
 
-  // Refuses all further pushes; what is in the queue can still be popped. Again
-  // does nothing.
+  // Refuses all further pushes; what is in the queue can still be popped. A
+  // second call does nothing.
   void Close() { state_.Close(); }
+  bool closed() const { return state_.closed(); }
 
   // The number of items in the queue. One of a Push() that waits is not yet.
   size_t size() const { return state_.size(); }
 
   // Blocking iteration, by several threads at once too: each item goes to one
-  // of them. It ends when Pop() fails: closed and drained, or the thread's
+  // of them. It ends when the queue is closed and drained, or the thread's
   // scope has ended, which CheckCancelled() tells.
   Iterator begin() { return Iterator(this); }
   std::default_sentinel_t end() const { return {}; }

@@ -1,33 +1,31 @@
 #include "tocsin/concurrency/cancel_scope.h"
 
-#include "absl/strings/str_cat.h"
+#include <algorithm>
+
 #include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin {
 
-using internal::Scope;
-
-bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
-  CancelScope scope({.deadline = internal::Now() + timeout});
-  body();
-  const Scope& state = Scope::Of(scope);
-  const bool from_outside = state.parent() && state.parent()->cancelled();
-  return !from_outside && state.Latched();
+absl::Time CancelScope::Deadline(const Options& options) {
+  if (options.timeout == absl::InfiniteDuration()) return options.deadline;
+  return std::min(options.deadline, internal::Now() + options.timeout);
 }
 
-absl::Status FailAfter(absl::Duration timeout,
-                       absl::FunctionRef<absl::Status()> body) {
-  CancelScope scope({.deadline = internal::Now() + timeout});
-  absl::Status status = body();
-  const bool interrupted =
-      absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
-  const Scope& state = Scope::Of(scope);
-  const bool from_outside = state.parent() && state.parent()->cancelled();
-  if (interrupted && !from_outside && state.Latched()) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("not done within ", absl::FormatDuration(timeout)));
-  }
-  return status;
+absl::Duration CancelScope::remaining() const {
+  const absl::Time ends = deadline();
+  if (ends == absl::InfiniteFuture()) return absl::InfiniteDuration();
+  return std::max(ends - internal::Now(), absl::ZeroDuration());
+}
+
+void CancelScope::set_timeout(absl::Duration timeout) {
+  set_deadline(internal::Now() + timeout);
+}
+
+TimeLimit MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
+  CancelScope scope({.timeout = timeout});
+  body();
+  return internal::Scope::Of(scope).IsCancelledFirst() ? TimeLimit::kPassed
+                                                       : TimeLimit::kKept;
 }
 
 }  // namespace tocsin

@@ -1,10 +1,10 @@
 // A stretch of a thread's execution that can be cancelled from outside.
 //
-// Cancellation is ambient: every thread has a current scope, and every wait of
-// the library (Receive(), Pop(), SleepFor(), Wait(), ...) observes it. Nothing
-// has to be passed down.
+// Cancellation is ambient: every thread has a current scope, and the waits of
+// the library (Receive(), Pop(), Sleep(), ...) observe it. Nothing has to be
+// passed down.
 //
-//   CancelScope scope({.deadline = absl::Now() + absl::Seconds(5)});
+//   CancelScope scope({.timeout = absl::Seconds(5)});
 //   absl::StatusOr<SignalEvent> event = receiver.Receive();
 //   // kDeadlineExceeded after five seconds, kCancelled after scope.Cancel().
 //
@@ -17,9 +17,15 @@
 //
 // Cancellation is level-triggered: once a scope is cancelled, every wait in it
 // returns at once, the first and all later ones, until the scope is left or a
-// shield is entered. Scopes nest; what cancels a scope cancels those made
-// inside it, on this thread or, through task groups, on others. The first
-// reason wins and is kept; a scope is never un-cancelled.
+// shield is entered. Scopes nest: what cancels a scope cancels those made
+// inside it, on this thread and, through task groups, on others. The first
+// reason wins and is kept. A scope is never un-cancelled.
+//
+// What a wait returns then, and what CheckCancelled() and status() return, is
+// marked with the scope that was cancelled, in a payload of the absl::Status. A
+// task group recognises by the mark, and not by the code, that a task ended
+// because its scope did: so return such a status as it is. A kCancelled from
+// elsewhere, such as an RPC, is an error like any other.
 //
 // A scope is made and destroyed by the same thread, in the order of nesting
 // (checked: the program ends with a message). Every other member may be called
@@ -28,6 +34,7 @@
 #define TOCSIN_CONCURRENCY_CANCEL_SCOPE_H_
 
 #include <stop_token>
+#include <type_traits>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
@@ -37,29 +44,35 @@
 
 namespace tocsin {
 
-class CancelScope {
+struct CancelScopeOptions {
+  // After what time the scope cancels itself, counted from its beginning. Zero
+  // or less means at once.
+  absl::Duration timeout = absl::InfiniteDuration();
+  // The same as a point in time, on the wall clock; the earlier one counts.
+  absl::Time deadline = absl::InfiniteFuture();
+  // Keeps out the cancellation and the deadlines of the scopes around this one:
+  // for clean-up that must finish. Give it a timeout of its own.
+  bool shield = false;
+};
+
+class [[nodiscard]] CancelScope {
  public:
-  struct Options {
-    // When the scope cancels itself, on the wall clock. A time that has passed
-    // means at once.
-    absl::Time deadline = absl::InfiniteFuture();
-    // Keeps out the cancellation and the deadlines of the scopes around this
-    // one: for clean-up that must finish. Give it a deadline of its own.
-    bool shield = false;
-  };
+  using Options = CancelScopeOptions;
 
   // A child of the thread's current scope, and from here on the current one.
-  CancelScope() : CancelScope(Options()) {}
-  explicit CancelScope(Options options)
-      : state_(options.deadline, options.shield) {}
-  // Also cancelled when `stop` is requested.
-  explicit CancelScope(std::stop_token stop) : state_(std::move(stop)) {}
+  explicit CancelScope(Options options = {})
+      : state_(Deadline(options), options.shield) {}
+  // Also cancelled when `stop` is requested. If that is a token of another
+  // scope or of a StopOnSignal, then for the same reason, as long as the other
+  // exists.
+  explicit CancelScope(const std::stop_token& stop) : state_(stop) {}
 
   CancelScope(const CancelScope&) = delete;
   CancelScope& operator=(const CancelScope&) = delete;
 
-  // Cancels this scope and those inside it; does nothing if it is cancelled
-  // already. Returns at once: wakes the waits, does not wait for them. Runs the
+  // Cancels this scope and those inside it. Does nothing if this scope was
+  // cancelled before; if one around it was, that one's reason still counts.
+  // Returns at once: wakes the waits and does not wait for them. Runs the
   // callbacks of exported stop tokens, here, with no lock held. Waits return
   // kCancelled with the reason's text, whatever its code.
   void Cancel(absl::Status reason = absl::CancelledError()) {
@@ -70,34 +83,39 @@ class CancelScope {
   // has passed, or either holds for a scope around it and no shield is between.
   bool cancelled() const { return state_.cancelled(); }
 
-  // Why: the reason given to Cancel(), kDeadlineExceeded for a deadline, of
-  // the innermost cancelled scope. OK as long as cancelled() is false.
+  // Why: the reason given to Cancel(), or kDeadlineExceeded, of the scope that
+  // was cancelled first. OK as long as cancelled() is false.
   absl::Status status() const { return state_.status(); }
 
   // The nearest of its own deadline and those around it, up to a shield.
   absl::Time deadline() const { return state_.deadline(); }
+  // The time until then; zero if it has passed.
+  absl::Duration remaining() const;
 
-  // Moves the scope's own deadline; those who wait in the scope go by the new
-  // one. Without effect once the scope is cancelled.
+  // Moves the scope's own deadline, with effect on waits that have begun.
+  // Without effect once the scope is cancelled.
   void set_deadline(absl::Time deadline) { state_.set_deadline(deadline); }
+  // The same, counted from now.
+  void set_timeout(absl::Duration timeout);
 
   void set_shield(bool shield) { state_.set_shield(shield); }
 
   // A token that is requested when this scope is cancelled, by a deadline too:
   // for code that polls, or an interface that takes one. Callbacks run on the
-  // thread that cancels, for a deadline on one of the library that serves all
-  // scopes: they must not block. While the system refuses that one, deadlines
-  // request no token; the next call that asks for one tries again. The token
-  // stays valid after the scope, and nothing that happens from then on requests
-  // it.
+  // thread that cancels, and for a deadline on a thread of the library that
+  // serves all scopes: they must not block. While the system refuses that
+  // thread, deadlines request no token; the next call of this tries again. The
+  // token stays valid after the scope, but nothing requests it any more.
   std::stop_token stop_token() const { return state_.stop_token(); }
 
  private:
-  friend class TaskGroup;  // whose tasks enter a scope that it does not
+  friend class TaskSet;  // whose tasks enter its scope
   friend class internal::Scope;
 
-  // A child of the thread's current scope that no thread is in yet.
-  explicit CancelScope(internal::Scope::NotEntered apart) : state_(apart) {}
+  static absl::Time Deadline(const Options& options);
+
+  // A child of `parent`, which may be null, that no thread is in yet.
+  explicit CancelScope(internal::ScopeState* parent) : state_(parent) {}
 
   internal::Scope state_;
 };
@@ -107,17 +125,33 @@ class CancelScope {
 // and where there is no scope. Takes no lock; a few nanoseconds.
 inline absl::Status CheckCancelled() { return internal::Scope::CheckCurrent(); }
 
-// Runs `body` in a scope that is cancelled after `timeout`. True if the time
-// ran out, which ended the waits of the body; false if a scope around it was
-// cancelled, or nothing was. A timeout that is zero or negative is over at
-// once.
-bool MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body);
+// What MoveOnAfter() tells of its time limit.
+enum class TimeLimit { kKept, kPassed };
 
-// The same for a body that can fail: kDeadlineExceeded, naming the timeout, if
-// the time ran out and the body ended by that, with kCancelled or
-// kDeadlineExceeded; else its status, also one that came late.
-absl::Status FailAfter(absl::Duration timeout,
-                       absl::FunctionRef<absl::Status()> body);
+// Runs `body` in a scope that is cancelled after `timeout`, which ends the
+// waits of the body, and not those after it. kPassed if that happened before
+// the body returned. A timeout that is zero or negative is over at once.
+//
+//   if (MoveOnAfter(absl::Seconds(5), [&] { Drain(); }) == TimeLimit::kPassed)
+//   ...
+TimeLimit MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body);
+
+// The same for a body that can fail: returns what the body returns, an
+// absl::Status or an absl::StatusOr<T>, but for the status that the scope's
+// timeout ended a wait with: in its place kDeadlineExceeded that names the
+// timeout.
+//
+//   absl::StatusOr<Job> job =
+//       FailAfter(absl::Seconds(5), [&] { return jobs.Pop(); });
+template <typename F>
+std::invoke_result_t<F&> FailAfter(absl::Duration timeout, F&& body) {
+  CancelScope scope({.timeout = timeout});
+  std::invoke_result_t<F&> result = body();
+  if (internal::Scope::Of(scope).Made(result)) {
+    return internal::Scope::NotDoneWithin(timeout);
+  }
+  return result;
+}
 
 }  // namespace tocsin
 

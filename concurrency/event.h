@@ -1,8 +1,8 @@
 // Something that happens once, and that any number of threads wait for.
 //
 // Any member may be called from any thread. The event may be destroyed as soon
-// as a Wait() or is_set() has told that it is set, even if Set() has not
-// returned yet, and nobody else is inside it.
+// as Wait() or is_set() has said that it is set, even if Set() has not returned
+// yet, provided that no other thread is inside it.
 //
 //   Event ready;
 //   group.Spawn([&] { Load(); ready.Set(); });
@@ -27,8 +27,8 @@ class Event {
   Event& operator=(const Event&) = delete;
   ~Event();
 
-  // Wakes those who wait and lets all later ones pass. Once is enough, more
-  // does nothing.
+  // Ends all waits, those that have begun and those to come. A second call does
+  // nothing.
   void Set();
 
   // Blocks until the event is set. kCancelled or kDeadlineExceeded if the

@@ -13,16 +13,6 @@ namespace tocsin {
 
 using internal::MutexLock;
 
-namespace {
-
-absl::Status CheckCount(int64_t count) {
-  if (count >= 1) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      count, " permits of a semaphore: the number must be 1 or more"));
-}
-
-}  // namespace
-
 struct Semaphore::Waiter {
   explicit Waiter(int64_t wanted) : count(wanted) {}
 
@@ -61,13 +51,16 @@ bool Semaphore::TakeNow(int64_t count) {
   return true;
 }
 
-absl::Status Semaphore::Acquire(int64_t count) {
-  if (absl::Status status = CheckCount(count); !status.ok()) return status;
+absl::StatusOr<Semaphore::Permit> Semaphore::Acquire(int64_t count) {
+  if (count < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        count, " permits of a semaphore: the number must be 1 or more"));
+  }
   if (absl::Status status = CheckCancelled(); !status.ok()) return status;
   Waiter self(count);
   {
     MutexLock lock(queue_.mutex);
-    if (TakeNow(count)) return absl::OkStatus();
+    if (TakeNow(count)) return Permit(this, count);
     queue_.waiters.Append(self);
   }
   while (true) {
@@ -75,7 +68,7 @@ absl::Status Semaphore::Acquire(int64_t count) {
     if (!status.ok()) TOCSIN_STEP("Semaphore: wait is over");
     WakeUps wakes;
     MutexLock lock(queue_.mutex);
-    if (self.admitted) return absl::OkStatus();
+    if (self.admitted) return Permit(this, count);
     if (!status.ok()) {
       queue_.waiters.Remove(self);
       Admit(wakes);  // whom it kept back
@@ -84,33 +77,17 @@ absl::Status Semaphore::Acquire(int64_t count) {
   }
 }
 
-bool Semaphore::TryAcquire(int64_t count) {
+std::optional<Semaphore::Permit> Semaphore::TryAcquire(int64_t count) {
   MutexLock lock(queue_.mutex);
-  return count >= 1 && TakeNow(count);
-}
-
-absl::StatusOr<Semaphore::Permit> Semaphore::Borrow(int64_t count) {
-  if (absl::Status status = Acquire(count); !status.ok()) return status;
+  if (count < 1 || !TakeNow(count)) return std::nullopt;
   return Permit(this, count);
 }
 
-std::optional<Semaphore::Permit> Semaphore::TryBorrow(int64_t count) {
-  if (!TryAcquire(count)) return std::nullopt;
-  return Permit(this, count);
-}
-
-absl::Status Semaphore::Release(int64_t count) {
-  if (absl::Status status = CheckCount(count); !status.ok()) return status;
+void Semaphore::Release(int64_t count) {
   WakeUps wakes;
   MutexLock lock(queue_.mutex);
-  if (count > in_use_) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("Release() of ", count, " permits while ", in_use_,
-                     " are in use: release exactly what was acquired"));
-  }
   in_use_ -= count;
   Admit(wakes);
-  return absl::OkStatus();
 }
 
 void Semaphore::set_limit(int64_t limit) {

@@ -1,23 +1,23 @@
 // A capacity limiter: a number of permits that threads take and give back, and
 // wait for while all are in use.
 //
-// Any member may be called from any thread; permits may be given back by
-// another thread than the one that took them. Destroy the semaphore only once
+// Any member may be called from any thread; a permit may be given back by
+// another thread than the one that took it. Destroy the semaphore only once
 // no thread is inside it and no Permit is left.
 //
 //   Semaphore connections(8);
-//   absl::StatusOr<Semaphore::Permit> permit = connections.Borrow();
+//   absl::StatusOr<Semaphore::Permit> permit = connections.Acquire();
 //   if (!permit.ok()) return permit.status();  // the scope was cancelled
 //   ...                                        // given back with `permit`
 //
 // First come, first served: a thread that wants many permits is not overtaken
 // by others that want few, TryAcquire() included. The one exception is a thread
 // that wants more than the limit: it waits until set_limit() makes it possible,
-// and holds up nobody meanwhile.
+// and delays no other thread until then.
 //
 // A wait that is cancelled leaves no trace: it holds no permit afterwards and
-// does not delay those behind it. A permit granted at that very moment counts:
-// Acquire() is OK then.
+// does not delay those behind it. A permit that is granted at that very moment
+// counts: Acquire() is OK then.
 #ifndef TOCSIN_CONCURRENCY_SEMAPHORE_H_
 #define TOCSIN_CONCURRENCY_SEMAPHORE_H_
 
@@ -35,7 +35,7 @@ namespace tocsin {
 class Semaphore {
  public:
   // Gives back what it holds when it is destroyed. Moved, never copied.
-  class Permit {
+  class [[nodiscard]] Permit {
    public:
     Permit(Permit&& other) noexcept
         : semaphore_(std::exchange(other.semaphore_, nullptr)),
@@ -45,7 +45,7 @@ class Semaphore {
       return *this;
     }
     ~Permit() {
-      if (semaphore_ != nullptr) semaphore_->Release(count_).IgnoreError();
+      if (semaphore_ != nullptr) semaphore_->Release(count_);
     }
 
    private:
@@ -66,37 +66,30 @@ class Semaphore {
   Semaphore(const Semaphore&) = delete;
   Semaphore& operator=(const Semaphore&) = delete;
 
-  // Takes `count` permits, all at once, and blocks until they can be had.
+  // Takes `count` permits, all at once, and blocks until they are free.
   // kCancelled or kDeadlineExceeded, and none taken, if the thread's scope ends
   // the wait first, or had ended when it began. kInvalidArgument for a count
   // below 1.
-  absl::Status Acquire(int64_t count = 1);
-  // The same, given back with what it returns.
-  absl::StatusOr<Permit> Borrow(int64_t count = 1);
+  absl::StatusOr<Permit> Acquire(int64_t count = 1);
 
-  // Takes them if that is possible now and overtakes nobody.
-  bool TryAcquire(int64_t count = 1);
-  // The same, given back with what it returns; nothing if they are not to be
-  // had.
-  std::optional<Permit> TryBorrow(int64_t count = 1);
-
-  // Gives back what Acquire() or TryAcquire() took. kFailedPrecondition, and
-  // nothing done, if fewer are in use: somebody gives back what he never took.
-  absl::Status Release(int64_t count = 1);
+  // Takes them if that is possible now and overtakes nobody. Nothing if it is
+  // not, and for a count below 1.
+  std::optional<Permit> TryAcquire(int64_t count = 1);
 
   // How many permits there are, and how many of them are in use: as it was at
   // some moment of the call.
   int64_t limit() const;
   int64_t in_use() const;
 
-  // A higher limit lets waiters in. A lower one takes nothing from those who
-  // have a permit: nobody is admitted until enough are given back.
+  // A higher limit admits waiting threads. A lower one takes no permit back: no
+  // thread is admitted until enough are given back.
   void set_limit(int64_t limit);
 
  private:
   struct Waiter;
   struct WakeUps;
 
+  void Release(int64_t count);
   void Admit(WakeUps& wakes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex);
   bool TakeNow(int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.mutex);
 

@@ -1,4 +1,4 @@
-// What a task of TaskGroup::Start() calls once it is ready.
+// What a task of TaskSet::Start() calls once it is ready.
 //
 //   absl::StatusOr<int> port = group.Start<int>(
 //       [](const Started<int>& started) -> absl::Status {
@@ -25,13 +25,13 @@ template <typename T>
 class Started {
  public:
   // Lets Start() return `value`. kFailedPrecondition if it was called before;
-  // kCancelled if Start() was cancelled meanwhile.
+  // kCancelled if Start() has been cancelled.
   absl::Status operator()(T value) const {
     return starting_->AnnounceValue(std::move(value));
   }
 
  private:
-  friend class TaskGroup;
+  friend class TaskSet;
   explicit Started(std::shared_ptr<internal::StartingWith<T>> starting)
       : starting_(std::move(starting)) {}
 
@@ -44,7 +44,7 @@ class Started<void> {
   absl::Status operator()() const { return starting_->AnnounceValue(); }
 
  private:
-  friend class TaskGroup;
+  friend class TaskSet;
   explicit Started(std::shared_ptr<internal::StartingWith<void>> starting)
       : starting_(std::move(starting)) {}
 

@@ -16,8 +16,8 @@ struct TaskFailure {
   std::string task;
   // What it returned; what it threw, in words; or why it was refused.
   absl::Status status;
-  // What it threw, for RethrowFirst(); null if it threw nothing, and always in a
-  // library that was compiled without exceptions.
+  // What it threw, for RethrowFirst(); null if it threw nothing, and always in
+  // a library that was compiled without exceptions.
   std::exception_ptr exception;
 };
 

@@ -1,7 +1,7 @@
-// A task of a group whose result somebody wants.
+// A task of a group that somebody waits for, or wants the result of.
 //
 //   TaskHandle<int> answer = group.SpawnWithResult([] { return Compute(); });
-//   absl::StatusOr<int> result = answer.Wait();
+//   absl::StatusOr<int> result = answer.Take();
 //
 // May be copied, called from any thread, and outlive its group, which does not
 // end before the task has.
@@ -21,22 +21,25 @@ namespace tocsin {
 template <typename R>
 class TaskHandle {
  public:
-  // Waits for the task to end; if it has not started, it may run here. Returns
-  // its result, or its error, which is also one of its group; kCancelled if it
-  // was cancelled. Gives the wait up when the current scope is cancelled,
-  // without effect on the task. An `R` that cannot be copied is moved out by
-  // the first call, and the next returns kFailedPrecondition; as does a call
-  // by the task itself.
-  std::conditional_t<std::is_void_v<R>, absl::Status, absl::StatusOr<R>> Wait()
-      const {
-    return task_->WaitForResult();
+  // Waits for the task to end; if it has not started, it may run here. OK if
+  // its result is there; else its error, which is also one of its group, or
+  // kCancelled if it was cancelled. The same to every caller. Gives up when the
+  // current scope is cancelled, with that scope's status and without effect on
+  // the task. kFailedPrecondition if called by the task itself.
+  absl::Status Wait() const { return task_->Wait(); }
+
+  // Waits in the same way, and gives the result to the one caller that comes
+  // first: kFailedPrecondition for the others. A call that gives up leaves the
+  // result.
+  absl::StatusOr<R> Take() const requires(!std::is_void_v<R>) {
+    return task_->Take();
   }
 
   // Cancels this task, not its group. Returns at once.
   void Cancel() const { task_->Cancel(); }
 
  private:
-  friend class TaskGroup;
+  friend class TaskSet;
   explicit TaskHandle(std::shared_ptr<internal::ResultTask<R>> task)
       : task_(std::move(task)) {}
 

@@ -14,8 +14,8 @@ struct TaskOptions {
   // For reports; "task 3" where none is given. Tasks with a thread of their own
   // give it to that, too, cut to 15 bytes.
   std::string name = {};
-  // Starts the task though its group is cancelled by then. Its first wait tells
-  // it so. Else such a task is destroyed without having run.
+  // Starts the task even if its group is cancelled by then; its first wait says
+  // so. Without this such a task is destroyed and never runs.
   bool start_even_if_cancelled = false;
 };
 

@@ -9,17 +9,17 @@
 //   TaskGroup group({.pool = pool->get()});
 //
 // Every task that was spawned starts in the end, even if all that run block for
-// ever. So many as `threads` run at a time, but a worker that sleeps in a wait
+// ever. As many as `threads` run at a time, but a worker that sleeps in a wait
 // of the library, or in a BlockingRegion, does not count: another takes its
-// place. And where a task is ready and nobody took it for a tenth of a second,
+// place. And where a task was ready for a tenth of a second and nobody took it,
 // the pool takes a worker that is still at the same task for blocked and starts
-// one more.
-// Those that are too many once the blocked return end after a while. At
-// `max_threads` no more are made; then a task may have to be run by the wait of
-// its group, which also runs tasks where no thread can be had at all.
+// one more. When the blocked ones return there are too many; the surplus ends
+// after a while. At `max_threads` no more are made. Then a task may have to be
+// run by the wait of its group, which also runs tasks where no thread can be
+// had at all.
 //
 // A task should not compute for long while it holds what others need: the pool
-// guarantees progress, not fairness between those that run.
+// guarantees progress, not fairness between running tasks.
 //
 // Threads start when there is something for them to do. A pool without tasks
 // uses no CPU. Groups must end before their pool. All members may be called
@@ -41,24 +41,29 @@ namespace internal {
 class WorkerSlots;
 }  // namespace internal
 
+struct ThreadPoolOptions {
+  static constexpr int kRunInWait = 0;
+
+  // What its threads are called, in ps and top, with a number behind it.
+  std::string name = "tocsin";
+  // How many tasks run at a time. By default as many as the process may use
+  // CPUs, by its affinity and the quota of its cgroup. With kRunInWait, groups
+  // run their tasks in Wait(), and only what nobody waits for gets a thread.
+  std::optional<int> threads = {};
+  // How many threads there are at most, the blocked and the idle included.
+  int max_threads = 512;
+};
+
 class ThreadPool {
  public:
-  struct Options {
-    // What its threads are called, in ps and top, with a number behind it.
-    std::string name = "tocsin";
-    // How many tasks run at a time. By default so many as the process may use
-    // CPUs, by its affinity and the quota of its cgroup. With 0, groups run
-    // their tasks in Wait(), and only what nobody waits for gets a thread.
-    std::optional<int> threads = {};
-    // How many threads there are at most, the blocked and the idle included.
-    int max_threads = 512;
-  };
+  using Options = ThreadPoolOptions;
 
   // The pool of groups that name none; made at first use, never destroyed.
   static ThreadPool& Default();
 
   // kInvalidArgument for a negative number, or more threads than max_threads.
-  static absl::StatusOr<std::unique_ptr<ThreadPool>> Create(Options options);
+  static absl::StatusOr<std::unique_ptr<ThreadPool>> Create(
+      Options options = {});
 
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -71,7 +76,7 @@ class ThreadPool {
   absl::Status status() const;
 
  private:
-  friend class TaskGroup;
+  friend class TaskSet;
 
   explicit ThreadPool(std::unique_ptr<internal::WorkerSlots> slots);
 

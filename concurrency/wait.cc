@@ -20,7 +20,7 @@
 
 namespace tocsin {
 
-absl::Status SleepFor(absl::Duration duration) {
+absl::Status Sleep(absl::Duration duration) {
   return SleepUntil(internal::Now() + duration);
 }
 

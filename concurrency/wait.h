@@ -29,19 +29,19 @@
 namespace tocsin {
 
 // OK once the time has come. Zero, a negative duration and a time in the past
-// are over already; an infinite one ends with the scope only. Written with
-// `tocsin::`, because absl::SleepFor(), which observes no scope, is found by
-// its argument.
-absl::Status SleepFor(absl::Duration duration);
+// are over already; an infinite one ends with the scope only. (Not SleepFor():
+// a call of that without `tocsin::` would find Abseil's by its argument, which
+// observes no scope.)
+absl::Status Sleep(absl::Duration duration);
 absl::Status SleepUntil(absl::Time time);
 
 // As absl::Mutex::Await(), for a mutex that the caller holds, exclusively or
 // shared: lets it go until `condition` is true, and holds it again when it
 // returns, whatever it returns. OK means that the condition is true now.
 //
-// Who cancels the scope may hold the mutex: it is a thread of the library that
-// locks it, for a moment, so that Abseil looks at the condition again. That
-// thread is started by the first Await() that blocks in a scope;
+// The thread that cancels the scope may hold the mutex: it is a thread of the
+// library that locks it, for a moment, so that Abseil looks at the condition
+// again. That thread is started by the first Await() that blocks in a scope;
 // kResourceExhausted if it cannot be had.
 absl::Status Await(absl::Mutex& mutex, const absl::Condition& condition)
     ABSL_SHARED_LOCKS_REQUIRED(mutex);

@@ -9,25 +9,26 @@
 absl::Status ServeRequests() {
   std::puts("Serving requests.");
   std::fflush(stdout);
-  absl::Status status = tocsin::SleepFor(absl::Seconds(10));
+  absl::Status status = tocsin::Sleep(absl::Seconds(10));
   std::puts(status.ok() ? "All requests served." : "Cleaning up.");
   return status;
 }
 
 // [guide: cancel_on_signal]
-absl::Status Main(tocsin::SignalService& service, tocsin::TaskGroup& group) {
+absl::Status Main(tocsin::Program& program) {
   absl::StatusOr<tocsin::SignalReceiver> signals =
-      service.Open({SIGINT, SIGTERM});
+      program.signals().Open({SIGINT, SIGTERM});
   if (!signals.ok()) return signals.status();
-  group.SpawnService([&] {
+  tocsin::TaskGroup& tasks = program.tasks();
+  tasks.SpawnBackground([&] {
     for (const tocsin::SignalEvent& event : *signals) {
       std::puts(event.signum == SIGINT ? "Ctrl+C pressed!" : "Terminated!");
-      group.Cancel();
+      tasks.Cancel();
     }
   });
-  group.Spawn(ServeRequests);
-  return group.Wait();
+  tasks.Spawn(ServeRequests);
+  return tasks.Wait();
 }
 
-int main() { return tocsin::Run(Main, {.stop_on = {}}); }
+int main() { return tocsin::Run(Main, {.shutdown = {.signals = {}}}); }
 // [guide]

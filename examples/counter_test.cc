@@ -4,7 +4,6 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -20,6 +19,8 @@ using ::testing::HasSubstr;
 using tocsin::BlockingQueue;
 using tocsin::CancelScope;
 using tocsin::FakeSignals;
+using tocsin::kRendezvous;
+using tocsin::kUnbounded;
 using tocsin::Shutdown;
 using tocsin::TaskGroup;
 
@@ -30,7 +31,7 @@ absl::Status Count(BlockingQueue<std::string>& visitors,
   int count = 0;
   for ([[maybe_unused]] const std::string& visitor : visitors) ++count;
   // The scope is cancelled, and every wait in it returns at once. Not here:
-  CancelScope save({.deadline = absl::Now() + save_within, .shield = true});
+  CancelScope save({.timeout = save_within, .shield = true});
   return disk.Push(count);
 }
 // [guide]
@@ -38,10 +39,12 @@ absl::Status Count(BlockingQueue<std::string>& visitors,
 // [guide: test]
 TEST(Count, IsSavedWhenTheProgramIsStopped) {
   FakeSignals signals;
-  BlockingQueue<std::string> visitors(0);  // a Push() waits for the Pop()
-  BlockingQueue<int> disk;
+  BlockingQueue<std::string> visitors(kRendezvous);
+  BlockingQueue<int> disk(kUnbounded);
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.drain = absl::Seconds(5)});
+  const auto shutdown =
+      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)});
+  ASSERT_TRUE(shutdown.ok());
   group.Spawn([&] { return Count(visitors, disk, absl::InfiniteDuration()); });
 
   ASSERT_TRUE(visitors.Push("Ada").ok());
@@ -49,17 +52,19 @@ TEST(Count, IsSavedWhenTheProgramIsStopped) {
   ASSERT_TRUE(visitors.Push("Alan").ok());  // draining: it still serves
   signals.Advance(absl::Seconds(5));        // stopping
   EXPECT_TRUE(group.Wait().ok());
-  EXPECT_EQ(disk.TryPop(), 2);
+  EXPECT_EQ(*disk.TryPop(), 2);
 }
 // [guide]
 
 // [guide: stuck]
 TEST(Count, IsNamedIfItCannotBeSavedInTime) {
   FakeSignals signals;
-  BlockingQueue<std::string> visitors(0);
-  BlockingQueue<int> stuck_disk(0);
+  BlockingQueue<std::string> visitors(kRendezvous);
+  BlockingQueue<int> stuck_disk(kRendezvous);
   TaskGroup group;
-  Shutdown shutdown(signals.service(), group, {.grace = absl::Seconds(30)});
+  const auto shutdown =
+      Shutdown::Start(signals.service(), group, {.grace = absl::Seconds(30)});
+  ASSERT_TRUE(shutdown.ok());
   group.Spawn(
       [&] { return Count(visitors, stuck_disk, absl::InfiniteDuration()); },
       {.name = "visitors"});
@@ -71,7 +76,7 @@ TEST(Count, IsNamedIfItCannotBeSavedInTime) {
   EXPECT_EQ(signals.death()->signum, SIGTERM);
   EXPECT_THAT(signals.death()->report, HasSubstr("has not ended: visitors"));
   stuck_disk.Close();
-  EXPECT_TRUE(absl::IsFailedPrecondition(group.Wait()));
+  EXPECT_TRUE(absl::IsOutOfRange(group.Wait()));
 }
 // [guide]
 

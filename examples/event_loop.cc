@@ -8,7 +8,6 @@
 #include <csignal>
 #include <iostream>
 #include <memory>
-#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -36,19 +35,24 @@ int main() {
   if (!signals.ok()) return Fail(signals.status());
 
   long lines = 0;
+  const absl::StatusOr<int> fd = signals->fd();
+  if (!fd.ok()) return Fail(fd.status());
   // [guide: event_loop]
   pollfd ready[] = {{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0},
-                    {.fd = signals->fd(), .events = POLLIN, .revents = 0}};
+                    {.fd = *fd, .events = POLLIN, .revents = 0}};
   while (true) {
     if (poll(ready, 2, -1) < 0) {
       // Interrupted by a signal, which the descriptor tells of in a moment.
       if (errno == EINTR) continue;
       return Fail(absl::ErrnoToStatus(errno, "poll"));
     }
-    while (std::optional<tocsin::SignalEvent> event = signals->TryReceive()) {
+    auto event = signals->TryReceive();
+    for (; event.ok(); event = signals->TryReceive()) {
       if (event->signum == SIGTERM) return 0;
       std::cout << lines << " lines so far" << std::endl;
     }
+    // Closed: then the descriptor stays readable.
+    if (!absl::IsUnavailable(event.status())) return Fail(event.status());
     if (ready[0].revents != 0 && !Echo(lines)) ready[0].fd = -1;
   }
   // [guide]

@@ -26,7 +26,6 @@
 using tocsin::ChildProcess;
 using tocsin::ExitStatus;
 using tocsin::JobControl;
-using tocsin::SignalService;
 using tocsin::TaskGroup;
 
 struct Request {
@@ -41,9 +40,9 @@ absl::Status RunCommand(const std::string& command,
                         const std::string& argument) {
   absl::StatusOr<ChildProcess> child = ChildProcess::Spawn(
       {command, argument},
-      {.input = ChildProcess::Stream::Null(), .grace = absl::Seconds(5)});
+      {.input = tocsin::ChildStream::Null(), .grace = absl::Seconds(5)});
   if (!child.ok()) return child.status();
-  absl::StatusOr<ExitStatus> status = child->Wait();
+  absl::StatusOr<ExitStatus> status = child->WaitOrTerminate();
   if (!status.ok()) return status.status();
   if (status->success()) return absl::OkStatus();
   return absl::UnknownError(absl::StrFormat("%s %s %s", command, argument,
@@ -73,12 +72,13 @@ class Progress {
   std::atomic<size_t> done_ = 0;
 };
 
-absl::Status ForEach(SignalService& service, const Request& request) {
+absl::Status ForEach(tocsin::Program& program, const Request& request) {
   Progress progress(request.arguments.size());
   // [guide: job_control]
-  JobControl job_control(service, {.on_suspend = [&] { progress.EndLine(); },
-                                   .on_resume = [&] { progress.Show(); }});
-  if (!job_control.status().ok()) return job_control.status();
+  const auto job_control = JobControl::Start(
+      program.signals(), {.on_suspend = [&] { progress.EndLine(); },
+                          .on_resume = [&] { progress.Show(); }});
+  if (!job_control.ok()) return job_control.status();
   // [guide]
   progress.Show();
 
@@ -109,8 +109,7 @@ int main(int argc, char** argv) {
   request.command = argv[3];
   request.arguments.assign(argv + 4, argv + argc);
   // [guide: run]
-  return tocsin::Run([&](SignalService& service, TaskGroup&) {
-    return ForEach(service, request);
-  });
+  return tocsin::Run(
+      [&](tocsin::Program& program) { return ForEach(program, request); });
   // [guide]
 }

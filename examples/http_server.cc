@@ -32,10 +32,9 @@
 #include "tocsin/signals/run.h"
 #include "tocsin/signals/service_manager.h"
 
-using tocsin::Shutdown;
+using tocsin::Program;
 using tocsin::SignalEvent;
 using tocsin::SignalReceiver;
-using tocsin::SignalService;
 using tocsin::TaskGroup;
 
 struct Arguments {
@@ -66,14 +65,14 @@ class Greeting {
   std::string text_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Serves each connection in a task of the group.
+// Serves each connection in a task.
 class Connections : public httplib::TaskQueue {
  public:
-  explicit Connections(TaskGroup& group) : group_(group) {}
+  explicit Connections(TaskGroup& tasks) : tasks_(tasks) {}
 
-  // One that was accepted is served, whatever has happened to the group.
+  // One that was accepted is served, even once the program is being stopped.
   void enqueue(std::function<void()> serve) override {
-    group_.Spawn(
+    tasks_.Spawn(
         [serve = std::move(serve)] {
           tocsin::BlockingRegion reads_and_writes;
           serve();
@@ -81,10 +80,10 @@ class Connections : public httplib::TaskQueue {
         {.name = absl::StrCat("connection ", ++accepted_),
          .start_even_if_cancelled = true});
   }
-  void shutdown() override {}  // the group waits for them
+  void shutdown() override {}  // Wait() waits for them
 
  private:
-  TaskGroup& group_;
+  TaskGroup& tasks_;
   int accepted_ = 0;
 };
 
@@ -94,14 +93,14 @@ class Server : public httplib::Server {
   void StopAccepting() { shutdown(svr_sock_, SHUT_RDWR); }
 };
 
-absl::Status Serve(const Arguments& arguments, SignalService& service,
-                   TaskGroup& group, Shutdown& shutdown) {
-  absl::StatusOr<SignalReceiver> hang_ups = service.Open({SIGHUP});
+absl::Status Serve(const Arguments& arguments, Program& program) {
+  TaskGroup& tasks = program.tasks();
+  absl::StatusOr<SignalReceiver> hang_ups = program.signals().Open({SIGHUP});
   if (!hang_ups.ok()) return hang_ups.status();
   Greeting greeting(arguments.greeting_file);
-  const std::stop_token draining = shutdown.drain_token();
+  const std::stop_token draining = program.shutdown().drain_token();
   Server server;
-  server.new_task_queue = [&] { return new Connections(group); };
+  server.new_task_queue = [&] { return new Connections(tasks); };
   server.set_keep_alive_timeout(1);
   server.set_post_routing_handler([&](const auto&, httplib::Response& answer) {
     if (draining.stop_requested()) answer.set_header("Connection", "close");
@@ -117,7 +116,7 @@ absl::Status Serve(const Arguments& arguments, SignalService& service,
   server.Get("/slow", [](const auto&, httplib::Response& answer) {
     std::cout << "Slow request" << std::endl;
     tocsin::CancelScope to_the_end({.shield = true});
-    tocsin::SleepFor(absl::Seconds(1)).IgnoreError();
+    tocsin::Sleep(absl::Seconds(1)).IgnoreError();
     answer.set_content("At last.\n", "text/plain");
   });
   server.Get("/hang", [](const auto&, httplib::Response&) {
@@ -134,7 +133,7 @@ absl::Status Serve(const Arguments& arguments, SignalService& service,
         absl::StrCat("cannot listen on port ", arguments.port));
   }
   // [guide: notify]
-  group.SpawnService([&] {
+  tasks.SpawnBackground([&] {
     for (const SignalEvent& event : *hang_ups) {
       tocsin::NotifyReloading().IgnoreError();
       greeting.Read();
@@ -145,12 +144,12 @@ absl::Status Serve(const Arguments& arguments, SignalService& service,
   // [guide]
 
   // [guide: listen]
-  const std::stop_callback stop_accepting(group.scope().stop_token(),
+  const std::stop_callback stop_accepting(tasks.scope().stop_token(),
                                           [&] { server.StopAccepting(); });
   std::cout << "Listening on port " << port << std::endl;
   tocsin::NotifyReady().IgnoreError();
   server.listen_after_bind();
-  return group.Wait();
+  return tasks.Wait();
   // [guide]
 }
 
@@ -169,9 +168,7 @@ int main(int argc, char** argv) {
   if (argc > 4) arguments.greeting_file = argv[4];
   // [guide: phases]
   return tocsin::Run(
-      [&](SignalService& service, TaskGroup& group, Shutdown& shutdown) {
-        return Serve(arguments, service, group, shutdown);
-      },
-      {.drain = arguments.drain, .grace = arguments.grace});
+      [&](Program& program) { return Serve(arguments, program); },
+      {.shutdown = {.drain = arguments.drain, .grace = arguments.grace}});
   // [guide]
 }

@@ -40,9 +40,9 @@ int main() {
   double quarter = 0;
   double divisor = 1;
   // [guide: stop_token]
-  tocsin::StopOnSignal stop(**service, {SIGINT, SIGTERM});
-  if (!stop.status().ok()) return Fail(stop.status());
-  const std::stop_token stopped = stop.stop_token();
+  const auto stop = tocsin::StopOnSignal::Start(**service, {SIGINT, SIGTERM});
+  if (!stop.ok()) return Fail(stop.status());
+  const std::stop_token stopped = (*stop)->stop_token();
   while (!stopped.stop_requested()) {
     quarter += 1 / divisor - 1 / (divisor + 2);
     divisor += 4;

@@ -6,17 +6,17 @@
 
 // [guide: reload_and_stop]
 // Reloads on SIGHUP, returns on SIGTERM.
-absl::Status Main(tocsin::SignalService& service, tocsin::TaskGroup&) {
+absl::Status Main(tocsin::Program& program) {
   absl::StatusOr<tocsin::SignalReceiver> signals =
-      service.Open({SIGTERM, SIGHUP});
+      program.signals().Open({SIGTERM, SIGHUP});
   if (!signals.ok()) return signals.status();
   for (const tocsin::SignalEvent& event : *signals) {
     if (event.signum == SIGTERM) return absl::OkStatus();
     std::puts("Reloading configuration");
     std::fflush(stdout);
   }
-  return signals->status();
+  return tocsin::CheckCancelled();
 }
 
-int main() { return tocsin::Run(Main, {.stop_on = {}}); }
+int main() { return tocsin::Run(Main, {.shutdown = {.signals = {}}}); }
 // [guide]

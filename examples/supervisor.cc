@@ -44,7 +44,7 @@ tocsin::SignalSet AllButSigchld() {
 // [guide: forward]
 void Forward(tocsin::SignalReceiver& signals, tocsin::ChildProcess& command) {
   for (const tocsin::SignalEvent& event : signals) {
-    if (event.cause != tocsin::SignalEvent::Cause::kTerminal) {
+    if (event.origin != tocsin::SignalEvent::Origin::kTerminal) {
       command.Send(event.signum).IgnoreError();  // it may have ended just now
     } else if (event.signum == SIGTSTP) {
       // What a key sends, the command gets as well. At Ctrl+Z both stop.
@@ -92,9 +92,9 @@ absl::StatusOr<int> Supervise(const std::vector<std::string>& argv) {
   if (!command.ok()) return command.status();
 
   tocsin::TaskGroup group;
-  group.SpawnService([&] { Forward(*signals, *command); });
+  group.SpawnBackground([&] { Forward(*signals, *command); });
   if (AdoptsOrphans()) {
-    group.SpawnService([&] {
+    group.SpawnBackground([&] {
       for (const tocsin::SignalEvent& event : *ends) {
         static_cast<void>(event);  // several ends may be merged into one
         ReapOrphans(command->pid());

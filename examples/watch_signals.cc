@@ -94,21 +94,21 @@ std::string UserName(uid_t uid) {
 }
 
 void PrintRow(absl::string_view time, absl::string_view signal,
-              absl::string_view cause, absl::string_view pid,
+              absl::string_view origin, absl::string_view pid,
               absl::string_view user, absl::string_view command,
               absl::string_view value) {
-  absl::PrintF("%-15s %-12s %-13s %8s %-10s %-16s %s\n", time, signal, cause,
+  absl::PrintF("%-15s %-12s %-13s %8s %-10s %-16s %s\n", time, signal, origin,
                pid, user, command, value);
   std::fflush(stdout);
 }
 
 void Print(const tocsin::SignalEvent& event) {
-  std::ostringstream cause;
-  cause << event.cause;
+  std::ostringstream origin;
+  origin << event.origin;
   const auto& sender = event.sender;
   PrintRow(
       absl::FormatTime("%H:%M:%E6S", event.received_at, absl::LocalTimeZone()),
-      tocsin::SignalName(event.signum), cause.str(),
+      tocsin::SignalName(event.signum), origin.str(),
       sender ? absl::StrCat(sender->pid) : "-",
       sender ? UserName(sender->uid) : "-",
       sender ? CommandOf(sender->pid) : "-",
@@ -139,7 +139,7 @@ int main(int argc, char** argv) {
   if (!receiver.ok()) return std::cerr << receiver.status() << "\n", 1;
 
   std::cout << "Watching process " << getpid() << "\n";
-  PrintRow("TIME", "SIGNAL", "CAUSE", "PID", "USER", "COMMAND", "VALUE");
+  PrintRow("TIME", "SIGNAL", "ORIGIN", "PID", "USER", "COMMAND", "VALUE");
   int shown = 0;
   absl::Time last_interrupt = absl::InfinitePast();
   for (const tocsin::SignalEvent& event : *receiver) {

@@ -40,9 +40,9 @@ std::string Words(const SignalEvent& event) {
 // thread, and acts on one of its own.
 class Shutdown::Phases final : private internal::SynchronousObserver {
  public:
-  Phases(internal::Dispatcher& dispatcher, TaskGroup& group,
+  Phases(internal::Dispatcher& dispatcher, TaskSet& tasks,
          const ShutdownPolicy& policy)
-      : dispatcher_(dispatcher), group_(group), policy_(policy) {}
+      : dispatcher_(dispatcher), tasks_(tasks), policy_(policy) {}
   Phases(const Phases&) = delete;
   Phases& operator=(const Phases&) = delete;
 
@@ -68,7 +68,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   void Force(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   internal::Dispatcher& dispatcher_;
-  TaskGroup& group_;
+  TaskSet& tasks_;
   const ShutdownPolicy policy_;
   std::stop_source drain_;
 
@@ -87,9 +87,9 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
 };
 
 absl::StatusOr<std::unique_ptr<Shutdown>> Shutdown::Start(
-    SignalService& service, TaskGroup& group, ShutdownPolicy policy) {
+    SignalService& service, TaskSet& tasks, ShutdownPolicy policy) {
   auto phases =
-      std::make_unique<Phases>(*service.dispatcher_, group, std::move(policy));
+      std::make_unique<Phases>(*service.dispatcher_, tasks, std::move(policy));
   auto shutdown = absl::WrapUnique(new Shutdown(std::move(phases)));
   if (absl::Status status = shutdown->phases_->Begin(service); !status.ok()) {
     return status;
@@ -210,7 +210,7 @@ void Shutdown::Phases::Act() {
   // A manager that does not listen is no reason to end otherwise.
   NotifyStopping().IgnoreError();
   if (!AwaitEndOf(Phase::kDraining)) return;
-  group_.Cancel(absl::CancelledError(Words(*cause())));
+  tasks_.Cancel(absl::CancelledError(Words(*cause())));
 }
 
 bool Shutdown::Phases::AwaitEndOf(Phase phase) {
@@ -232,7 +232,7 @@ void Shutdown::Phases::Force(const std::string& why) {
   std::string report =
       absl::StrCat("tocsin: stopping since ", Words(*cause_), " at ",
                    absl::FormatTime(cause_->received_at), " and ", why, ".\n");
-  const std::vector<std::string> running = group_.running();
+  const std::vector<std::string> running = tasks_.running();
   for (const std::string& task : running) {
     absl::StrAppend(&report, "tocsin: has not ended: ", task, "\n");
   }

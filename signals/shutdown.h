@@ -11,7 +11,7 @@
 //   running    until the first signal;
 //   draining   for ShutdownPolicy::drain: drain_token() is requested, and the
 //              program tells its clients to go elsewhere while it still serves;
-//   stopping   the scope of the group is cancelled, with the signal as reason,
+//   stopping   the scope of the tasks is cancelled, with the signal as reason,
 //              and the program has ShutdownPolicy::grace to clean up;
 //   forced     a second signal came, or the grace is over: the names of the
 //              tasks that have not ended are written to stderr, and the process
@@ -28,7 +28,7 @@
 // the shutdown's own.
 //
 // Signals that are ignored in Start() (nohup(1), background jobs) are left
-// ignored. All members may be called from any thread. The service and the group
+// ignored. All members may be called from any thread. The service and the tasks
 // must outlive it.
 #ifndef TOCSIN_SIGNALS_SHUTDOWN_H_
 #define TOCSIN_SIGNALS_SHUTDOWN_H_
@@ -39,7 +39,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/task_set.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_service.h"
 #include "tocsin/signals/signal_set.h"
@@ -73,7 +73,7 @@ class Shutdown {
   // SignalService::Open(), kResourceExhausted if its thread cannot be created,
   // or kAlreadyExists if the service has a Shutdown; then nothing has changed.
   static absl::StatusOr<std::unique_ptr<Shutdown>> Start(
-      SignalService& service, TaskGroup& group, ShutdownPolicy policy = {});
+      SignalService& service, TaskSet& tasks, ShutdownPolicy policy = {});
 
   Shutdown(const Shutdown&) = delete;
   Shutdown& operator=(const Shutdown&) = delete;

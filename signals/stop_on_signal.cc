@@ -21,8 +21,8 @@ absl::StatusOr<std::unique_ptr<StopOnSignal>> StopOnSignal::Start(
   if (!receiver.ok()) return receiver.status();
   auto stop = absl::WrapUnique(new StopOnSignal(*std::move(receiver)));
   if (const internal::ScopeState* scope = internal::current_scope) {
-    stop->outer_.emplace(internal::ScopeTree::TokenOf(*scope),
-                         StopWithScope{stop.get()});
+    const std::stop_token token = internal::ScopeTree::TokenOf(*scope);
+    stop->outer_.emplace(token, StopWithScope{stop.get(), token});
   }
   auto listen = [](void* self) -> void* {
     pthread_setname_np(pthread_self(), "tocsin-stop");
@@ -75,7 +75,7 @@ bool StopOnSignal::BeStoppedBy(StoppedBy what) {
 
 void StopOnSignal::StopWithScope::operator()() const {
   if (!self->BeStoppedBy(StoppedBy::kScope)) return;
-  self->scope_.Cancel(absl::CancelledError("stop was requested"));
+  self->scope_.Cancel(internal::ScopeTree::ReasonOf(token));
 }
 
 }  // namespace tocsin

@@ -65,6 +65,7 @@ class StopOnSignal {
   enum class StoppedBy { kNothing, kSignal, kScope };
   struct StopWithScope {
     StopOnSignal* self;
+    std::stop_token token;
     void operator()() const;
   };
 

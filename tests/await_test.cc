@@ -17,9 +17,11 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
 #include "tests/process_status.h"
+#include "tests/status_matchers.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/wait.h"
@@ -80,7 +82,7 @@ TEST_F(AwaitTest, CancelEndsIt) {
   waiter.AwaitAsleep();
   waiter.scope().Cancel(absl::CancelledError("enough"));
   waiter.Join();
-  EXPECT_EQ(status, absl::CancelledError("enough"));
+  EXPECT_THAT(status, Says(absl::CancelledError("enough")));
 }
 
 TEST_F(AwaitTest, WhoCancelsMayHoldTheMutex) {

@@ -8,7 +8,9 @@
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/status_matchers.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/tests/scoped_thread.h"
 
@@ -53,7 +55,7 @@ TEST(Event, ACancelledWaitLeavesTheOthersWaiting) {
   second.AwaitAsleep();
   first.scope().Cancel(absl::CancelledError("enough"));
   first.Join();
-  EXPECT_EQ(cancelled, absl::CancelledError("enough"));
+  EXPECT_THAT(cancelled, Says(absl::CancelledError("enough")));
   EXPECT_FALSE(event.is_set());
   event.Set();
   second.Join();

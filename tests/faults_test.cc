@@ -226,7 +226,7 @@ TEST(NoThread, AServiceOfAGroupFailsTheGroup) {
   TaskGroup group({.pool = pool.get()});
   {
     ScopedJudge none(RefuseAll);
-    group.SpawnService([] { ADD_FAILURE() << "ran"; });
+    group.SpawnBackground([] { ADD_FAILURE() << "ran"; });
   }
   ExpectRefusedThread(group.Wait(), "");
 }
@@ -316,7 +316,7 @@ TEST(NoThread, APoolSaysWhatItsServiceWasRefused) {
   TaskGroup group({.pool = pool.get()});
   {
     ScopedJudge none(RefuseAll);
-    group.SpawnService([] {});
+    group.SpawnBackground([] {});
   }
   ExpectRefusedThread(pool->status(), "thread pool");
   ExpectRefusedThread(group.Wait(), "thread pool");

@@ -191,11 +191,11 @@ TEST_F(Interrupted, GroupsRunEveryTaskOnce) {
   auto pool = *ThreadPool::Create({.threads = 2});
   TaskGroup group({.pool = pool.get()});
   Event over;
-  group.SpawnService([&] { EXPECT_TRUE(absl::IsCancelled(over.Wait())); });
+  group.SpawnBackground([&] { EXPECT_TRUE(absl::IsCancelled(over.Wait())); });
   for (int i = 0; i < kTasks; ++i) {
     group.Spawn([&, i] { ran[i].fetch_add(1); });
     if (i % 100 != 0) continue;
-    EXPECT_EQ(*group.SpawnWithResult([i] { return i; }).Wait(), i);
+    EXPECT_EQ(*group.SpawnWithResult([i] { return i; }).Take(), i);
     EXPECT_EQ(*group.Start<int>(
                   [i](const Started<int>& started) { return started(i); }),
               i);
@@ -212,13 +212,14 @@ TEST_F(Interrupted, WaitsEndWhenTheyShould) {
 
     Event event;
     Semaphore semaphore(1);
-    EXPECT_OK(semaphore.Acquire());
+    std::optional<Semaphore::Permit> permit = semaphore.TryAcquire();
+    ASSERT_TRUE(permit.has_value());
     absl::Mutex mutex;
     bool ready = false;
     Pipe pipe;
     std::jthread other([&] {
       event.Set();
-      EXPECT_OK(semaphore.Release());
+      permit.reset();
       mutex.Lock();
       ready = true;
       mutex.Unlock();
@@ -226,7 +227,7 @@ TEST_F(Interrupted, WaitsEndWhenTheyShould) {
     });
     CancelScope scope;
     EXPECT_OK(event.Wait());
-    EXPECT_OK(semaphore.Acquire());
+    EXPECT_OK(semaphore.Acquire().status());
     mutex.Lock();
     EXPECT_OK(Await(mutex, absl::Condition(&ready)));
     mutex.Unlock();

@@ -307,14 +307,14 @@ TEST(OutOfMemory, ATaskIsSpawnedOrNot) {
 
 TEST(OutOfMemory, AServiceOfAGroupIsSpawnedOrNot) {
   ExpectSpawnedOrNot({.threads = 1}, [](Tasks& tasks) {
-    tasks.group.SpawnService([&tasks] { ++tasks.ran; });
+    tasks.group.SpawnBackground([&tasks] { ++tasks.ran; });
     ++tasks.spawned;
   });
 }
 
 TEST(OutOfMemory, AServiceIsRefusedWithoutATrace) {
   ExpectSpawnedOrNot({.threads = 0, .max_threads = 0}, [](Tasks& tasks) {
-    tasks.group.SpawnService([] { ADD_FAILURE() << "ran"; });
+    tasks.group.SpawnBackground([] { ADD_FAILURE() << "ran"; });
   });
 }
 
@@ -382,13 +382,13 @@ TEST(OutOfMemory, AnItemIsPushedOrNotAndPoppedOrNot) {
   const std::ptrdiff_t before = allocated;
   ForEachAllocation([&](int n) {
     BlockingQueue<Large> queue(2);
-    EXPECT_TRUE(queue.TryPush(item(1)));
+    EXPECT_TRUE(queue.TryPush(item(1)).ok());
     bool pushed = false;
-    bool refused = Refuse(n, [&] { pushed = queue.TryPush(item(2)); });
+    bool refused = Refuse(n, [&] { pushed = queue.TryPush(item(2)).ok(); });
     EXPECT_EQ(pushed, !refused);
     EXPECT_EQ(queue.size(), pushed ? 2 : 1);
     if (!pushed) {
-      EXPECT_TRUE(queue.TryPush(item(2)));
+      EXPECT_TRUE(queue.TryPush(item(2)).ok());
     }
     // This one takes the place of the first that is popped.
     std::atomic<pid_t> thread = 0;
@@ -442,7 +442,7 @@ TEST(OutOfMemory, CancellingNeedsNone) {
   // Threads for the services, and none to start what is to be cancelled.
   auto pool = *ThreadPool::Create({.threads = 0, .max_threads = kSleepers});
   TaskGroup group({.pool = pool.get()});
-  auto spawn = [&](std::function<void()> task) { group.SpawnService(task); };
+  auto spawn = [&](std::function<void()> task) { group.SpawnBackground(task); };
   PutToSleep(spawn, [] {
     CancelScope inner;
     std::latch requested(1);
@@ -459,6 +459,23 @@ TEST(OutOfMemory, CancellingNeedsNone) {
   EXPECT_FALSE(Refuse(1, [&] { group.Cancel(); }));
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(ran, 10);
+}
+
+// What has no room for the text is told by the code alone.
+TEST(OutOfMemory, AWaitThatItsScopeEndsEndsAllTheSame) {
+  ForEachAllocation([](int n) {
+    BlockingQueue<int> queue(1);
+    absl::Status status;
+    bool refused;
+    {
+      CancelScope scope({.timeout = absl::Milliseconds(5)});
+      refused = Refuse(n, [&] { status = queue.Pop().status(); });
+    }
+    EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+    EXPECT_TRUE(queue.TryPush(1).ok());
+    EXPECT_EQ(queue.size(), 1);  // nobody is left who waits for it
+    return refused;
+  });
 }
 
 // In a process of its own, as the thread that does it stays.

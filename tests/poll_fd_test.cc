@@ -23,6 +23,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/status_matchers.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -99,7 +100,7 @@ TEST_F(PollFdTest, CancelEndsIt) {
   poller.AwaitAsleep();
   poller.scope().Cancel(absl::CancelledError("enough"));
   poller.Join();
-  EXPECT_EQ(events.status(), absl::CancelledError("enough"));
+  EXPECT_THAT(events.status(), Says(absl::CancelledError("enough")));
 }
 
 TEST_F(PollFdTest, FailsInACancelledScopeThoughTheDescriptorIsReady) {

@@ -301,7 +301,7 @@ TEST(RunDeathTest, AProgramThatHearsTheSignalsItselfDecidesItsStatus) {
                     absl::StatusOr<SignalReceiver> signals =
                         program.signals().Open({SIGINT, SIGTERM});
                     if (!signals.ok()) return signals.status();
-                    program.tasks().SpawnService([&] {
+                    program.tasks().SpawnBackground([&] {
                       for (const SignalEvent& event : *signals) {
                         std::fputs(event.signum == SIGINT ? "Ctrl+C pressed!\n"
                                                           : "Terminated!\n",

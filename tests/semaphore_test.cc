@@ -19,12 +19,26 @@
 namespace tocsin {
 namespace {
 
+using Permit = Semaphore::Permit;
+
+// What Acquire() takes, which does not fail. Given back by reset().
+std::optional<Permit> Acquired(Semaphore& semaphore, int64_t count = 1) {
+  absl::StatusOr<Permit> permit = semaphore.Acquire(count);
+  EXPECT_TRUE(permit.ok()) << permit.status();
+  if (!permit.ok()) return std::nullopt;
+  return *std::move(permit);
+}
+
 // E: a limit of 42 admits 42 and refuses the 43rd, limit 1, limit 0 refuses all
 TEST(Semaphore, AdmitsAsManyAsItsLimit) {
   for (int limit : {0, 1, 42}) {
     Semaphore semaphore(limit);
-    for (int i = 0; i < limit; ++i) EXPECT_TRUE(semaphore.TryAcquire());
-    EXPECT_FALSE(semaphore.TryAcquire());
+    std::vector<std::optional<Permit>> permits;
+    for (int i = 0; i < limit; ++i) {
+      permits.push_back(semaphore.TryAcquire());
+      EXPECT_TRUE(permits.back().has_value());
+    }
+    EXPECT_FALSE(semaphore.TryAcquire().has_value());
     EXPECT_EQ(semaphore.in_use(), limit);
     EXPECT_EQ(semaphore.limit(), limit);
   }
@@ -34,11 +48,11 @@ TEST(Semaphore, AdmitsAsManyAsItsLimit) {
 TEST(Semaphore, APermitIsGivenBackByItsDestructor) {
   Semaphore semaphore(3);
   {
-    absl::StatusOr<Semaphore::Permit> permit = semaphore.Borrow(2);
+    absl::StatusOr<Permit> permit = semaphore.Acquire(2);
     ASSERT_TRUE(permit.ok());
     EXPECT_EQ(semaphore.in_use(), 2);
-    EXPECT_FALSE(semaphore.TryBorrow(2).has_value());
-    std::optional<Semaphore::Permit> last = semaphore.TryBorrow();
+    EXPECT_FALSE(semaphore.TryAcquire(2).has_value());
+    std::optional<Permit> last = semaphore.TryAcquire();
     ASSERT_TRUE(last.has_value());
     EXPECT_EQ(semaphore.in_use(), 3);
     *last = *std::move(permit);
@@ -47,21 +61,11 @@ TEST(Semaphore, APermitIsGivenBackByItsDestructor) {
   EXPECT_EQ(semaphore.in_use(), 0);
 }
 
-// AnyIO synchronisation: release by a stranger refused
-TEST(Semaphore, RefusesTheReturnOfWhatWasNeverTaken) {
-  Semaphore semaphore(2);
-  EXPECT_EQ(semaphore.Release().code(), absl::StatusCode::kFailedPrecondition);
-  ASSERT_TRUE(semaphore.Acquire().ok());
-  EXPECT_EQ(semaphore.Release(2).code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(semaphore.in_use(), 1);
-  EXPECT_TRUE(semaphore.Release().ok());
-}
-
 TEST(Semaphore, APermitMayTakeThePlaceOfAnotherSemaphoresPermit) {
   Semaphore a(2);
   Semaphore b(3);
-  std::optional<Semaphore::Permit> first = a.TryBorrow(2);
-  std::optional<Semaphore::Permit> second = b.TryBorrow(3);
+  std::optional<Permit> first = a.TryAcquire(2);
+  std::optional<Permit> second = b.TryAcquire(3);
   ASSERT_TRUE(first.has_value() && second.has_value());
   *first = *std::move(second);
   EXPECT_EQ(a.in_use(), 0);
@@ -75,16 +79,19 @@ TEST(Semaphore, APermitMayTakeThePlaceOfAnotherSemaphoresPermit) {
 TEST(Semaphore, CountsUpToTheLargestNumber) {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   Semaphore semaphore(kMost);
-  EXPECT_TRUE(semaphore.TryAcquire(kMost - 1));
-  EXPECT_FALSE(semaphore.TryAcquire(kMost));
-  EXPECT_TRUE(semaphore.TryAcquire());
-  EXPECT_FALSE(semaphore.TryAcquire());
+  std::optional<Permit> most = semaphore.TryAcquire(kMost - 1);
+  EXPECT_TRUE(most.has_value());
+  EXPECT_FALSE(semaphore.TryAcquire(kMost).has_value());
+  std::optional<Permit> last = semaphore.TryAcquire();
+  EXPECT_TRUE(last.has_value());
+  EXPECT_FALSE(semaphore.TryAcquire().has_value());
   EXPECT_EQ(semaphore.in_use(), kMost);
-  ScopedThread waiter([&] { EXPECT_TRUE(semaphore.Acquire(kMost).ok()); });
+  std::optional<Permit> all;
+  ScopedThread waiter([&] { all = Acquired(semaphore, kMost); });
   waiter.AwaitAsleep();
-  EXPECT_TRUE(semaphore.Release(kMost - 1).ok());
+  most.reset();
   EXPECT_EQ(semaphore.in_use(), 1);
-  EXPECT_TRUE(semaphore.Release().ok());
+  last.reset();
   waiter.Join();
   EXPECT_EQ(semaphore.in_use(), kMost);
 }
@@ -92,29 +99,26 @@ TEST(Semaphore, CountsUpToTheLargestNumber) {
 TEST(Semaphore, ALimitBelowZeroCountsAsZero) {
   Semaphore semaphore(-1);
   EXPECT_EQ(semaphore.limit(), 0);
-  EXPECT_FALSE(semaphore.TryAcquire());
+  EXPECT_FALSE(semaphore.TryAcquire().has_value());
   semaphore.set_limit(1);
-  EXPECT_TRUE(semaphore.TryAcquire());
+  EXPECT_TRUE(semaphore.TryAcquire().has_value());
 }
 
 TEST(Semaphore, RefusesCountsBelowOne) {
   Semaphore semaphore(2);
-  EXPECT_FALSE(semaphore.TryAcquire(0));
-  EXPECT_FALSE(semaphore.TryBorrow(0).has_value());
-  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Borrow(0).status()));
-  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Release(-1)));
-  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Acquire(0)));
-  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Acquire(-1)));
-  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Release(0)));
-  EXPECT_FALSE(semaphore.TryAcquire(-1));
+  EXPECT_FALSE(semaphore.TryAcquire(0).has_value());
+  EXPECT_FALSE(semaphore.TryAcquire(-1).has_value());
+  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Acquire(0).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(semaphore.Acquire(-1).status()));
   EXPECT_EQ(semaphore.in_use(), 0);
 }
 
 // AnyIO synchronisation: zero tokens, tokens raised lets waiters in
 TEST(Semaphore, ARaisedLimitLetsWaitersIn) {
   Semaphore semaphore(0);
-  ScopedThread first([&] { EXPECT_TRUE(semaphore.Acquire().ok()); });
-  ScopedThread second([&] { EXPECT_TRUE(semaphore.Acquire().ok()); });
+  std::optional<Permit> permits[2];
+  ScopedThread first([&] { permits[0] = Acquired(semaphore); });
+  ScopedThread second([&] { permits[1] = Acquired(semaphore); });
   first.AwaitAsleep();
   second.AwaitAsleep();
   semaphore.set_limit(2);
@@ -125,19 +129,20 @@ TEST(Semaphore, ARaisedLimitLetsWaitersIn) {
 
 TEST(Semaphore, ALoweredLimitHoldsUntilEnoughIsGivenBack) {
   Semaphore semaphore(3);
-  ASSERT_TRUE(semaphore.Acquire(3).ok());
+  std::optional<Permit> two = Acquired(semaphore, 2);
+  std::optional<Permit> one = Acquired(semaphore);
   semaphore.set_limit(1);
   EXPECT_EQ(semaphore.in_use(), 3);
   std::atomic<bool> admitted{false};
   ScopedThread waiter([&] {
-    EXPECT_TRUE(semaphore.Acquire().ok());
+    std::optional<Permit> permit = Acquired(semaphore);
     admitted = true;
   });
   waiter.AwaitAsleep();
-  EXPECT_TRUE(semaphore.Release(2).ok());
-  EXPECT_FALSE(semaphore.TryAcquire());
+  two.reset();
+  EXPECT_FALSE(semaphore.TryAcquire().has_value());
   EXPECT_FALSE(admitted);
-  EXPECT_TRUE(semaphore.Release().ok());
+  one.reset();
   waiter.Join();
   EXPECT_TRUE(admitted);
   semaphore.set_limit(-5);
@@ -147,18 +152,18 @@ TEST(Semaphore, ALoweredLimitHoldsUntilEnoughIsGivenBack) {
 // AnyIO synchronisation: order kept
 TEST(Semaphore, AdmitsInTheOrderOfArrival) {
   Semaphore semaphore(1);
-  ASSERT_TRUE(semaphore.Acquire().ok());
+  std::optional<Permit> first = Acquired(semaphore);
   std::vector<int> order;
   std::vector<std::unique_ptr<ScopedThread>> threads;
   for (int i = 0; i < 5; ++i) {
     threads.push_back(std::make_unique<ScopedThread>([&, i] {
-      absl::StatusOr<Semaphore::Permit> permit = semaphore.Borrow();
-      ASSERT_TRUE(permit.ok());
+      std::optional<Permit> permit = Acquired(semaphore);
+      ASSERT_TRUE(permit.has_value());
       order.push_back(i);
     }));
     threads.back()->AwaitAsleep();
   }
-  EXPECT_TRUE(semaphore.Release().ok());
+  first.reset();
   threads.clear();
   EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
 }
@@ -166,38 +171,43 @@ TEST(Semaphore, AdmitsInTheOrderOfArrival) {
 // E: a large acquire is not starved by small ones
 TEST(Semaphore, SmallOnesDoNotOvertakeALargeOne) {
   Semaphore semaphore(3);
-  ASSERT_TRUE(semaphore.Acquire(2).ok());
-  ScopedThread large([&] { EXPECT_TRUE(semaphore.Acquire(3).ok()); });
+  std::optional<Permit> two = Acquired(semaphore, 2);
+  std::optional<Permit> all;
+  ScopedThread large([&] { all = Acquired(semaphore, 3); });
   large.AwaitAsleep();
-  EXPECT_FALSE(semaphore.TryAcquire());  // though one is free
+  EXPECT_FALSE(semaphore.TryAcquire().has_value());  // though one is free
+  std::optional<Permit> one;
   std::atomic<bool> small_admitted{false};
   ScopedThread small([&] {
-    EXPECT_TRUE(semaphore.Acquire().ok());
+    one = Acquired(semaphore);
     small_admitted = true;
   });
   small.AwaitAsleep();
-  EXPECT_TRUE(semaphore.Release(2).ok());
+  two.reset();
   large.Join();
   EXPECT_EQ(semaphore.in_use(), 3);
   EXPECT_FALSE(small_admitted);
-  EXPECT_TRUE(semaphore.Release(3).ok());
+  all.reset();
   small.Join();
   EXPECT_EQ(semaphore.in_use(), 1);
 }
 
 TEST(Semaphore, WhatIsGivenBackDoesNotLetASmallOneOvertakeEither) {
   Semaphore semaphore(3);
-  ASSERT_TRUE(semaphore.Acquire(3).ok());
-  ScopedThread large([&] { EXPECT_TRUE(semaphore.Acquire(3).ok()); });
+  std::optional<Permit> first = Acquired(semaphore);
+  std::optional<Permit> others = Acquired(semaphore, 2);
+  std::optional<Permit> all;
+  ScopedThread large([&] { all = Acquired(semaphore, 3); });
   large.AwaitAsleep();
-  ScopedThread small([&] { EXPECT_TRUE(semaphore.Acquire().ok()); });
+  std::optional<Permit> one;
+  ScopedThread small([&] { one = Acquired(semaphore); });
   small.AwaitAsleep();
-  EXPECT_TRUE(semaphore.Release().ok());
+  first.reset();
   EXPECT_EQ(semaphore.in_use(), 2);  // neither was let in
-  EXPECT_TRUE(semaphore.Release(2).ok());
+  others.reset();
   EXPECT_EQ(semaphore.in_use(), 3);
   large.Join();
-  EXPECT_TRUE(semaphore.Release(3).ok());
+  all.reset();
   small.Join();
   EXPECT_EQ(semaphore.in_use(), 1);
 }
@@ -206,11 +216,12 @@ TEST(Semaphore, WhatIsGivenBackDoesNotLetASmallOneOvertakeEither) {
 // trace
 TEST(Semaphore, ACancelledWaiterMakesRoomForThoseItKeptBack) {
   Semaphore semaphore(3);
-  ASSERT_TRUE(semaphore.Acquire(2).ok());
+  std::optional<Permit> two = Acquired(semaphore, 2);
   absl::Status status;
-  ScopedThread large([&] { status = semaphore.Acquire(2); });
+  ScopedThread large([&] { status = semaphore.Acquire(2).status(); });
   large.AwaitAsleep();
-  ScopedThread small([&] { EXPECT_TRUE(semaphore.Acquire().ok()); });
+  std::optional<Permit> one;
+  ScopedThread small([&] { one = Acquired(semaphore); });
   small.AwaitAsleep();
   EXPECT_EQ(semaphore.in_use(), 2);
   large.scope().Cancel();
@@ -218,18 +229,21 @@ TEST(Semaphore, ACancelledWaiterMakesRoomForThoseItKeptBack) {
   large.Join();
   EXPECT_TRUE(absl::IsCancelled(status));
   EXPECT_EQ(semaphore.in_use(), 3);
-  EXPECT_TRUE(semaphore.Release(3).ok());
-  EXPECT_TRUE(semaphore.TryAcquire(3));
+  two.reset();
+  one.reset();
+  EXPECT_TRUE(semaphore.TryAcquire(3).has_value());
 }
 
 TEST(Semaphore, WhoWantsMoreThanTheLimitHoldsUpNobody) {
   Semaphore semaphore(2);
-  ScopedThread greedy([&] { EXPECT_TRUE(semaphore.Acquire(3).ok()); });
+  std::optional<Permit> three;
+  ScopedThread greedy([&] { three = Acquired(semaphore, 3); });
   greedy.AwaitAsleep();
-  ASSERT_TRUE(semaphore.Acquire(2).ok());
-  ScopedThread modest([&] { EXPECT_TRUE(semaphore.Acquire().ok()); });
+  std::optional<Permit> two = Acquired(semaphore, 2);
+  std::optional<Permit> one;
+  ScopedThread modest([&] { one = Acquired(semaphore); });
   modest.AwaitAsleep();
-  EXPECT_TRUE(semaphore.Release(2).ok());
+  two.reset();
   modest.Join();
   EXPECT_EQ(semaphore.in_use(), 1);
   semaphore.set_limit(4);
@@ -241,8 +255,7 @@ TEST(Semaphore, AnAcquireInACancelledScopeTakesNothing) {
   Semaphore semaphore(1);
   CancelScope scope;
   scope.Cancel();
-  EXPECT_TRUE(absl::IsCancelled(semaphore.Acquire()));
-  EXPECT_TRUE(absl::IsCancelled(semaphore.Borrow().status()));
+  EXPECT_TRUE(absl::IsCancelled(semaphore.Acquire().status()));
   EXPECT_EQ(semaphore.in_use(), 0);
 }
 
@@ -260,37 +273,39 @@ TEST(Semaphore, HoldsItsLimitAndLosesNothingWhileWaitersAreCancelled) {
     threads.push_back(std::make_unique<ScopedThread>([&, i] {
       const int64_t count = 1 + i % 2;
       while (!stop) {
-        if (!semaphore.Acquire(count).ok()) return;
+        absl::StatusOr<Permit> permit = semaphore.Acquire(count);
+        if (!permit.ok()) return;
         const int64_t now = held.fetch_add(count) + count;
         int64_t seen = most.load();
         while (seen < now && !most.compare_exchange_weak(seen, now)) {
         }
         ++admissions;
         held.fetch_sub(count);
-        EXPECT_TRUE(semaphore.Release(count).ok());
       }
     }));
   }
   int cancelled = 0;
   int granted = 0;
   for (int i = 0; i < 300; ++i) {
-    bool got = false;
-    ScopedThread waiter([&] { got = semaphore.Acquire(kLimit).ok(); });
+    absl::StatusOr<Permit> permit = absl::UnknownError("not back");
+    ScopedThread waiter([&] { permit = semaphore.Acquire(kLimit); });
     std::thread canceller([&] { waiter.scope().Cancel(); });
     canceller.join();
     waiter.Join();
-    if (got) {
+    if (permit.ok()) {
       EXPECT_EQ(held, 0);
-      EXPECT_TRUE(semaphore.Release(kLimit).ok());
+      ++granted;
+    } else {
+      EXPECT_TRUE(absl::IsCancelled(permit.status())) << permit.status();
+      ++cancelled;
     }
-    ++(got ? granted : cancelled);
   }
   stop = true;
   threads.clear();
   EXPECT_EQ(granted + cancelled, 300);
   EXPECT_LE(most, kLimit);
   EXPECT_EQ(semaphore.in_use(), 0);
-  EXPECT_TRUE(semaphore.TryAcquire(kLimit));
+  EXPECT_TRUE(semaphore.TryAcquire(kLimit).has_value());
 }
 
 }  // namespace

@@ -102,7 +102,7 @@ class Listener {
 
   SignalReceiver& receiver_;
   const int signum_;
-  BlockingQueue<SignalEvent> events_;
+  BlockingQueue<SignalEvent> events_{kUnbounded};
   std::string task_;
   absl::Notification started_;
   std::thread thread_;
@@ -713,7 +713,7 @@ TEST(WaitingRoom, WakesAllAndEachForItsOwn) {
     const int own = i % 2 == 0 ? SIGUSR1 : SIGHUP;
     receivers.push_back(OpenReceiver(*service, {own, SIGWINCH}));
   }
-  BlockingQueue<int> heard;
+  BlockingQueue<int> heard(kUnbounded);
   std::vector<std::thread> threads;
   for (SignalReceiver& receiver : receivers) {
     threads.emplace_back([&] {
@@ -740,8 +740,8 @@ TEST(WaitingRoom, IsLeftByOneWhoseScopeIsCancelled) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1, SIGRTMIN});
   std::vector<std::stop_source> stops(kMany);
-  BlockingQueue<int> heard;
-  BlockingQueue<int> cancelled;
+  BlockingQueue<int> heard(kUnbounded);
+  BlockingQueue<int> cancelled(kUnbounded);
   std::vector<std::thread> threads;
   for (int i = 0; i < kMany; ++i) {
     threads.emplace_back([&, i] {

@@ -187,7 +187,7 @@ void Work(TaskCounts& counts, BlockingQueue<std::unique_ptr<int>>& queue,
       case 3:
         group.Spawn([&counts, next] {
           Running here(counts);
-          return tocsin::SleepFor(absl::Microseconds(next % 1000));
+          return tocsin::Sleep(absl::Microseconds(next % 1000));
         });
         break;
     }

@@ -6,7 +6,7 @@
 //   thread.AwaitAsleep();
 //   thread.scope().Cancel();
 //   held.AwaitThread();                  // it stands there now
-//   ASSERT_TRUE(semaphore.Release().ok());
+//   ASSERT_TRUE(permit.reset());
 //   held.Release();
 //
 // For tests that link the libraries "with_steps", and no others.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/process_status.h"
 #include "tests/signal_testing.h"
@@ -62,6 +63,7 @@ TEST(StopOnSignal, CancelsAndJoinsTheTasksOfAScopeOfItsToken) {
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   group.Wait().IgnoreError();
   EXPECT_TRUE(absl::IsCancelled(CheckCancelled()));
+  EXPECT_THAT(CheckCancelled().message(), testing::HasSubstr("SIGTERM"));
   EXPECT_EQ(stop->cause()->signum, SIGTERM);
 }
 
@@ -72,6 +74,18 @@ TEST(StopOnSignal, CancelsAtOnceAScopeThatIsMadeLater) {
   while (!stop->stop_token().stop_requested()) sched_yield();
   CancelScope scope(stop->stop_token());
   EXPECT_TRUE(absl::IsCancelled(CheckCancelled()));
+  EXPECT_THAT(CheckCancelled().message(), testing::HasSubstr("SIGTERM"));
+}
+
+TEST(StopOnSignal, HandsOnTheReasonOfItsScope) {
+  FakeSignals signals;
+  CancelScope outer;
+  auto stop = StopOnSignal::Start(signals.service()).value();
+  outer.Cancel(absl::CancelledError("disk full"));
+  CancelScope shield({.shield = true});
+  CancelScope scope(stop->stop_token());
+  EXPECT_EQ(CheckCancelled().message(), "disk full");
+  EXPECT_FALSE(stop->cause().has_value());
 }
 
 // Issue 18: a scope that was tied to it had to outlive it.

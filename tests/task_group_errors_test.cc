@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/status_matchers.h"
 #include "tests/without_exceptions.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
@@ -180,7 +181,7 @@ TEST_P(TaskGroupErrorsTest, AnErrorWinsOverACancellation) {
 TEST_P(TaskGroupErrorsTest, AForeignCancellationIsAnErrorLikeAnyOther) {
   TaskGroup group(InPool());
   group.Spawn([] { return absl::CancelledError("the peer hung up"); });
-  EXPECT_EQ(group.Wait(), absl::CancelledError("the peer hung up"));
+  EXPECT_THAT(group.Wait(), Says(absl::CancelledError("the peer hung up")));
   EXPECT_EQ(group.failure_count(), 1);
 }
 
@@ -189,7 +190,8 @@ TEST_P(TaskGroupErrorsTest, ATimeoutOfATasksOwnIsAnErrorAlsoInACancelledGroup) {
   group.Cancel();
   group.Spawn([] { return absl::DeadlineExceededError("10 s without answer"); },
               {.start_even_if_cancelled = true});
-  EXPECT_EQ(group.Wait(), absl::DeadlineExceededError("10 s without answer"));
+  EXPECT_THAT(group.Wait(),
+              Says(absl::DeadlineExceededError("10 s without answer")));
 }
 
 // B: each of 64 groups keeps its own error, the parent is unaffected.
@@ -329,9 +331,9 @@ TEST_P(TaskGroupErrorsTest, ABodyMayCancelItsOwnGroup) {
 TEST_P(TaskGroupErrorsTest, ACancelFromOutsideEndsTheBodyAndComesOut) {
   CancelScope outer;
   outer.Cancel(absl::CancelledError("outer"));
-  EXPECT_EQ(
+  EXPECT_THAT(
       RunTaskGroup([](TaskGroup&) { return SleepUntilCancelled(); }, InPool()),
-      absl::CancelledError("outer"));
+      Says(absl::CancelledError("outer")));
 }
 
 TEST_P(TaskGroupErrorsTest, ABodyMayEndWithWait) {

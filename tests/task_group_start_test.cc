@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/status_matchers.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/task_group.h"
@@ -62,10 +63,51 @@ TEST_P(TaskHandleTest, ReturnsWhatTheTaskReturned) {
   for (int i = 0; i < 100; ++i) {
     handles.push_back(group.SpawnWithResult([i] { return i * i; }));
   }
-  for (int i = 0; i < 100; ++i) EXPECT_EQ(*handles[i].Wait(), i * i);
-  EXPECT_EQ(*handles[7].Wait(), 49);
+  for (int i = 0; i < 99; ++i) EXPECT_EQ(*handles[i].Take(), i * i);
   EXPECT_TRUE(group.Wait().ok());
-  EXPECT_EQ(*handles[8].Wait(), 64);
+  EXPECT_EQ(*handles[99].Take(), 99 * 99);
+}
+
+TEST_P(TaskHandleTest, GivesTheResultOnceAndTheStatusToAll) {
+  TaskGroup group(InPool());
+  TaskHandle<int> handle = group.SpawnWithResult([] { return 7; });
+  EXPECT_TRUE(handle.Wait().ok());
+  EXPECT_TRUE(handle.Wait().ok());
+  EXPECT_EQ(*handle.Take(), 7);
+  EXPECT_EQ(handle.Take().status().code(), kFailedPrecondition);
+  EXPECT_TRUE(handle.Wait().ok());
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_P(TaskHandleTest, ATakeThatGivesUpLeavesTheResult) {
+  TaskGroup group(InPool());
+  std::latch release(1);
+  TaskHandle<int> handle = group.SpawnWithResult([&] {
+    release.wait();
+    return 7;
+  });
+  std::jthread taker([&] {
+    CancelScope scope;
+    scope.Cancel();
+    EXPECT_TRUE(absl::IsCancelled(handle.Take().status()));
+    release.count_down();
+  });
+  taker.join();
+  EXPECT_EQ(*handle.Take(), 7);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// A vector of these claims to be copyable, and cannot be copied.
+TEST_P(TaskHandleTest, TakesAResultThatOnlyClaimsToBeCopyable) {
+  TaskGroup group(InPool());
+  TaskHandle<std::vector<std::unique_ptr<int>>> handle =
+      group.SpawnWithResult([] {
+        std::vector<std::unique_ptr<int>> result;
+        result.push_back(std::make_unique<int>(5));
+        return result;
+      });
+  EXPECT_EQ(*handle.Take()->front(), 5);
+  EXPECT_TRUE(group.Wait().ok());
 }
 
 TEST_P(TaskHandleTest, TakesAllKindsOfResults) {
@@ -79,9 +121,9 @@ TEST_P(TaskHandleTest, TakesAllKindsOfResults) {
       group.SpawnWithResult([] { return std::make_unique<int>(5); });
   EXPECT_TRUE(nothing.Wait().ok());
   EXPECT_TRUE(status.Wait().ok());
-  EXPECT_EQ(*either.Wait(), "text");
-  EXPECT_EQ(**unique.Wait(), 5);
-  EXPECT_EQ(unique.Wait().status().code(), kFailedPrecondition);
+  EXPECT_EQ(*either.Take(), "text");
+  EXPECT_EQ(**unique.Take(), 5);
+  EXPECT_EQ(unique.Take().status().code(), kFailedPrecondition);
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -106,15 +148,15 @@ class StopsAtTheSecondMove {
   const int moves_ = 0;
 };
 
-TEST_P(TaskHandleTest, OfTwoWaitsForAResultThatIsMovedOneGetsIt) {
+TEST_P(TaskHandleTest, OfTwoThatTakeTheResultOneGetsIt) {
   TaskGroup group(InPool());
   StopsAtTheSecondMove::Gate gate;
   TaskHandle<StopsAtTheSecondMove> handle =
       group.SpawnWithResult([&] { return StopsAtTheSecondMove(gate); });
   absl::Status first;
-  std::thread waiter([&] { first = handle.Wait().status(); });
+  std::thread waiter([&] { first = handle.Take().status(); });
   gate.reached.wait();
-  EXPECT_EQ(handle.Wait().status().code(), kFailedPrecondition);
+  EXPECT_EQ(handle.Take().status().code(), kFailedPrecondition);
   gate.open.count_down();
   waiter.join();
   EXPECT_TRUE(first.ok()) << first;
@@ -126,8 +168,8 @@ TEST_P(TaskHandleTest, ReturnsTheErrorOfTheTaskRepeatedly) {
   TaskGroup group(InPool());
   TaskHandle<int> handle = group.SpawnWithResult(
       []() -> absl::StatusOr<int> { return absl::NotFoundError("x"); });
-  EXPECT_EQ(handle.Wait().status(), absl::NotFoundError("x"));
-  EXPECT_EQ(handle.Wait().status(), absl::NotFoundError("x"));
+  EXPECT_EQ(handle.Wait(), absl::NotFoundError("x"));
+  EXPECT_EQ(handle.Wait(), absl::NotFoundError("x"));
   EXPECT_EQ(group.Wait(), absl::NotFoundError("x"));
   EXPECT_EQ(group.failure_count(), 1);
 }
@@ -170,9 +212,9 @@ TEST_P(TaskHandleTest, ATaskCancelledBeforeItStartsNeverRuns) {
 TEST_P(TaskHandleTest, CancelAfterTheEndChangesNothing) {
   TaskGroup group(InPool());
   TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
-  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_TRUE(handle.Wait().ok());
   handle.Cancel();
-  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_EQ(*handle.Take(), 1);
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -182,7 +224,7 @@ TEST_P(TaskHandleTest, IsCancelledWithItsGroup) {
   group.Cancel();
   auto token = std::make_shared<int>();
   TaskHandle<int> handle = group.SpawnWithResult([token] { return 1; });
-  EXPECT_TRUE(absl::IsCancelled(handle.Wait().status()));
+  EXPECT_TRUE(absl::IsCancelled(handle.Wait()));
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(token.use_count(), 1);
 }
@@ -207,7 +249,7 @@ TEST_P(TaskHandleTest, OfATaskThatNeverStartedHasTheReasonOfItsGroup) {
     CancelScope expired({.deadline = absl::InfinitePast()});
     group.Cancel(absl::CancelledError("enough"));
   }
-  EXPECT_EQ(handle.Wait().status(), absl::CancelledError("enough"));
+  EXPECT_THAT(handle.Wait(), Says(absl::CancelledError("enough")));
   release.count_down();
   first.join();
   EXPECT_TRUE(group.Wait().ok());
@@ -217,8 +259,7 @@ TEST_P(TaskHandleTest, OfAClosedGroupSaysSo) {
   TaskGroup group(InPool());
   EXPECT_TRUE(group.Wait().ok());
   TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
-  EXPECT_EQ(handle.Wait().status().code(), kFailedPrecondition);
-  EXPECT_EQ(group.Wait().code(), kFailedPrecondition);
+  EXPECT_EQ(handle.Wait().code(), kFailedPrecondition);
   EXPECT_EQ(group.failure_count(), 1);
 }
 
@@ -229,7 +270,7 @@ TEST_P(TaskHandleTest, OutlivesItsGroup) {
     EXPECT_TRUE(group.Wait().ok());
     return inner;
   }();
-  EXPECT_EQ(*handle.Wait(), 3);
+  EXPECT_EQ(*handle.Take(), 3);
   handle.Cancel();
 }
 
@@ -246,10 +287,10 @@ TEST_P(TaskHandleTest, AWaitIsGivenUpWithItsScopeAndTheTaskGoesOn) {
   {
     CancelScope scope;
     scope.Cancel();
-    EXPECT_TRUE(absl::IsCancelled(handle.Wait().status()));
+    EXPECT_TRUE(absl::IsCancelled(handle.Wait()));
   }
   release.count_down();
-  EXPECT_EQ(*handle.Wait(), 4);
+  EXPECT_EQ(*handle.Take(), 4);
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -291,7 +332,7 @@ TEST(TaskHandle, WithoutAnyThreadsWaitRunsTheTask) {
   group.Spawn([&] { other = true; });
   TaskHandle<std::string> handle = group.SpawnWithResult(
       [&] { return group.running().front(); }, {.name = "mine"});
-  EXPECT_EQ(*handle.Wait(), "mine");
+  EXPECT_EQ(*handle.Take(), "mine");
   EXPECT_FALSE(other);  // it runs no task but its own
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_TRUE(other);
@@ -302,8 +343,8 @@ TEST(TaskHandle, ATaskThatAWaitRanDoesNotRunAgain) {
   TaskGroup group({.pool = pool.get()});
   int ran = 0;
   TaskHandle<int> handle = group.SpawnWithResult([&] { return ++ran; });
-  EXPECT_EQ(*handle.Wait(), 1);
-  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_TRUE(handle.Wait().ok());
+  EXPECT_EQ(*handle.Take(), 1);
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(ran, 1);
 }
@@ -320,10 +361,10 @@ TEST(TaskHandle, AWaitWhoseScopeEndsBeforeTheGroupsRunsNoTask) {
   {
     CancelScope scope;
     scope.Cancel(absl::CancelledError("enough"));
-    EXPECT_EQ(handle.Wait().status(), absl::CancelledError("enough"));
+    EXPECT_THAT(handle.Wait(), Says(absl::CancelledError("enough")));
   }
   EXPECT_FALSE(ran);
-  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_EQ(*handle.Take(), 1);
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -362,7 +403,7 @@ TEST(TaskHandle, AWaitRunsTheTaskOfAGroupFurtherIn) {
   CancelScope outer;
   TaskGroup group({.pool = pool.get()});
   TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
-  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_EQ(*handle.Take(), 1);
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -399,7 +440,7 @@ TEST_P(TaskHandleTest, AResultIsReturnedThoughTheScopeIsCancelled) {
   EXPECT_TRUE(group.Wait().ok());
   CancelScope scope;
   scope.Cancel();
-  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_EQ(*handle.Take(), 1);
 }
 
 // What a handle keeps of its task is the result.
@@ -475,7 +516,7 @@ TEST(TaskHandle, AWaitThatWasGivenUpLeavesNoTrace) {
   absl::Status status;
   int written = -1;
   ScopedThread waiter([&] {
-    status = handle.Wait().status();
+    status = handle.Wait();
     // Where the frame of the wait was.
     [&]() __attribute__((noinline)) {
       volatile char stack[4096] = {};
@@ -491,7 +532,7 @@ TEST(TaskHandle, AWaitThatWasGivenUpLeavesNoTrace) {
   waiter.Join();
   EXPECT_TRUE(absl::IsCancelled(status));
   EXPECT_EQ(written, 0);
-  EXPECT_EQ(*handle.Wait(), 4);
+  EXPECT_EQ(*handle.Take(), 4);
 }
 
 TEST_P(TaskHandleTest, AnotherErrorOfACancelledTaskIsOneOfTheGroup) {
@@ -552,7 +593,7 @@ TEST_P(TaskHandleTest, InACancelledGroupItsTaskMayAskToBeStarted) {
       {.start_even_if_cancelled = true});
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_TRUE(ran);
-  EXPECT_EQ(*handle.Wait(), 1);
+  EXPECT_EQ(*handle.Take(), 1);
 }
 
 TEST_P(TaskHandleTest, ManyThreadsMayWaitForOneTask) {
@@ -564,10 +605,11 @@ TEST_P(TaskHandleTest, ManyThreadsMayWaitForOneTask) {
   });
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([handle] { EXPECT_EQ(*handle.Wait(), 6); });
+    threads.emplace_back([handle] { EXPECT_TRUE(handle.Wait().ok()); });
   }
   release.count_down();
   for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(*handle.Take(), 6);
   EXPECT_TRUE(group.Wait().ok());
 }
 
@@ -577,7 +619,7 @@ TEST_P(TaskHandleTest, OfATaskThatThrewSaysWhat) {
   TaskGroup group(InPool());
   TaskHandle<int> handle = group.SpawnWithResult(
       []() -> int { throw std::runtime_error("no"); }, {.name = "asker"});
-  EXPECT_EQ(handle.Wait().status(), absl::InternalError("asker threw: no"));
+  EXPECT_EQ(handle.Wait(), absl::InternalError("asker threw: no"));
   EXPECT_EQ(group.Wait(), absl::InternalError("asker threw: no"));
   EXPECT_THROW(group.RethrowFirst(), std::runtime_error);
 }
@@ -717,13 +759,13 @@ TEST_P(StartTest, InACancelledGroupTheTaskIsNotStartedUnlessItAsksForIt) {
   TaskGroup group(InPool());
   group.Cancel(absl::CancelledError("enough"));
   bool ran = false;
-  EXPECT_EQ(group
-                .Start<int>([&](auto& started) {
-                  ran = true;
-                  return started(1);
-                })
-                .status(),
-            absl::CancelledError("enough"));
+  EXPECT_THAT(group
+                  .Start<int>([&](auto& started) {
+                    ran = true;
+                    return started(1);
+                  })
+                  .status(),
+              Says(absl::CancelledError("enough")));
   EXPECT_FALSE(ran);
   bool passed = false;
   absl::StatusOr<int> value = group.Start<int>(
@@ -760,7 +802,7 @@ TEST_P(StartTest, WhenItsScopeIsCancelledTheTaskIsCancelledAndWaitedFor) {
           ended = true;
           return status;
         });
-    EXPECT_EQ(value.status(), absl::CancelledError("give up"));
+    EXPECT_THAT(value.status(), Says(absl::CancelledError("give up")));
     EXPECT_TRUE(ended);
   });
   entered.wait();
@@ -787,11 +829,11 @@ TEST_P(StartTest, AnErrorOfACancelledStartComesOutOfIt) {
 TEST_P(StartTest, ATaskThatEndsWellAfterTheCancelWasCancelledAllTheSame) {
   TaskGroup group(InPool());
   CancelScope scope;
-  EXPECT_EQ(group.Start<void>([&](const Started<void>&) {
+  EXPECT_THAT(group.Start<void>([&](const Started<void>&) {
     scope.Cancel(absl::CancelledError("give up"));
     SleepUntilCancelled().IgnoreError();
   }),
-            absl::CancelledError("give up"));
+              Says(absl::CancelledError("give up")));
   EXPECT_TRUE(group.Wait().ok());
 }
 

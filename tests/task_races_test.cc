@@ -591,7 +591,7 @@ TEST(ThreadPoolRaces, ASlotForWhichNoThreadCouldBeHadIsFreeAgain) {
   ASSERT_EQ(pthread_setattr_default_np(&usual), 0);
   EXPECT_TRUE(absl::IsResourceExhausted(pool->status()));
   // Its thread has no slot, and looks for one when it is done.
-  group.SpawnService([] {});
+  group.SpawnBackground([] {});
   ran.wait();
   monitor.Release();
   EXPECT_TRUE(group.Wait().ok());

@@ -92,8 +92,8 @@ TEST(ThreadPool, AServiceGivesItsNameToItsThread) {
   auto pool = *ThreadPool::Create({.name = "pool", .threads = 1});
   TaskGroup group({.pool = pool.get()});
   std::string name;
-  group.SpawnService([&] { name = ThreadName(); },
-                     {.name = "signal-dispatcher"});
+  group.SpawnBackground([&] { name = ThreadName(); },
+                        {.name = "signal-dispatcher"});
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(name, "signal-dispatch");
 }
@@ -373,7 +373,7 @@ TEST(ThreadPool, AtTheCapWaitsRunTheirOwnTasks) {
   for (int i = 0; i < 10; ++i) group.Spawn([&] { ++ran; });
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(ran, 10);
-  group.SpawnService([] {});
+  group.SpawnBackground([] {});
   blocked.Cancel();
   EXPECT_TRUE(blocked.Wait().ok());
 }
@@ -401,8 +401,8 @@ TEST(ThreadPool, APoolThatWasNeverUsedIsDestroyedWithoutAThread) {
 
 // The context of a task is that of its group, not of the pool's threads.
 TEST_P(ThreadPoolTest, ATaskIsCancelledWithItsGroupOnly) {
-  TaskGroup cancelled({.pool = pool_.get()});
-  TaskGroup other({.pool = pool_.get()});
+  TaskSet cancelled({.pool = pool_.get()});
+  TaskSet other({.pool = pool_.get()});
   std::latch asleep(2);
   std::latch first_over(1);
   absl::Status status;
@@ -485,7 +485,7 @@ TEST_P(ThreadPoolDeathTest, InAForkedChildThePoolIsDeadAndSaysSo) {
           SleepUntilCancelled().IgnoreError();
         };
         group.Spawn(start_and_sleep);
-        group.SpawnService(start_and_sleep);
+        group.SpawnBackground(start_and_sleep);
         started.wait();
         const pid_t child = fork();
         if (child == 0) {
@@ -498,7 +498,7 @@ TEST_P(ThreadPoolDeathTest, InAForkedChildThePoolIsDeadAndSaysSo) {
           group.Cancel();
           {
             TaskGroup late({.pool = pool.get()});
-            late.SpawnService([] { _exit(4); });
+            late.SpawnBackground([] { _exit(4); });
             right &= late.Wait().code() == dead;
             right &= late.failures().size() == 1;
           }
@@ -568,7 +568,7 @@ TEST(ThreadPoolDeathTest, WhereNoThreadCanBeHadTasksRunAllTheSame) {
         if (!group.Wait().ok() || ran != 100) _exit(1);
         std::fprintf(stderr, "%s\n", pool->status().ToString().c_str());
         TaskGroup served({.pool = pool.get()});
-        served.SpawnService([] {});
+        served.SpawnBackground([] {});
         if (!absl::IsResourceExhausted(served.Wait())) _exit(2);
         _exit(0);
       },
@@ -579,7 +579,7 @@ TEST(ThreadPoolDeathTest, WhereNoThreadCanBeHadTasksRunAllTheSame) {
 // The last of the others ends when the waiting thread is asleep already.
 TEST_P(ThreadPoolTest, AServiceIsCancelledAlsoByAWaitThatHasFallenAsleep) {
   TaskGroup group({.pool = pool_.get()});
-  group.SpawnService([] { SleepUntilCancelled().IgnoreError(); });
+  group.SpawnBackground([] { SleepUntilCancelled().IgnoreError(); });
   std::latch release(1);
   EXPECT_TRUE(group
                   .Start<void>([&](auto& started) {

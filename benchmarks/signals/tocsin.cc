@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
       if (counts) assignment.Report(allocations.load());
       assignment.Answer(i, event.signum);
     }
-    Fail(receivers[i].status());
+    Fail(absl::OutOfRangeError("the receiver was closed"));
   };
   std::vector<std::thread> threads;
   for (int i = where == "thread" ? 0 : 1; i < assignment.receivers(); ++i) {

@@ -47,7 +47,7 @@ int main(int argc, char** argv) {
     for (int i = 0; i < tasks; ++i) {
       group.Spawn([&started] {
         started.count_down();
-        tocsin::SleepFor(absl::InfiniteDuration()).IgnoreError();
+        tocsin::Sleep(absl::InfiniteDuration()).IgnoreError();
       });
     }
     body([&group] { group.Cancel(); });

@@ -2,7 +2,7 @@
 
 #include <pthread.h>
 
-#include <stop_token>
+#include <memory>
 
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
@@ -51,7 +51,7 @@ void DeadlineTimer::Run() {
   while (true) {
     const uint32_t changes = changes_.load(std::memory_order_acquire);
     absl::Time next = absl::InfiniteFuture();
-    std::stop_source due(std::nostopstate);
+    std::unique_ptr<StopRequest> due;
     {
       MutexLock lock(scope_tree_mutex);
       if (!alarms_.empty()) {
@@ -59,15 +59,16 @@ void DeadlineTimer::Run() {
         if (time <= NowInNanoseconds() && scope->cancelled()) {
           alarms_.erase(alarms_.begin());
           scope->links_.timer = kNever;
-          due = scope->links_.exported;
+          due = std::move(scope->links_.request);
+          due->cause = scope->WaitCause();
         } else {
           next = FromNanoseconds(time);
         }
       }
     }
     TOCSIN_STEP("DeadlineTimer: has looked at its alarms");
-    if (due.stop_possible()) {
-      due.request_stop();
+    if (due != nullptr) {
+      due->Make();
     } else {
       FutexWait(changes_, changes, next);
     }

@@ -43,22 +43,22 @@ bool GroupJoin::Run() {
 
 bool GroupJoin::RunWithoutTasks() {
   RunningTask running;
-  bool services_cancelled = false;
+  bool background_cancelled = false;
   bool lingered = false;
   do {
-    const bool services_left =
-        queue_.services_ > 0 && queue_.NothingUnfinished();
+    const bool background_left =
+        queue_.background_ > 0 && queue_.NothingUnfinished();
     queue_.home_shard_.lock.Unlock();
     bool joined = true;
-    if (services_left && !std::exchange(services_cancelled, true)) {
-      queue_.CancelServices();
+    if (background_left && !std::exchange(background_cancelled, true)) {
+      queue_.CancelBackground();
     } else if (queue_.StealHome(running)) {
       queue_.slots_.DispatchIfReady();
       queue_.Perform(running);
       TaskQueue::EndAlone(running);
       lingered = false;
     } else if (!std::exchange(lingered, true)) {
-      if (!services_left) {
+      if (!background_left) {
         SpinUntil([this] { return queue_.NothingUnfinished(); });
       }
     } else if (!WouldWaitForItself()) {
@@ -79,7 +79,7 @@ void GroupJoin::Sleep() {
     TOCSIN_STEP("GroupJoin: about to fall asleep");
     MutexLock lock(queue_.home_shard_.lock);
     if (queue_.MayTake(queue_.home_)) return;
-    if (queue_.NothingUnfinished() && queue_.services_ == 0) return;
+    if (queue_.NothingUnfinished() && queue_.background_ == 0) return;
     queue_.waiters_.Enter(waiter);
   }
   // Whoever adds a task from here on sees that somebody sleeps.

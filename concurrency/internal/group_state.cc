@@ -10,24 +10,38 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/status_text.h"
 
 namespace tocsin::internal {
 
 GroupState::~GroupState() {
   if (slots().forked()) {
-    (void)service_scope_.release();  // another thread may have been making it
-    return;
-  }
-  if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
+    (void)
+        background_scope_.release();  // another thread may have been making it
+  } else if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
     Cancel(absl::CancelledError("the task group is destroyed"));
     if (!GroupJoin(*this).Run()) {
       std::fprintf(
           stderr,
-          "tocsin: a TaskGroup was destroyed by a task that it would "
-          "have to wait for. Let the owner of the group destroy it.\n");
+          "tocsin: a TaskSet was destroyed by a task that it would have to "
+          "wait for. Let the owner of the tasks destroy it.\n");
       std::abort();
     }
   }
+  if (entered_by_ == nullptr || left_) return;
+  LeaveIfThere();
+  if (!left_) ScopeEntry::DieOfOrder();
+}
+
+void GroupState::Enter() {
+  entered_by_ = &current_scope;
+  current_scope = &scope();
+}
+
+void GroupState::LeaveIfThere() {
+  if (entered_by_ != &current_scope || current_scope != &scope()) return;
+  current_scope = scope().parent();
+  left_ = true;
 }
 
 // Apart, so that what happens with every task is short.
@@ -35,15 +49,16 @@ void GroupState::RefuseTask(RefusedTask task) {
   Refuse(std::move(task), Closed());
 }
 
-void GroupState::SpawnServiceTask(Task* task) {
+void GroupState::SpawnBackgroundTask(Task* task) {
   RefusedTask refused(task);
   {
     MutexLock lock(mutex_);
-    if (service_scope_ == nullptr)
-      service_scope_ = std::make_unique<Scope>(&scope());
+    if (background_scope_ == nullptr)
+      background_scope_ = std::make_unique<Scope>(&scope());
   }
-  absl::Status status =
-      slots().forked() ? Forked() : TaskQueue::Start(*task, TaskKind::kService);
+  absl::Status status = slots().forked()
+                            ? Forked()
+                            : TaskQueue::Start(*task, TaskKind::kBackground);
   if (status.ok()) {
     (void)refused.release();  // Its thread has it now.
   } else {
@@ -94,10 +109,10 @@ void GroupState::DestroyRefused::operator()(Task* task) const {
 
 void GroupState::Run(RunningTask& running) {
   Task& task = *running.task;
-  ScopeEntry entry(running.kind == TaskKind::kService ? *service_scope_
-                                                      : scope());
-  // A service that is no longer needed starts all the same, so that it does not
-  // depend on the speed of its thread whether it ever did.
+  ScopeEntry entry(running.kind == TaskKind::kBackground ? *background_scope_
+                                                         : scope());
+  // A background task that is no longer needed starts all the same, so that it
+  // does not depend on the speed of its thread whether it ever did.
   if (scope().cancelled() &&
       (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
     return task.Discard();
@@ -116,7 +131,7 @@ void GroupState::Run(RunningTask& running) {
 
 // Apart, so that what happens with every task is short.
 void GroupState::NoteError(const RunningTask& running, absl::Status status) {
-  if (IsCancellation(status)) return;
+  if (current_scope->IsCancellation(status)) return;
   TaskFailure failure;
   failure.task = running.name();
   failure.status = std::move(status);
@@ -130,18 +145,11 @@ void GroupState::NoteException(const RunningTask& running) {
 }
 #endif
 
-// Whether a task that ends so, in the thread's current scope, only says that
-// the scope was cancelled.
-bool GroupState::IsCancellation(const absl::Status& status) const {
-  return (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) &&
-         ScopeState::CheckCurrent().code() == status.code();
-}
-
 void GroupState::Fail(TaskFailure failure) {
   absl::Status reason = absl::CancelledError(
       absl::StrCat(failure.task.empty() ? "a task" : failure.task,
                    name_.empty() ? "" : absl::StrCat(" of ", name_),
-                   " failed: ", failure.status.ToString()));
+                   " failed: ", TextOf(failure.status)));
   {
     MutexLock lock(mutex_);
     if (failures_.size() < kFailuresKept) {
@@ -152,9 +160,9 @@ void GroupState::Fail(TaskFailure failure) {
   if (cancel_on_error_ && !slots().forked()) Cancel(std::move(reason));
 }
 
-void GroupState::CancelServices() {
-  service_scope_->Cancel(
-      absl::CancelledError("all tasks that the service was for have ended"));
+void GroupState::CancelBackground() {
+  background_scope_->Cancel(
+      absl::CancelledError("all tasks but those in the background have ended"));
 }
 
 void GroupState::Cancel(absl::Status reason) {
@@ -164,32 +172,27 @@ void GroupState::Cancel(absl::Status reason) {
 }
 
 absl::Status GroupState::Wait() {
-  if (!slots().forked() && GroupJoin(*this).Run() &&
-      outcome_.load(std::memory_order_acquire) == Outcome::kOk &&
-      failure_count() == 0) {
-    return absl::OkStatus();
-  }
-  return WhyNotOk();
-}
-
-absl::Status GroupState::WhyNotOk() const {
-  if (slots().forked()) return Forked();
-  if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
+  if (!slots().forked() && !GroupJoin(*this).Run()) {
     return absl::FailedPreconditionError(
-        "TaskGroup::Wait() was called by a task that it would have to wait "
-        "for; let the owner of the group wait");
+        "Wait() was called by a task that it would have to wait for; let the "
+        "owner of the tasks wait");
   }
-  MutexLock lock(mutex_);
-  return failures_.empty() ? cancelled_ : failures_.front().status;
+  LeaveIfThere();
+  if (slots().forked()) return Forked();
+  return outcome_.load(std::memory_order_acquire) == Outcome::kOk
+             ? absl::OkStatus()
+             : error_;
 }
 
-// What Wait() returns must not depend on who calls it first.
+// What Wait() returns must not depend on who calls it first, or on what happens
+// later.
 void GroupState::NoticeClosed() {
-  const ScopeState* outer = scope().OuterInReach();
-  if (outer != nullptr && outer->cancelled() && used()) {
-    cancelled_ = outer->WaitStatus();
+  {
+    MutexLock lock(mutex_);
+    if (!failures_.empty()) error_ = failures_.front().status;
   }
-  outcome_.store(cancelled_.ok() ? Outcome::kOk : Outcome::kCancelled,
+  if (error_.ok() && used()) error_ = CancelledFromOutside();
+  outcome_.store(error_.ok() ? Outcome::kOk : Outcome::kError,
                  std::memory_order_release);
 }
 
@@ -233,13 +236,8 @@ std::string GroupState::NextName(const char* what) {
 }
 
 absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
-  absl::Status status;
-  bool cancelled;
-  {
-    ScopeEntry entry(scope());
-    status = body();
-    cancelled = IsCancellation(status);
-  }
+  const absl::Status status = body();
+  const bool cancelled = scope().IsCancellation(status);
   if (!status.ok() && !cancelled) {
     // A body that ends with `return group.Wait();` brings what is known.
     std::vector<TaskFailure> known = failures();
@@ -250,11 +248,11 @@ absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
       Fail(std::move(failure));
     }
     Cancel(absl::CancelledError(
-        absl::StrCat("the body failed: ", status.ToString())));
+        absl::StrCat("the body failed: ", TextOf(status))));
   }
   absl::Status outcome = Wait();
-  if (outcome.ok() && cancelled) return CancelledFromOutside();
-  return outcome;
+  if (!outcome.ok()) return outcome;
+  return cancelled ? CancelledFromOutside() : status;
 }
 
 }  // namespace tocsin::internal

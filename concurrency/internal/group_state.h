@@ -1,8 +1,8 @@
-// All that is behind a TaskGroup but its scope: its tasks, which run in that,
-// and what went wrong in them.
+// All that is behind a TaskSet but its scope: its tasks, which run in that, and
+// what went wrong in them.
 //
 // Its members may be called from any thread, also from tasks of the group; what
-// they promise is told in task_group.h.
+// they promise is told in task_set.h.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_GROUP_STATE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_GROUP_STATE_H_
 
@@ -58,13 +58,17 @@ class GroupState final : private TaskQueue {
     SpawnTask(Task::New<TaskClosure>(std::forward<F>(f), std::move(options)));
   }
   template <typename F>
-  void SpawnService(F&& f, TaskOptions options);
+  void SpawnBackground(F&& f, TaskOptions options);
   template <typename F>
   auto SpawnWithResult(F&& f, TaskOptions options);
   // Runs f(starting) with a std::shared_ptr<StartingWith<T>>.
   template <typename T, typename F>
   std::conditional_t<std::is_void_v<T>, absl::Status, absl::StatusOr<T>> Start(
       F&& f, TaskOptions options);
+
+  // Makes the scope the current one of this thread, until it leaves it in
+  // Wait() or the destructor.
+  void Enter();
 
   absl::Status Wait();
   void Cancel(absl::Status reason);
@@ -78,7 +82,7 @@ class GroupState final : private TaskQueue {
 
  private:
   void Run(RunningTask& running) override;
-  void CancelServices() override;
+  void CancelBackground() override;
   void NoticeClosed() override;
   bool InsideCurrentScope() const override;
 
@@ -94,29 +98,32 @@ class GroupState final : private TaskQueue {
     (void)refused.release();
   }
   void RefuseTask(RefusedTask task);
-  void SpawnServiceTask(Task* task);
+  void SpawnBackgroundTask(Task* task);
   void SpawnHandledTask(std::shared_ptr<HandledTask> task);
   absl::Status StartTask(Task* task);
   void Refuse(RefusedTask task, absl::Status why);
   void NoteError(const RunningTask& running, absl::Status status);
   void NoteException(const RunningTask& running);
   void Fail(TaskFailure failure);
-  absl::Status WhyNotOk() const;
-  bool IsCancellation(const absl::Status& status) const;
   absl::Status CancelledFromOutside() const;
+  void LeaveIfThere();
   absl::Status Forked() const;
   absl::Status Closed() const;
   std::string NextName(const char* what);
 
-  std::unique_ptr<Scope> service_scope_;  // made with the first service
+  std::unique_ptr<Scope> background_scope_;  // made with the first one
   const bool cancel_on_error_;
   const std::string name_;
   std::atomic<uint32_t> named_{0};
-  // What Wait() returns, if no task has failed; unknown until the group is
-  // closed.
-  enum class Outcome : uint8_t { kUnknown, kOk, kCancelled };
+  // What Wait() returns; unknown until the group is closed.
+  enum class Outcome : uint8_t { kUnknown, kOk, kError };
   std::atomic<Outcome> outcome_{Outcome::kUnknown};
-  absl::Status cancelled_;  // written before outcome_
+  absl::Status error_;  // written before outcome_
+
+  // The thread that entered the scope, by the address of its current_scope;
+  // null if none did.
+  const ScopeState* const* entered_by_ = nullptr;
+  bool left_ = false;  // by that thread, which alone looks
 
   mutable SlimMutex mutex_;
   std::vector<TaskFailure> failures_ ABSL_GUARDED_BY(mutex_);
@@ -124,9 +131,9 @@ class GroupState final : private TaskQueue {
 };
 
 template <typename F>
-void GroupState::SpawnService(F&& f, TaskOptions options) {
-  if (options.name.empty()) options.name = NextName("service");
-  SpawnServiceTask(
+void GroupState::SpawnBackground(F&& f, TaskOptions options) {
+  if (options.name.empty()) options.name = NextName("background task");
+  SpawnBackgroundTask(
       Task::New<TaskClosure>(std::forward<F>(f), std::move(options)));
 }
 

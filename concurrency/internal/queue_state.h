@@ -35,10 +35,11 @@ class QueueState {
   QueueState& operator=(const QueueState&) = delete;
 
   absl::Status Push(T& item);
-  bool TryPush(T& item);
+  absl::Status TryPush(T& item);
   absl::StatusOr<T> Pop();
-  std::optional<T> TryPop();
+  absl::StatusOr<T> TryPop();
   void Close();
+  bool closed() const;
   size_t size() const;
 
  private:
@@ -65,10 +66,15 @@ class QueueState {
   };
 
   static absl::Status Closed() {
-    return absl::FailedPreconditionError("the queue is closed");
+    return absl::OutOfRangeError("the queue is closed");
   }
   static absl::Status Drained() {
     return absl::OutOfRangeError("the queue is closed and drained");
+  }
+
+  // An everyday answer: without a text, it needs no memory.
+  static absl::Status NotNow() {
+    return absl::Status(absl::StatusCode::kUnavailable, "");
   }
 
   // Holds both locks.
@@ -213,11 +219,12 @@ absl::Status QueueState<T>::PushWaiting(T& item) {
 }
 
 template <typename T>
-bool QueueState<T>::TryPush(T& item) {
-  if (PushAtBack(item)) return true;
+absl::Status QueueState<T>::TryPush(T& item) {
+  if (PushAtBack(item)) return absl::OkStatus();
   PendingWake wake;
   BothEnds lock(*this);
-  return Put(item, wake);
+  if (Put(item, wake)) return absl::OkStatus();
+  return closed_ ? Closed() : NotNow();
 }
 
 template <typename T>
@@ -262,14 +269,15 @@ absl::StatusOr<T> QueueState<T>::PopWaiting() {
 }
 
 template <typename T>
-std::optional<T> QueueState<T>::TryPop() {
+absl::StatusOr<T> QueueState<T>::TryPop() {
   {
     MutexLock lock(front_lock_);
     if (MayPopAtFront()) return items_.Pop();
   }
   PendingWake wake;
   BothEnds lock(*this);
-  return Take(wake);
+  if (std::optional<T> item = Take(wake)) return *std::move(item);
+  return closed_ ? Drained() : NotNow();
 }
 
 template <typename T>
@@ -290,6 +298,13 @@ void QueueState<T>::Close() {
       return;
     }
   }
+}
+
+// Written with both locks held: either will do.
+template <typename T>
+bool QueueState<T>::closed() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  MutexLock lock(front_lock_);
+  return closed_;
 }
 
 template <typename T>

@@ -16,9 +16,9 @@ struct LocalQueue;
 class TaskQueue;
 
 enum class TaskKind : uint8_t {
-  kQueued,     // starts when a worker or a waiting thread takes it
-  kOwnThread,  // started at once, on a thread of its own
-  kService,    // the same, and ends when all others have ended
+  kQueued,      // starts when a worker or a waiting thread takes it
+  kOwnThread,   // started at once, on a thread of its own
+  kBackground,  // the same, and ends when all others have ended
 };
 
 // A task that has started, on the stack of the thread that runs it.

@@ -2,15 +2,16 @@
 
 #include <atomic>
 
+#include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::internal {
 
-void Scope::Adopt(std::stop_token stop) {
+void Scope::Adopt(const std::stop_token& stop) {
   if (stop.stop_possible()) {
-    adopted_.emplace(std::move(stop), RequestCancel{this});
+    adopted_.emplace(stop, RequestCancel{this, stop});
   }
 }
 
@@ -27,7 +28,7 @@ void Scope::Leave() {
 }
 
 void Scope::RequestCancel::operator()() const {
-  scope->Cancel(absl::CancelledError("stop was requested"));
+  scope->Cancel(ScopeTree::ReasonOf(token));
 }
 
 void Scope::Cancel(absl::Status reason) {
@@ -35,8 +36,14 @@ void Scope::Cancel(absl::Status reason) {
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
   reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
+  cancelled_at_ = NowInNanoseconds();
+  const ScopeState* const outer = OuterInReach();
+  const bool late = outer != nullptr && outer->cancelled();
   State live = State::kLive;
-  if (!state_.compare_exchange_strong(live, State::kCancelled)) return;
+  if (!state_.compare_exchange_strong(
+          live, late ? State::kCancelledLate : State::kCancelled)) {
+    return;
+  }
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   ScopeTree::CollectWakeUps(*this, wake_ups);
@@ -59,6 +66,11 @@ void Scope::set_shield(bool shield) {
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   ScopeTree::CollectWakeUps(*this, wake_ups);
+}
+
+absl::Status Scope::NotDoneWithin(absl::Duration timeout) {
+  return absl::DeadlineExceededError(
+      absl::StrCat("not done within ", absl::FormatDuration(timeout)));
 }
 
 void ScopeEntry::DieOfOrder() {

@@ -26,18 +26,15 @@ class Scope final : public ScopeState {
       : Scope(current_scope, true, ToNanoseconds(deadline), shield) {
     current_scope = this;
   }
-  // Also cancelled when `stop` is requested.
-  explicit Scope(std::stop_token stop) : Scope(absl::InfiniteFuture(), false) {
-    Adopt(std::move(stop));
+  // Also cancelled when `stop` is requested, for the reason that the scope was
+  // cancelled for whose token that is.
+  explicit Scope(const std::stop_token& stop)
+      : Scope(absl::InfiniteFuture(), false) {
+    Adopt(stop);
   }
   // A child of `parent`, which may be null, that no thread is in yet: they come
   // in by ScopeEntry, and any thread may destroy it.
   explicit Scope(ScopeState* parent) : Scope(parent, false, kNever, false) {}
-  // The same as a child of the thread's current scope.
-  struct NotEntered {
-    explicit NotEntered() = default;  // no aggregate, as options are
-  };
-  explicit Scope(NotEntered) : Scope(current_scope) {}
   ~Scope() {
     if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
   }
@@ -53,17 +50,20 @@ class Scope final : public ScopeState {
   void set_deadline(absl::Time deadline);
   void set_shield(bool shield);
   std::stop_token stop_token() const { return ScopeTree::TokenOf(*this); }
+  // The error of FailAfter().
+  static absl::Status NotDoneWithin(absl::Duration timeout);
 
  private:
   struct RequestCancel {
     Scope* scope;
+    std::stop_token token;
     void operator()() const;
   };
 
   Scope(ScopeState* parent, bool entered, int64_t deadline, bool shield)
       : ScopeState(parent, deadline, shield), entered_(entered) {}
 
-  void Adopt(std::stop_token stop);
+  void Adopt(const std::stop_token& stop);
   void Leave();
 
   const bool entered_;
@@ -83,9 +83,10 @@ class ScopeEntry {
     current_scope = outer_;
   }
 
- private:
+  // Ends the program, where a scope is not left in its turn.
   [[noreturn]] static void DieOfOrder();
 
+ private:
   ScopeState* const scope_;
   ScopeState* const outer_;
 };

@@ -12,6 +12,7 @@
 #include <stop_token>
 
 #include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/scope_cause.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
@@ -29,9 +30,16 @@ inline constinit SlimMutex scope_tree_mutex;
 inline constinit int scope_generation = 0;
 
 // A token that was exported and is to be requested in the end. Made with it,
-// so that cancelling allocates nothing.
+// so that cancelling needs no memory for it.
 struct StopRequest {
+  // Requests the token. Callbacks may ask why by CauseOf().
+  void Make() const;
+  // Why `token` is being requested by this thread, which is in Make(). Null if
+  // it is not.
+  static const ScopeCause* CauseOf(const std::stop_token& token);
+
   std::stop_source source;
+  ScopeCause cause;  // of the scope, once it is cancelled
   std::unique_ptr<StopRequest> next;
 };
 
@@ -49,6 +57,10 @@ struct ScopeLinks {
   std::atomic<uint32_t> wake_ups{0};  // goes up for those WithOthers
   std::stop_source exported ABSL_GUARDED_BY(scope_tree_mutex){std::nostopstate};
   std::unique_ptr<StopRequest> request ABSL_GUARDED_BY(scope_tree_mutex);
+  // Of those that have exported a token.
+  const ScopeState* next_exporter ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
+  const ScopeState* previous_exporter ABSL_GUARDED_BY(scope_tree_mutex) =
+      nullptr;
   int64_t timer ABSL_GUARDED_BY(scope_tree_mutex) = kNever;
 };
 

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 
-#include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/scope_cause.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::internal {
-
 void ScopeState::DieOf(const char* mistake) {
   std::fprintf(stderr,
                "tocsin: a CancelScope was destroyed %s. Keep scopes in local "
@@ -20,29 +20,49 @@ void ScopeState::DieOf(const char* mistake) {
 
 absl::Status ScopeState::status() const {
   const ScopeState* by = CancelledBy();
-  return by == nullptr ? absl::OkStatus() : by->Cause();
+  return by == nullptr ? absl::OkStatus() : by->Cause().status();
 }
 
 absl::Status ScopeState::WaitStatus() const {
   const ScopeState* by = CancelledBy();
-  if (by == nullptr) return absl::OkStatus();
-  absl::Status cause = by->Cause();
-  if (absl::IsCancelled(cause) ||
-      by->state_.load(std::memory_order_acquire) == State::kExpired) {
-    return cause;
-  }
-  return absl::CancelledError(cause.ToString());
+  return by == nullptr ? absl::OkStatus() : by->Cause().WaitStatus();
 }
 
-absl::Status ScopeState::Cause() const {
-  if (state_.load(std::memory_order_acquire) == State::kCancelled) {
-    return reason_;
+ScopeCause ScopeState::WaitCause() const {
+  const ScopeState* by = CancelledBy();
+  return by == nullptr ? ScopeCause() : by->Cause();
+}
+
+ScopeCause ScopeState::Cause() const {
+  ScopeCause cause;
+  const State state = state_.load(std::memory_order_acquire);
+  if (state == State::kCancelled || state == State::kCancelledLate) {
+    cause.reason = reason_;
+  } else {
+    cause.deadline = deadline_.load(std::memory_order_relaxed);
   }
-  return absl::DeadlineExceededError(absl::StrCat(
-      "the deadline of the cancel scope passed: ",
-      absl::FormatTime(
-          FromNanoseconds(deadline_.load(std::memory_order_relaxed)),
-          absl::UTCTimeZone())));
+  cause.scope = number_.load(std::memory_order_acquire);
+  if (cause.scope == 0) {
+    static std::atomic<uint64_t> last{0};
+    const uint64_t fresh = last.fetch_add(1, std::memory_order_relaxed) + 1;
+    if (number_.compare_exchange_strong(cause.scope, fresh)) {
+      cause.scope = fresh;
+    }
+  }
+  return cause;
+}
+
+bool ScopeState::IsCancellation(const absl::Status& status) const {
+  const std::optional<uint64_t> number = ScopeOf(status);
+  if (!number.has_value()) return false;
+  for (const ScopeState* s = this; s != nullptr; s = s->parent_) {
+    if (s->number_.load(std::memory_order_acquire) == *number) return true;
+  }
+  return false;
+}
+
+bool ScopeState::Made(const absl::Status& status) const {
+  return ScopeOf(status) == number_.load(std::memory_order_acquire);
 }
 
 absl::Time ScopeState::deadline() const {
@@ -60,18 +80,42 @@ bool ScopeState::Latched() const {
   const int64_t deadline = deadline_.load(std::memory_order_acquire);
   if (deadline == kNever || deadline > NowInNanoseconds()) return false;
   State live = State::kLive;
-  state_.compare_exchange_strong(live, State::kExpired);
+  state_.compare_exchange_strong(live, IsCancelledAround(deadline)
+                                           ? State::kExpiredLate
+                                           : State::kExpired);
   return true;
+}
+
+// Whether a scope around this one, in reach, was cancelled by the time
+// `before`, if only by a deadline that nobody has seen to pass.
+bool ScopeState::IsCancelledAround(int64_t before) const {
+  for (const ScopeState* s = OuterInReach(); s != nullptr;
+       s = s->OuterInReach()) {
+    const State state = s->state_.load(std::memory_order_acquire);
+    const bool by_cancel =
+        state == State::kCancelled || state == State::kCancelledLate;
+    const int64_t when = by_cancel
+                             ? s->cancelled_at_
+                             : s->deadline_.load(std::memory_order_acquire);
+    if (when <= before && (by_cancel || when != kNever)) return true;
+  }
+  return false;
 }
 
 const ScopeState* ScopeState::CancelledBy() const {
   const uint64_t now = scope_epoch.load(std::memory_order_acquire);
   bool timed = false;
+  const ScopeState* late = nullptr;
   for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
     if (s->clear_at_.load(std::memory_order_acquire) == now) break;
-    if (s->Latched()) return s;
+    if (s->Latched()) {
+      const State state = s->state_.load(std::memory_order_acquire);
+      if (state == State::kCancelled || state == State::kExpired) return s;
+      if (late == nullptr) late = s;
+    }
     timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
   }
+  if (late != nullptr) return late;
   TOCSIN_STEP("CancelScope: found clear");
   if (!timed) clear_at_.store(now, std::memory_order_release);
   return nullptr;

@@ -9,7 +9,9 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/scope_cause.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
@@ -38,6 +40,18 @@ class ScopeState {
   absl::Status status() const;
   absl::Time deadline() const;
 
+  // Whether `status` is what this scope, or one around it, ended a wait with,
+  // or a copy of it.
+  bool IsCancellation(const absl::Status& status) const;
+  // The same of this scope alone.
+  bool Made(const absl::Status& status) const;
+  template <typename T>
+  bool Made(const absl::StatusOr<T>& result) const {
+    return Made(result.status());
+  }
+  // Whether it is cancelled, and was so before any scope around it.
+  bool IsCancelledFirst() const { return CancelledBy() == this; }
+
   // What CheckCancelled() returns.
   static absl::Status CheckCurrent() {
     const ScopeState* scope = current_scope;
@@ -46,6 +60,8 @@ class ScopeState {
   }
   // What a wait in it returns, OK as long as it goes on.
   absl::Status WaitStatus() const;
+  // Why it does, if it is cancelled.
+  ScopeCause WaitCause() const;
 
   ScopeState* parent() const { return parent_; }
   ScopeState* OuterInReach() const {
@@ -61,8 +77,16 @@ class ScopeState {
   friend class ScopeTree;
   friend class Sleeper;
 
-  // kLive until the first cause, which is one of the others for good.
-  enum class State : uint8_t { kLive, kCancelled, kExpired };
+  // kLive until the first cause, which is one of the others for good. The late
+  // ones came when a scope around this one was cancelled: that one's reason
+  // counts, as long as no shield is between them.
+  enum class State : uint8_t {
+    kLive,
+    kCancelled,
+    kExpired,
+    kCancelledLate,
+    kExpiredLate
+  };
 
   ScopeState(ScopeState* parent, int64_t deadline, bool shield)
       : parent_(parent),
@@ -75,15 +99,22 @@ class ScopeState {
   // The links of one that has joined the tree have been destroyed by then.
   ~ScopeState() {}
 
+  // The one in reach that was cancelled first, or null.
   const ScopeState* CancelledBy() const;
-  absl::Status Cause() const;  // of one that is Latched()
+  bool IsCancelledAround(int64_t before) const;
+  ScopeCause Cause() const;  // of one that is Latched()
 
   ScopeState* const parent_;
   std::atomic<bool> shield_;
   mutable std::atomic<State> state_{State::kLive};
   std::atomic<int64_t> deadline_;           // its own, in Unix nanoseconds
   mutable std::atomic<uint64_t> clear_at_;  // see scope_epoch
-  absl::Status reason_;  // written once, before state_ becomes kCancelled
+  // Written once, before state_ becomes kCancelled, or late.
+  absl::Status reason_;
+  int64_t cancelled_at_;
+  // No other scope of the process has the same, at any time. 0 until it is
+  // asked for.
+  mutable std::atomic<uint64_t> number_{0};
 
   mutable std::atomic<bool> attached_{false};  // written under the lock
   union {

@@ -28,6 +28,7 @@ void ScopeTree::Detach(const ScopeState& scope) {
   } else if (scope.parent_ != nullptr) {
     scope.parent_->links_.first_child = next;
   }
+  if (links.exported.stop_possible()) LeaveExporters(scope);
   links.~ScopeLinks();
 }
 
@@ -73,6 +74,7 @@ void ScopeTree::CollectWakeUps(const ScopeState& scope,
       DeadlineTimer::Get().Set(
           s, cancelled ? kNever : absl::ToUnixNanos(s->deadline()));
       if (cancelled) {
+        links.request->cause = s->WaitCause();
         *wake_ups.next_request = std::move(links.request);
         wake_ups.next_request = &(*wake_ups.next_request)->next;
       }
@@ -101,15 +103,43 @@ std::stop_token ScopeTree::TokenOf(const ScopeState& scope) {
   if (!links.exported.stop_possible()) {
     links.request = std::make_unique<StopRequest>();
     links.exported = links.request->source;
+    EnterExporters(scope);
   }
   CollectWakeUps(scope, wake_ups);
   return links.exported.get_token();
 }
 
+absl::Status ScopeTree::ReasonOf(const std::stop_token& token) {
+  if (const ScopeCause* cause = StopRequest::CauseOf(token)) {
+    return cause->WaitStatus();
+  }
+  MutexLock lock(scope_tree_mutex);
+  for (const ScopeState* s = first_exporter_; s != nullptr;
+       s = s->links_.next_exporter) {
+    if (s->links_.exported.get_token() == token) return s->WaitStatus();
+  }
+  return absl::CancelledError("stop was requested");
+}
+
+void ScopeTree::EnterExporters(const ScopeState& scope) {
+  const ScopeState* const next = std::exchange(first_exporter_, &scope);
+  scope.links_.next_exporter = next;
+  scope.links_.previous_exporter = nullptr;
+  if (next != nullptr) next->links_.previous_exporter = &scope;
+}
+
+void ScopeTree::LeaveExporters(const ScopeState& scope) {
+  const ScopeState* const next = scope.links_.next_exporter;
+  const ScopeState* const previous = scope.links_.previous_exporter;
+  if (next != nullptr) next->links_.previous_exporter = previous;
+  (previous != nullptr ? previous->links_.next_exporter : first_exporter_) =
+      next;
+}
+
 ScopeWakeUps::~ScopeWakeUps() {
   asleep.Send();
   for (auto r = std::move(first_request); r != nullptr;) {
-    r->source.request_stop();
+    r->Make();
     r = std::move(r->next);
   }
 }
@@ -126,6 +156,7 @@ struct ScopeTree::Fork {
   static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     DeadlineTimer::Get().ForgetAll();
     ++scope_generation;
+    first_exporter_ = nullptr;
     const ScopeState* inner = nullptr;
     for (ScopeState* s = current_scope; s != nullptr; s = s->parent_) {
       if (!s->attached_) continue;
@@ -135,6 +166,7 @@ struct ScopeTree::Fork {
       links.first_child = inner;
       links.next_sibling = links.previous_sibling = nullptr;
       links.timer = kNever;
+      if (links.exported.stop_possible()) EnterExporters(*s);
       inner = s;
     }
     scope_tree_mutex.Unlock();

@@ -52,6 +52,10 @@ class ScopeTree {
   // had for a deadline, the next call that asks for one tries again.
   static std::stop_token TokenOf(const ScopeState& scope)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
+  // Why `token` is requested, or is being requested by this thread: the reason
+  // of the scope that it is of, as long as that exists.
+  static absl::Status ReasonOf(const std::stop_token& token)
+      ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
  private:
   struct Fork;
@@ -59,6 +63,14 @@ class ScopeTree {
   // Has the scope join it, with those around it.
   static void Attach(const ScopeState& scope)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+  static void EnterExporters(const ScopeState& scope)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+  static void LeaveExporters(const ScopeState& scope)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+
+  // Those in the process that have exported a token.
+  static inline const ScopeState* first_exporter_
+      ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
 };
 
 }  // namespace tocsin::internal

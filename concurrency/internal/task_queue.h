@@ -145,8 +145,8 @@ class TaskQueue {
   // Runs or discards the task, on the thread that took it, in its group's
   // scope.
   virtual void Run(RunningTask& running) = 0;
-  // Cancels the tasks of kind kService.
-  virtual void CancelServices() = 0;
+  // Cancels the tasks of kind kBackground.
+  virtual void CancelBackground() = 0;
   // The queue is closed, and its used_ is final. Called under a lock.
   virtual void NoticeClosed() = 0;
 
@@ -208,7 +208,7 @@ class TaskQueue {
   LocalQueue home_;
   std::atomic<uint64_t> numbers_given_{kHomeNumbers};
   int running_ ABSL_GUARDED_BY(home_shard_.lock) = 0;  // where there is a limit
-  int64_t services_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
+  int64_t background_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
   Task* starting_ ABSL_GUARDED_BY(home_shard_.lock) = nullptr;
   int joining_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
   bool used_ ABSL_GUARDED_BY(home_shard_.lock) = false;
@@ -257,8 +257,8 @@ inline void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
 }
 
 inline void TaskQueue::CountStarted(TaskKind kind, int change) {
-  if (kind == TaskKind::kService) {
-    services_ += change;
+  if (kind == TaskKind::kBackground) {
+    background_ += change;
   } else {
     home_.Count(change);
   }
@@ -269,7 +269,7 @@ inline bool TaskQueue::NothingUnfinished() const {
 }
 
 inline bool TaskQueue::Ended() const {
-  return services_ == 0 && NothingUnfinished();
+  return background_ == 0 && NothingUnfinished();
 }
 
 inline bool TaskQueue::CloseIfEnded() {

@@ -44,7 +44,10 @@ TaskQueue* HandledTask::Claim() {
 absl::Status HandledTask::Run() {
   Scope scope(stop_.get_token());
   if (stop_.stop_requested() && !options.start_even_if_cancelled) {
-    Abandon(ScopeState::CheckCurrent());
+    // Whoever requested it may not have cancelled the scope yet.
+    absl::Status why = ScopeState::CheckCurrent();
+    Abandon(why.ok() ? absl::CancelledError("stop was requested")
+                     : std::move(why));
     return absl::OkStatus();
   }
   {
@@ -64,8 +67,7 @@ absl::Status HandledTask::Run() {
   status = Invoke();
 #endif
   // Its own cancellation is the handle's business only.
-  const bool cancelled = !status.ok() && stop_.stop_requested() &&
-                         ScopeState::CheckCurrent().code() == status.code();
+  const bool cancelled = scope.IsCancellation(status);
   DestroyClosure();
   End(status);
   return cancelled ? absl::OkStatus() : status;

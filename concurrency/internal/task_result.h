@@ -51,7 +51,7 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
 
   TaskOptions options;
 
-  // Waits for the end in the current scope, and returns how it ended.
+  // What TaskHandle::Wait() returns.
   absl::Status Wait();
   // kCancelled for a task that has not started, and for the waits of one that
   // has.
@@ -86,32 +86,27 @@ template <typename R>
 class ResultTask : public HandledTask {
  public:
   using HandledTask::HandledTask;
-  // What TaskHandle::Wait() returns.
-  absl::StatusOr<R> WaitForResult() {
+  // What TaskHandle::Take() returns.
+  absl::StatusOr<R> Take() {
     if (absl::Status status = Wait(); !status.ok()) return status;
-    if constexpr (std::is_copy_constructible_v<R>) {
-      return *result_;
-    } else {
-      if (taken_.exchange(true)) {
-        return absl::FailedPreconditionError("the result was taken before");
-      }
-      R result = *std::move(result_);
-      result_.reset();
-      return result;
+    if (taken_.exchange(true)) {
+      return absl::FailedPreconditionError("the result was taken before");
     }
+    R result = *std::move(result_);
+    result_.reset();
+    return result;
   }
 
  protected:
   std::optional<R> result_;  // written before the task ends, read after
 
  private:
-  std::atomic<bool> taken_{false};  // by a call that moved it out
+  std::atomic<bool> taken_{false};
 };
 template <>
 class ResultTask<void> : public HandledTask {
  public:
   using HandledTask::HandledTask;
-  absl::Status WaitForResult() { return Wait(); }
 };
 
 // What SpawnWithResult() makes of what a closure returns.

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
 #include "absl/base/config.h"
 #include "tocsin/concurrency/internal/exception.h"
@@ -17,26 +18,30 @@ absl::Status Starting::Run(absl::FunctionRef<absl::Status()> call) {
   Scope scope(stop_.get_token());
 #ifdef ABSL_HAVE_EXCEPTIONS
   try {
-    return End(call());
+    absl::Status status = call();
+    const bool cancelled = scope.IsCancellation(status);
+    return End(std::move(status), cancelled);
   } catch (...) {
     {
       MutexLock lock(mutex_);
       if (phase_ == Phase::kStarted) throw;
     }
-    return End(StatusOfException("the task"));
+    return End(StatusOfException("the task"), false);
   }
 #else
-  return End(call());
+  absl::Status status = call();
+  const bool cancelled = scope.IsCancellation(status);
+  return End(std::move(status), cancelled);
 #endif
 }
 
 void Starting::NeverRan() {
   absl::Status why = ScopeState::CheckCurrent();
   if (why.ok()) why = absl::CancelledError("the task group was cancelled");
-  End(std::move(why)).IgnoreError();
+  End(std::move(why), true).IgnoreError();
 }
 
-absl::Status Starting::End(absl::Status status) {
+absl::Status Starting::End(absl::Status status, bool cancelled) {
   const std::atomic<uint32_t>* word = nullptr;
   {
     MutexLock lock(mutex_);
@@ -47,6 +52,7 @@ absl::Status Starting::End(absl::Status status) {
     }
     phase_ = Phase::kEnded;
     end_ = std::move(status);
+    cancelled_ = cancelled;
     if (sleeper_ != nullptr) word = sleeper_->WakeLater();
   }
   if (word != nullptr) FutexWakeOne(word);
@@ -104,9 +110,7 @@ absl::Status Starting::Await() {
       MutexLock lock(mutex_);
       sleeper_ = phase_ == Phase::kEnded ? nullptr : &until_end;
       if (phase_ == Phase::kEnded) {
-        const bool failed = !end_.ok() && !absl::IsCancelled(end_) &&
-                            !absl::IsDeadlineExceeded(end_);
-        return failed ? end_ : cancelled;
+        return end_.ok() || cancelled_ ? cancelled : end_;
       }
     }
     until_end.Sleep().IgnoreError();

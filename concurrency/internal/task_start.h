@@ -37,12 +37,13 @@ class Starting {
   // kAbandoned: Start() gave up and waits for the end only.
   enum class Phase { kPending, kStarted, kAbandoned, kEnded };
 
-  absl::Status End(absl::Status status);
+  absl::Status End(absl::Status status, bool cancelled);
 
   std::stop_source stop_;
   SlimMutex mutex_;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kPending;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // is what end_ says
   Sleeper* sleeper_ ABSL_GUARDED_BY(mutex_) = nullptr;
 };
 

@@ -10,14 +10,14 @@ absl::Status Count() {
   absl::Status status;
   for (int seconds = 0; status.ok(); ++seconds) {
     std::printf("%d\n", seconds);
-    status = tocsin::SleepFor(absl::Seconds(1));
+    status = tocsin::Sleep(absl::Seconds(1));
   }
   return status;
 }
 
 int main() {
-  return tocsin::Run([](tocsin::SignalService&, tocsin::TaskGroup& group) {
-    group.Spawn(Count);
-    return group.Wait();
+  return tocsin::Run([](tocsin::Program& program) {
+    program.tasks().Spawn(Count);
+    return program.tasks().Wait();
   });
 }

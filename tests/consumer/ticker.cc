@@ -7,7 +7,7 @@ absl::Status Tick(absl::FunctionRef<void(int)> tick) {
   absl::Status status;
   for (int i = 1; status.ok(); ++i) {
     tick(i);
-    status = tocsin::SleepFor(absl::Seconds(1));
+    status = tocsin::Sleep(absl::Seconds(1));
   }
   return status;
 }

@@ -1,0 +1,33 @@
+// Why a scope was cancelled, and the mark by which a status tells which scope
+// it comes from.
+//
+// Any thread may use it; making one takes no memory, a status of it does.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_CAUSE_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_CAUSE_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "tocsin/concurrency/internal/wall_clock.h"
+
+namespace tocsin::internal {
+
+struct ScopeCause {
+  // What CancelScope::status() returns.
+  absl::Status status() const;
+  // What a wait in the scope returns. Does not throw: where there is no memory,
+  // it is the code alone.
+  absl::Status WaitStatus() const;
+
+  absl::Status reason;        // OK: the deadline passed
+  int64_t deadline = kNever;  // in Unix nanoseconds
+  uint64_t scope = 0;         // the number of the scope
+};
+
+// The number of the scope that `status` is marked with.
+std::optional<uint64_t> ScopeOf(const absl::Status& status);
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_SCOPE_CAUSE_H_

@@ -1,0 +1,27 @@
+#include "tocsin/concurrency/internal/scope_links.h"
+
+#include <utility>
+
+namespace tocsin::internal {
+namespace {
+
+constinit thread_local const StopRequest* being_made = nullptr;
+
+}  // namespace
+
+void StopRequest::Make() const {
+  const StopRequest* const outer = std::exchange(being_made, this);
+  std::stop_source(source).request_stop();
+  being_made = outer;
+}
+
+const ScopeCause* StopRequest::CauseOf(const std::stop_token& token) {
+  // A callback may cancel a scope, whose token is then requested inside of
+  // this; it asks for the innermost.
+  if (being_made == nullptr || being_made->source.get_token() != token) {
+    return nullptr;
+  }
+  return &being_made->cause;
+}
+
+}  // namespace tocsin::internal

@@ -1,0 +1,20 @@
+// A status in words, for the text of another.
+//
+// Any thread may ask.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_STATUS_TEXT_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_STATUS_TEXT_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace tocsin::internal {
+
+// Without payloads, by which programs know a status and people do not.
+inline std::string TextOf(const absl::Status& status) {
+  return status.ToString(absl::StatusToStringMode::kWithNoExtraData);
+}
+
+}  // namespace tocsin::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_STATUS_TEXT_H_
