@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/wakeable.h"
 #include "tocsin/concurrency/wait.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 namespace {
 
 using internal::MutexLock;
@@ -79,4 +79,4 @@ absl::Status Await(absl::Mutex& mutex, const absl::Condition& condition) {
   }
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

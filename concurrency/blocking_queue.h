@@ -39,7 +39,7 @@
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/internal/queue_state.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 // Capacities of a queue. With no room at all, a Push() waits for the Pop() that
 // takes its item.
@@ -118,6 +118,6 @@ class BlockingQueue<T>::Iterator {
   mutable std::optional<T> item_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_BLOCKING_QUEUE_H_

@@ -16,7 +16,7 @@
 
 #include "tocsin/concurrency/internal/worker_slot.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 class [[nodiscard]] BlockingRegion {
  public:
@@ -28,6 +28,6 @@ class [[nodiscard]] BlockingRegion {
   internal::SlotRelease slot_release_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_BLOCKING_REGION_H_

@@ -4,7 +4,7 @@
 
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 absl::Time CancelScope::Deadline(const Options& options) {
   if (options.timeout == absl::InfiniteDuration()) return options.deadline;
@@ -28,4 +28,4 @@ TimeLimit MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {
                                                        : TimeLimit::kKept;
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

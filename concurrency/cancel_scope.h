@@ -42,7 +42,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/scope.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 struct CancelScopeOptions {
   // After what time the scope cancels itself, counted from its beginning. Zero
@@ -153,6 +153,6 @@ std::invoke_result_t<F&> FailAfter(absl::Duration timeout, F&& body) {
   return result;
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_CANCEL_SCOPE_H_

@@ -6,7 +6,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 using internal::MutexLock;
 
@@ -53,4 +53,4 @@ absl::Status Event::Wait() {
   }
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

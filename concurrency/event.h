@@ -18,7 +18,7 @@
 #include "absl/status/status.h"
 #include "tocsin/concurrency/internal/wait_queue.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 class Event {
  public:
@@ -45,6 +45,6 @@ class Event {
   internal::WaitQueue<Waiter> queue_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_EVENT_H_

@@ -9,7 +9,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 using internal::MutexLock;
 
@@ -107,4 +107,4 @@ int64_t Semaphore::in_use() const {
   return in_use_;
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -30,7 +30,7 @@
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/internal/wait_queue.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 class Semaphore {
  public:
@@ -98,6 +98,6 @@ class Semaphore {
   int64_t in_use_ ABSL_GUARDED_BY(queue_.mutex) = 0;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_SEMAPHORE_H_

@@ -19,7 +19,7 @@
 #include "absl/status/status.h"
 #include "tocsin/concurrency/internal/task_start.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 template <typename T>
 class Started {
@@ -51,6 +51,6 @@ class Started<void> {
   std::shared_ptr<internal::StartingWith<void>> starting_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_STARTED_H_

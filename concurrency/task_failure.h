@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 struct TaskFailure {
   // The name of the task: that of its TaskOptions, or "task 3".
@@ -21,6 +21,6 @@ struct TaskFailure {
   std::exception_ptr exception;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_TASK_FAILURE_H_

@@ -1,6 +1,6 @@
 #include "tocsin/concurrency/task_group.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body,
                           TaskGroup::Options options) {
@@ -8,4 +8,4 @@ absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body,
   return group.RunBody([&] { return body(group); });
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -40,7 +40,7 @@
 #include "absl/status/status.h"
 #include "tocsin/concurrency/task_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 using TaskGroupOptions = TaskSetOptions;
 
@@ -66,6 +66,6 @@ class [[nodiscard]] TaskGroup final : public TaskSet {
 absl::Status RunTaskGroup(absl::FunctionRef<absl::Status(TaskGroup&)> body,
                           TaskGroup::Options options = {});
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_TASK_GROUP_H_

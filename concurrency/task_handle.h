@@ -16,7 +16,7 @@
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/internal/task_result.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 template <typename R>
 class TaskHandle {
@@ -46,6 +46,6 @@ class TaskHandle {
   std::shared_ptr<internal::ResultTask<R>> task_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_TASK_HANDLE_H_

@@ -8,7 +8,7 @@
 
 #include <string>
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 struct TaskOptions {
   // For reports; "task 3" where none is given. Tasks with a thread of their own
@@ -19,6 +19,6 @@ struct TaskOptions {
   bool start_even_if_cancelled = false;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_TASK_OPTIONS_H_

@@ -7,7 +7,7 @@
 #include "tocsin/concurrency/internal/worker_slots.h"
 #include "tocsin/concurrency/thread_pool.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 namespace {
 
@@ -53,4 +53,4 @@ TaskSet::TaskSet(Entered, Options options)
 
 TaskSet::~TaskSet() = default;
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

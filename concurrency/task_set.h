@@ -52,7 +52,7 @@
 #include "tocsin/concurrency/task_options.h"
 #include "tocsin/concurrency/thread_pool.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 struct TaskSetOptions {
   static constexpr int kUnlimited = 0;
@@ -178,6 +178,6 @@ class TaskSet {
   internal::GroupState state_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_TASK_SET_H_

@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/worker.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 namespace {
 
@@ -76,4 +76,4 @@ ThreadPool::~ThreadPool() = default;
 
 absl::Status ThreadPool::status() const { return slots_->status(); }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -35,7 +35,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 namespace internal {
 class WorkerSlots;
@@ -83,6 +83,6 @@ class ThreadPool {
   const std::unique_ptr<internal::WorkerSlots> slots_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_THREAD_POOL_H_

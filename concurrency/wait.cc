@@ -18,7 +18,7 @@
 #include "tocsin/concurrency/internal/wakeable.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 absl::Status Sleep(absl::Duration duration) {
   return SleepUntil(internal::Now() + duration);
@@ -118,4 +118,4 @@ absl::StatusOr<short> PollFd(int fd, short events) {
   }
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -26,7 +26,7 @@
 #include "tocsin/concurrency/event.h"
 #include "tocsin/concurrency/semaphore.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 // OK once the time has come. Zero, a negative duration and a time in the past
 // are over already; an infinite one ends with the scope only. (Not SleepFor():
@@ -53,6 +53,6 @@ absl::Status Await(absl::Mutex& mutex, const absl::Condition& condition)
 // one more descriptor; kResourceExhausted if there is none.
 absl::StatusOr<short> PollFd(int fd, short events);
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_CONCURRENCY_WAIT_H_

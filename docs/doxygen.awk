@@ -41,6 +41,9 @@ sample { toggle_sample() }
 
 { at_top = 0 }
 
+# The version is not part of what callers write.
+/^namespace tocsin::inline / { sub(/::inline v[0-9_]+/, "") }
+
 /^template </ && !commented {
   template = $0 "\n"
   next

@@ -35,7 +35,7 @@
 
 extern char** environ;
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 namespace {
 
 using internal::MutexLock;
@@ -382,4 +382,4 @@ int ChildProcess::Child::Signal(int signum) const {
   return HoldsGroup() ? kill(-pid, signum) : SendByPidfd(pidfd, signum);
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

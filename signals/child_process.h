@@ -40,7 +40,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 // How a process ended: by itself, with a code, or by a signal.
 struct ExitStatus {
@@ -178,6 +178,6 @@ class ChildProcess {
   std::unique_ptr<Child> child_;  // null: moved from
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_CHILD_PROCESS_H_

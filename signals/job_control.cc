@@ -9,7 +9,7 @@
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/signals/process.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 absl::StatusOr<std::unique_ptr<JobControl>> JobControl::Start(
     SignalService& service, JobControlOptions options) {
@@ -53,4 +53,4 @@ void JobControl::Listen() {
   }
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -29,7 +29,7 @@
 #include "tocsin/signals/signal_receiver.h"
 #include "tocsin/signals/signal_service.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 // Either function may be empty.
 struct JobControlOptions {
@@ -61,6 +61,6 @@ class JobControl {
   std::optional<pthread_t> thread_;  // uses all of the above
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_JOB_CONTROL_H_

@@ -13,7 +13,7 @@
 #include "tocsin/signals/internal/self_signal.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 absl::Status Raise(int signum) {
   // With 0, which is no signal, kill(2) sends nothing and succeeds.
@@ -37,4 +37,4 @@ void StopSelf() {
   internal::RaiseAndDeliver(SIGTSTP);
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 // Sends a signal to this process, as kill(getpid(), signum): receivers get it,
 // whichever thread calls. (raise(3) sends to the calling thread alone, where a
@@ -28,6 +28,6 @@ absl::Status Raise(int signum);
 // Orphaning").
 void StopSelf();
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_PROCESS_H_

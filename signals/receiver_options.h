@@ -7,7 +7,7 @@
 #ifndef TOCSIN_SIGNALS_RECEIVER_OPTIONS_H_
 #define TOCSIN_SIGNALS_RECEIVER_OPTIONS_H_
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 inline constexpr int kMaxReceiverCapacity = 1'000'000;
 
@@ -29,6 +29,6 @@ struct ReceiverOptions {
   bool honor_ignored = false;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_RECEIVER_OPTIONS_H_

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "tocsin/signals/internal/die_at_exit.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 namespace {
 
 void Print(const absl::Status& error) {
@@ -59,4 +59,4 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   return 128 + *stopped_by;
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

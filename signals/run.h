@@ -40,7 +40,7 @@
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/signal_service.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 struct RunOptions {
   // When and how the program is stopped. With no signals in it none is touched,
@@ -81,6 +81,6 @@ class Program {
 int Run(absl::FunctionRef<absl::Status(Program&)> main,
         RunOptions options = {});
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_RUN_H_

@@ -26,7 +26,7 @@
 
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 class [[nodiscard]] ScopedSignalBlock {
  public:
@@ -46,6 +46,6 @@ class [[nodiscard]] ScopedSignalBlock {
   sigset_t previous_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_SCOPED_SIGNAL_BLOCK_H_

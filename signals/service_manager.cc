@@ -15,7 +15,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/error_text.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 namespace {
 
 absl::Status Send(absl::string_view message, int flags = 0) {
@@ -79,4 +79,4 @@ absl::Status NotifyStopping() { return Send("STOPPING=1", MSG_DONTWAIT); }
 
 absl::Status NotifyWatchdog() { return Send("WATCHDOG=1"); }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

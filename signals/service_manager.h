@@ -21,7 +21,7 @@
 
 #include "absl/status/status.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 // Start-up is over, or a reload is.
 absl::Status NotifyReady();
@@ -37,6 +37,6 @@ absl::Status NotifyStopping();
 // The process is alive. To be called more often than the unit's WatchdogSec=.
 absl::Status NotifyWatchdog();
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_SERVICE_MANAGER_H_

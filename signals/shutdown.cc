@@ -22,7 +22,7 @@
 #include "tocsin/signals/service_manager.h"
 #include "tocsin/signals/signal_receiver.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 using internal::MutexLock;
 
@@ -243,4 +243,4 @@ void Shutdown::Phases::Force(const std::string& why) {
   dispatcher_.Die(cause_->signum, report);
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -44,7 +44,7 @@
 #include "tocsin/signals/signal_service.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 // What a second of the policy's signals does. The same signal again while
 // draining does nothing in either case, unless it is SIGINT: supervisors repeat
@@ -98,6 +98,6 @@ class Shutdown {
   const std::unique_ptr<Phases> phases_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_SHUTDOWN_H_

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 namespace {
 
 std::string CommandOf(pid_t pid) {
@@ -95,4 +95,4 @@ std::ostream& operator<<(std::ostream& out, const SignalEvent& event) {
   return out;
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

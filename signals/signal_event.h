@@ -18,7 +18,7 @@
 
 #include "absl/time/time.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 struct Sender {
   pid_t pid;
@@ -91,6 +91,6 @@ void AbslStringify(Sink& sink, SignalEvent::Origin origin) {
   sink.Append(out.str());
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_SIGNAL_EVENT_H_

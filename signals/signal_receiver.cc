@@ -4,7 +4,7 @@
 
 #include "tocsin/signals/internal/subscription.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 SignalReceiver::SignalReceiver(
     std::unique_ptr<internal::Subscription> subscription)
@@ -50,4 +50,4 @@ SignalReceiver::iterator& SignalReceiver::iterator::operator++() {
   return *this;
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -32,7 +32,7 @@
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 namespace internal {
 class Subscription;
@@ -133,6 +133,6 @@ class SignalReceiver::iterator {
   std::optional<SignalEvent> event_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_SIGNAL_RECEIVER_H_

@@ -9,7 +9,7 @@
 #include "tocsin/signals/internal/kernel_signals.h"
 #include "tocsin/signals/internal/subscription.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 absl::StatusOr<std::unique_ptr<SignalService>> SignalService::Start() {
   auto kernel = internal::KernelSignals::Start();
@@ -50,4 +50,4 @@ SignalServiceStats SignalService::stats() const { return dispatcher_->stats(); }
 
 absl::Status SignalService::Verify() const { return dispatcher_->Verify(); }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -27,7 +27,7 @@
 #include "tocsin/signals/signal_service_stats.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 class FakeSignals;
 class Shutdown;
@@ -83,6 +83,6 @@ class SignalService {
   const std::shared_ptr<internal::Dispatcher> dispatcher_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_SIGNAL_SERVICE_H_

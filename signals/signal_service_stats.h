@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 struct SignalServiceStats {
   // Signals taken from the kernel. Those that the kernel merged count once.
@@ -32,6 +32,6 @@ struct SignalServiceStats {
   uint64_t siginfo_lost = 0;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_SIGNAL_SERVICE_STATS_H_

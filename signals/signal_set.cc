@@ -9,7 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 namespace {
 
 struct Name {
@@ -144,4 +144,4 @@ absl::Status CheckReceivable(const SignalSet& signals) {
   return absl::OkStatus();
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -23,7 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 class SignalSet {
  public:
@@ -126,6 +126,6 @@ absl::StatusOr<int> ParseSignal(std::string_view text);
 // service wakes itself; numbers that are no signal; the empty set.
 absl::Status CheckReceivable(const SignalSet& signals);
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_SIGNAL_SET_H_

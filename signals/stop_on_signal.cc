@@ -11,7 +11,7 @@
 #include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/step.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 absl::StatusOr<std::unique_ptr<StopOnSignal>> StopOnSignal::Start(
     SignalService& service, const SignalSet& signals) {
@@ -78,4 +78,4 @@ void StopOnSignal::StopWithScope::operator()() const {
   self->scope_.Cancel(internal::ScopeTree::ReasonOf(token));
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

@@ -38,7 +38,7 @@
 #include "tocsin/signals/signal_service.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 class StopOnSignal {
  public:
@@ -83,6 +83,6 @@ class StopOnSignal {
   std::optional<pthread_t> thread_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_STOP_ON_SIGNAL_H_

@@ -12,7 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 namespace {
 
@@ -89,4 +89,4 @@ int CpuQuota(const std::string& membership, const std::string& root) {
   return least;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Those of its affinity mask, or what the quotas of its cgroups come to,
 // rounded up. At least 1.
@@ -19,6 +19,6 @@ int AvailableCpus();
 constexpr int kNoQuota = std::numeric_limits<int>::max();
 int CpuQuota(const std::string& membership, const std::string& root);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_AVAILABLE_CPUS_H_

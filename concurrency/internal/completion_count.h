@@ -13,7 +13,7 @@
 
 #include "tocsin/concurrency/internal/local_queue.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class CompletionCount {
  public:
@@ -40,6 +40,6 @@ class CompletionCount {
   std::atomic<int64_t> accounts_{0};
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_COMPLETION_COUNT_H_

@@ -11,7 +11,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 DeadlineTimer& DeadlineTimer::Get() {
   static DeadlineTimer& timer = *new DeadlineTimer;
@@ -75,4 +75,4 @@ void DeadlineTimer::Run() {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

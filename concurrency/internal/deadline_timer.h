@@ -17,7 +17,7 @@
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class DeadlineTimer {
  public:
@@ -42,6 +42,6 @@ class DeadlineTimer {
   std::atomic<uint32_t> changes_{0};  // what the thread sleeps on
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_DEADLINE_TIMER_H_

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <string>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 inline std::string ErrorText(int error) {
   std::string text = std::strerror(error);
@@ -27,6 +27,6 @@ inline std::string ErrorText(int error) {
   return text;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_ERROR_TEXT_H_

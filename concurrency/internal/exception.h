@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 #ifdef ABSL_HAVE_EXCEPTIONS
 // The exception that is being handled, as a status: "`who` threw: ...".
@@ -27,6 +27,6 @@ inline absl::Status StatusOfException(absl::string_view who) {
 }
 #endif
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_EXCEPTION_H_

@@ -14,7 +14,7 @@
 #include <new>
 #include <utility>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 template <typename T>
 class Fifo {
@@ -105,6 +105,6 @@ class Fifo {
   std::atomic<size_t> popped_{0};
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_FIFO_H_

@@ -20,7 +20,7 @@
 
 #include "absl/time/time.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // A wake-up that names some bits is for those who sleep with one of them.
 inline constexpr uint32_t kAnyBit = FUTEX_BITSET_MATCH_ANY;
@@ -93,6 +93,6 @@ class FutexWakes {
   uint32_t bits_ = 0;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_FUTEX_H_

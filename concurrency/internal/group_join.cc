@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 [[gnu::always_inline]] inline void GroupJoin::RunHomeTasks() {
   RunningTask running;
@@ -115,4 +115,4 @@ bool GroupJoin::WouldWaitForItself() const {
   return q == &queue_;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -7,7 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/task_queue.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class GroupJoin {
  public:
@@ -32,6 +32,6 @@ class GroupJoin {
   TaskQueue& queue_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_

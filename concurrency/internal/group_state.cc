@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/status_text.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 GroupState::~GroupState() {
   if (slots().forked()) {
@@ -255,4 +255,4 @@ absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
   return cancelled ? CancelledFromOutside() : status;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

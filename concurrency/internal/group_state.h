@@ -32,7 +32,7 @@
 #include "tocsin/concurrency/task_failure.h"
 #include "tocsin/concurrency/task_options.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class GroupState final : private TaskQueue {
  public:
@@ -163,6 +163,6 @@ GroupState::Start(F&& f, TaskOptions options) {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_GROUP_STATE_H_

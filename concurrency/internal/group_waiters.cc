@@ -2,7 +2,7 @@
 
 #include <utility>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 void GroupWaiters::Enter(Waiter& waiter) {
   waiter.next = std::exchange(waiters_, &waiter);
@@ -31,4 +31,4 @@ void GroupWaiters::WakeAll(WakeUps& wake_ups) {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Threads to be woken once a shard's lock is released.
 using WakeUps = FutexWakes;
@@ -45,6 +45,6 @@ class GroupWaiters {
   Waiter* waiters_ = nullptr;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_GROUP_WAITERS_H_

@@ -14,7 +14,7 @@
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/task_ring.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 struct Shard;
 class TaskQueue;
@@ -88,6 +88,6 @@ inline void LocalQueue::Unlink(RunningTask& running) {
   Task::Free(running.task);  // until here it was in a list and had a name
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_LOCAL_QUEUE_H_

@@ -9,7 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 template <typename Mutex>
 class ABSL_SCOPED_LOCKABLE MutexLock {
@@ -36,6 +36,6 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   Mutex& mutex_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_MUTEX_LOCK_H_

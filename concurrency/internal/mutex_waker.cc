@@ -9,7 +9,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(absl::Mutex& mutex) {
   if (threads_ == 0) {
@@ -120,4 +120,4 @@ void MutexWaker::ForgetAllInForkedChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
 const int MutexWaker::registered =
     pthread_atfork(nullptr, nullptr, ForgetAllInForkedChild);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -23,7 +23,7 @@
 #include "absl/synchronization/mutex.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class MutexWaker {
  public:
@@ -64,6 +64,6 @@ class MutexWaker {
   std::atomic<uint32_t> bell_{0};                   // what free ones sleep on
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_MUTEX_WAKER_H_

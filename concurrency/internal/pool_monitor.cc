@@ -10,7 +10,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 namespace {
 
@@ -114,4 +114,4 @@ void PoolMonitor::LookAtWorkers(bool stuck) {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -12,7 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class PoolMonitor {
  public:
@@ -36,6 +36,6 @@ class PoolMonitor {
   std::optional<pthread_t> thread_ ABSL_GUARDED_BY(slots_.mutex_);
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_POOL_MONITOR_H_

@@ -25,7 +25,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 template <typename T>
 class QueueState {
@@ -313,6 +313,6 @@ size_t QueueState<T>::size() const {
   return items_.size();
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_QUEUE_STATE_H_

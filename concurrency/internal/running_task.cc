@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 std::string NameOf(const TaskOptions* options, uint64_t number) {
   if (options != nullptr && !options->name.empty()) return options->name;
@@ -13,4 +13,4 @@ std::string RunningTask::name() const {
   return NameOf(task->options(), task->number);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

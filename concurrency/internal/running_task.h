@@ -10,7 +10,7 @@
 
 #include "tocsin/concurrency/internal/task.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 struct LocalQueue;
 class TaskQueue;
@@ -40,6 +40,6 @@ inline constinit thread_local RunningTask* running_task = nullptr;
 // What a task is called in reports: by its number where it has no name.
 std::string NameOf(const TaskOptions* options, uint64_t number);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_RUNNING_TASK_H_

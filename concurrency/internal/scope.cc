@@ -7,7 +7,7 @@
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/step.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 void Scope::Adopt(const std::stop_token& stop) {
   if (stop.stop_possible()) {
@@ -77,4 +77,4 @@ void ScopeEntry::DieOfOrder() {
   ScopeState::DieOf("after the scope around it was left");
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -17,7 +17,7 @@
 #include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class Scope final : public ScopeState {
  public:
@@ -91,6 +91,6 @@ class ScopeEntry {
   ScopeState* const outer_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SCOPE_H_

@@ -12,7 +12,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/status_text.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 // The payload that has the number of the scope.
@@ -62,4 +62,4 @@ absl::Status ScopeCause::WaitStatus() const {
 #endif
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 struct ScopeCause {
   // What CancelScope::status() returns.
@@ -28,6 +28,6 @@ struct ScopeCause {
 // The number of the scope that `status` is marked with.
 std::optional<uint64_t> ScopeOf(const absl::Status& status);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SCOPE_CAUSE_H_

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 constinit thread_local const StopRequest* being_made = nullptr;
@@ -24,4 +24,4 @@ const ScopeCause* StopRequest::CauseOf(const std::stop_token& token) {
   return &being_made->cause;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

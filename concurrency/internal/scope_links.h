@@ -16,7 +16,7 @@
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class ScopeState;
 class Wakeable;
@@ -64,6 +64,6 @@ struct ScopeLinks {
   int64_t timer ABSL_GUARDED_BY(scope_tree_mutex) = kNever;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SCOPE_LINKS_H_

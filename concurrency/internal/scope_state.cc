@@ -8,7 +8,7 @@
 #include "tocsin/concurrency/internal/scope_cause.h"
 #include "tocsin/concurrency/internal/step.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 void ScopeState::DieOf(const char* mistake) {
   std::fprintf(stderr,
                "tocsin: a CancelScope was destroyed %s. Keep scopes in local "
@@ -121,4 +121,4 @@ const ScopeState* ScopeState::CancelledBy() const {
   return nullptr;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

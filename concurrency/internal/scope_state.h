@@ -15,7 +15,7 @@
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Goes up after every Cancel() and every change of a deadline or a shield.
 // While it stands still, a scope once found clear is clear: the check of a
@@ -122,6 +122,6 @@ class ScopeState {
   };
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SCOPE_STATE_H_

@@ -10,7 +10,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 void ScopeTree::Detach(const ScopeState& scope) {
   MutexLock lock(scope_tree_mutex);
@@ -199,4 +199,4 @@ void ScopeTree::Attach(const ScopeState& scope) {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

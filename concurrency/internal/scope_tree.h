@@ -15,7 +15,7 @@
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/wakeable.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // What a change of one scope means to the threads inside it: collected under
 // scope_tree_mutex and carried out by the destructor. Declare it before the
@@ -73,6 +73,6 @@ class ScopeTree {
       ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SCOPE_TREE_H_

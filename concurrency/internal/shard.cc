@@ -2,7 +2,7 @@
 
 #include <utility>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 Shard::~Shard() {
   while (LocalQueue* local = spare) {
@@ -47,4 +47,4 @@ void Shard::Spare(LocalQueue& local) {
   local.next = std::exchange(local.shard.spare, &local);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

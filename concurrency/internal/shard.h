@@ -17,7 +17,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task_ring.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 struct alignas(64) Shard {
   ShortLock lock;
   LocalQueue* first_ready ABSL_GUARDED_BY(lock) = nullptr;
@@ -111,6 +111,6 @@ class ABSL_SCOPED_LOCKABLE LockBoth {
   Shard& second_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SHARD_H_

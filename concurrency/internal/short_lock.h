@@ -17,7 +17,7 @@
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/spin.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class ABSL_LOCKABLE ShortLock {
  public:
@@ -58,6 +58,6 @@ class ABSL_LOCKABLE ShortLock {
   std::atomic<bool> taken_{false};
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SHORT_LOCK_H_

@@ -9,7 +9,7 @@
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/concurrency/internal/worker_slot.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 Sleeper::Sleeper(absl::Time timeout, BlockingCall* call)
     : Wakeable(call, false), scope_(current_scope), timeout_(timeout) {}
@@ -65,4 +65,4 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   return absl::OkStatus();
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -33,7 +33,7 @@
 #include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/wakeable.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class Sleeper final : public Wakeable {
  public:
@@ -70,6 +70,6 @@ class Sleeper final : public Wakeable {
   int joined_in_ = -1;  // which process; only its own thread looks
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SLEEPER_H_

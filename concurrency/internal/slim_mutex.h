@@ -13,7 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/futex.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class ABSL_LOCKABLE SlimMutex {
  public:
@@ -59,6 +59,6 @@ class ABSL_LOCKABLE SlimMutex {
   std::atomic<uint32_t> word_{kFree};
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SLIM_MUTEX_H_

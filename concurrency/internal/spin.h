@@ -8,7 +8,7 @@
 
 #include <chrono>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Lets a sibling of this core, or the memory, get on for some ten cycles.
 inline void Pause() {
@@ -37,6 +37,6 @@ bool SpinUntil(Predicate done) {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_SPIN_H_

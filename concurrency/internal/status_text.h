@@ -8,13 +8,13 @@
 
 #include "absl/status/status.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Without payloads, by which programs know a status and people do not.
 inline std::string TextOf(const absl::Status& status) {
   return status.ToString(absl::StatusToStringMode::kWithNoExtraData);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_STATUS_TEXT_H_

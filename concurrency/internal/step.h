@@ -10,14 +10,14 @@
 
 #ifdef TOCSIN_STEPS
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // What a test has happen at each step. Read by the __atomic builtins alone, as
 // all that a handler looks at.
 using StepFunction = void (*)(const char* step);
 inline constinit StepFunction at_step = nullptr;
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #define TOCSIN_STEP(step)                                                \
   do {                                                                   \

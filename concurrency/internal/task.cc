@@ -11,7 +11,7 @@
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/step.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 namespace {
 
@@ -142,4 +142,4 @@ void Task::FreeBlockSlowly(void* block) {
   cache.blocks[cache.size++] = block;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

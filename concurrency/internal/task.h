@@ -18,7 +18,7 @@
 #include "absl/status/status.h"
 #include "tocsin/concurrency/task_options.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // GCC emits this instruction only for CPUs that are known to have it; all
 // others skip it.
@@ -151,6 +151,6 @@ Task* Task::New(F&& f, TaskOptions options) {
   return task;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_H_

@@ -11,7 +11,7 @@
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 struct TaskClosure {
   // f() or f(std::stop_token), whatever it returns.
@@ -47,6 +47,6 @@ absl::Status TaskClosure::Call(F& f) {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_CLOSURE_H_

@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task_ring.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 namespace {
 
@@ -375,4 +375,4 @@ void TaskQueue::NoticeEnd(WakeUps& wake_ups) {
   waiters_.WakeAll(wake_ups);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -55,7 +55,7 @@
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class Scope;
 
@@ -300,6 +300,6 @@ inline bool TaskQueue::CloseIfEnded() {
   return running.queue().EndAt(*running.local, running);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_

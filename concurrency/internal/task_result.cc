@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/task_queue.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 HandledTask::Ticket::~Ticket() {
   if (task_ == nullptr) return;
@@ -129,4 +129,4 @@ void HandledTask::RunHereIfPossible() {
   group->RunReserved(*Task::New(Ticket(shared_from_this(), true), options));
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

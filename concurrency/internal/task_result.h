@@ -21,7 +21,7 @@
 #include "tocsin/concurrency/internal/task_closure.h"
 #include "tocsin/concurrency/task_options.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class TaskQueue;
 
@@ -159,6 +159,6 @@ class ClosureTask final : public ResultTask<ResultOfClosure<F>> {
   std::optional<Closure> closure_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_RESULT_H_

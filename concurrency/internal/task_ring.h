@@ -10,7 +10,7 @@
 
 #include "tocsin/concurrency/internal/task.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // A few are kept inside.
 class TaskRing {
@@ -98,6 +98,6 @@ class TaskRing {
   Task* inline_[kInline] = {};  // what is prefetched must be a pointer
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_RING_H_

@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/step.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 absl::Status Starting::Run(absl::FunctionRef<absl::Status()> call) {
   Scope scope(stop_.get_token());
@@ -117,4 +117,4 @@ absl::Status Starting::Await() {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -16,7 +16,7 @@
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task_closure.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Between the thread that calls Start() and the task: which of the two comes
 // first decides, and the other is told.
@@ -82,6 +82,6 @@ struct StartClosure {
   std::decay_t<F> f;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_TASK_START_H_

@@ -9,7 +9,7 @@
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 template <typename Waiter>
 struct WaitQueue {
@@ -17,6 +17,6 @@ struct WaitQueue {
   WaiterList<Waiter> waiters ABSL_GUARDED_BY(mutex);
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_WAIT_QUEUE_H_

@@ -11,7 +11,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Those who wait for something, in the order they came. A waiter lives on the
 // stack of its thread and has the members `Waiter* next` and `Waiter*
@@ -71,6 +71,6 @@ class PendingWakes {
   FutexWakes asleep_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_WAITER_LIST_H_

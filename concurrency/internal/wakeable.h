@@ -13,7 +13,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class Sleeper;
 
@@ -86,6 +86,6 @@ class Wakeable {
   Wakeable* previous_ ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_WAKEABLE_H_

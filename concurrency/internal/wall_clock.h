@@ -9,7 +9,7 @@
 
 #include "absl/time/time.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // As absl::Now(), which may hang in a forked child: it takes a lock at times,
 // that another thread of the parent held.
@@ -34,6 +34,6 @@ inline absl::Time FromNanoseconds(int64_t time) {
   return absl::FromUnixNanos(time);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_WALL_CLOCK_H_

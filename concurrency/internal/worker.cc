@@ -12,7 +12,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task_queue.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 namespace {
 
@@ -161,4 +161,4 @@ bool Worker::RunOtherTask() {
   return false;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -13,7 +13,7 @@
 #include "tocsin/concurrency/internal/worker_slot.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class Worker final : public WorkerRecord, public WorkerSlot {
  public:
@@ -53,6 +53,6 @@ class Worker final : public WorkerRecord, public WorkerSlot {
   bool searching_ = false;  // counted as such by the slots
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_WORKER_H_

@@ -5,7 +5,7 @@
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOT_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOT_H_
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class WorkerSlot {
  public:
@@ -36,6 +36,6 @@ class [[nodiscard]] SlotRelease {
   WorkerSlot* const slot_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOT_H_

@@ -37,7 +37,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wall_clock.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 namespace {
 
@@ -287,4 +287,4 @@ std::string WorkerSlots::ThreadName(const std::string& suffix) const {
   return absl::StrCat(name_.substr(0, kThreadNameSize - suffix.size()), suffix);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -28,7 +28,7 @@
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class TaskQueue;
 class WorkerSlots;
@@ -187,6 +187,6 @@ class WorkerSlots {
   std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOTS_H_

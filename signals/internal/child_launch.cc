@@ -19,7 +19,7 @@
 extern "C" int __clone(int (*)(void*), void* stack, int flags, void* argument,
                        ...);
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 // What parent and child share. Volatile: the child writes it while the parent
@@ -141,4 +141,4 @@ Launched Start(const Launch& launch) {
   return launched;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -13,7 +13,7 @@
 
 #include <cstdint>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // What the child is to do before it becomes the program. It shares our memory
 // until then and allocates nothing, so all of it is made ready before.
@@ -40,6 +40,6 @@ struct Launched {
 // the result names the call that failed and its errno.
 Launched Start(const Launch& launch);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_CHILD_LAUNCH_H_

@@ -12,7 +12,7 @@
 // Of LeakSanitizer, in programs that are built with it.
 extern "C" __attribute__((weak)) void __lsan_do_leak_check();
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 constinit std::atomic<int> signal_to_die_by{0};
@@ -44,4 +44,4 @@ void DieAtExit(int signum) {
   process_to_die.store(getpid(), std::memory_order_release);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

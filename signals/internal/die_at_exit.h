@@ -4,7 +4,7 @@
 #ifndef TOCSIN_SIGNALS_INTERNAL_DIE_AT_EXIT_H_
 #define TOCSIN_SIGNALS_INTERNAL_DIE_AT_EXIT_H_
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Has exit(3), or the return of main(), end this process by `signum` in the
 // place of its status, after atexit(3) functions, static destructors and the
@@ -12,6 +12,6 @@ namespace tocsin::internal {
 // A forked child exits as it would without.
 void DieAtExit(int signum);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_DIE_AT_EXIT_H_

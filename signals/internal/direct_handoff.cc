@@ -7,7 +7,7 @@
 #include "tocsin/signals/internal/handler_state.h"
 #include "tocsin/signals/internal/raw_syscall.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 static_assert(kAsleep == uint32_t{Sleeper::kAsleep} &&
               kWoken == uint32_t{Sleeper::kWoken});
@@ -51,4 +51,4 @@ int DirectHandoff::TakeBack(int signum, RawSiginfo& info) {
   return TakeSlot(signum, info);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -13,7 +13,7 @@
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // From now on the handler of `signum` leaves it in its slot and wakes
 // `sleeper`.
@@ -44,6 +44,6 @@ class DirectHandoff {
   std::array<const Sleeper*, kStandardSignals + 1> offered_by_ = {};
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_DIRECT_HANDOFF_H_

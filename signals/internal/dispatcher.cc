@@ -7,7 +7,7 @@
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/siginfo.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 Dispatcher::Dispatcher(std::optional<absl::Time> fake_time)
     : fake_(fake_time.has_value()),
@@ -175,4 +175,4 @@ void Dispatcher::FindShared() {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -26,7 +26,7 @@
 #include "tocsin/signals/signal_service_stats.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class Subscription;
 struct Waiter;
@@ -164,6 +164,6 @@ class Dispatcher {
   Arrivals arrivals_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_DISPATCHER_H_

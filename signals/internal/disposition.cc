@@ -8,7 +8,7 @@
 #include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/internal/signal_handler.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 namespace {
 
@@ -78,4 +78,4 @@ ScopedDefaultDisposition::~ScopedDefaultDisposition() {
   SetAction(signum_, action);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -10,7 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Serialises what changes dispositions. The service's thread never takes it, so
 // one may wait for that thread while holding it.
@@ -44,6 +44,6 @@ class [[nodiscard]] ScopedDefaultDisposition {
   uint64_t previous_[4];
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_DISPOSITION_H_

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 uint32_t PlacesFor(const SignalSet& signals, int capacity) {
@@ -97,4 +97,4 @@ EventQueue::Queued EventQueue::TakeOldest() {
   return queued;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

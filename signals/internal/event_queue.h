@@ -15,7 +15,7 @@
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // The signals that came, as the queues share them. Whether one must be sent
 // again when a receiver goes depends on what became of it in the others.
@@ -101,6 +101,6 @@ class EventQueue {
   uint64_t dropped_ = 0;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_EVENT_QUEUE_H_

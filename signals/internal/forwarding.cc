@@ -9,7 +9,7 @@
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/handler_state.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 namespace {
 
@@ -84,4 +84,4 @@ void ForgetHandlersAfterFork() {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

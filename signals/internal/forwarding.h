@@ -13,7 +13,7 @@
 #include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Names the thread that handlers forward to; before the first Forward().
 void SetServiceThread(pid_t thread)
@@ -44,6 +44,6 @@ uint64_t LostSiginfoCount();
 // In a forked child: what handlers did in the parent did not happen here.
 void ForgetHandlersAfterFork();
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_FORWARDING_H_

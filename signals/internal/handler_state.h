@@ -15,7 +15,7 @@
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/raw_syscall.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 constexpr int kSignals = 65;  // an array indexed by signal number has this size
 
@@ -100,6 +100,6 @@ constexpr int kRawWords = sizeof(RawSiginfo) / sizeof(uint64_t);
                                      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_HANDLER_STATE_H_

@@ -2,7 +2,7 @@
 
 #include <csignal>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 // The signals that were ignored when the process started, as a mask. Looked at
@@ -24,4 +24,4 @@ constinit uint64_t ignored_at_start = 0;
 
 uint64_t IgnoredAtStart() { return ignored_at_start; }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -7,11 +7,11 @@
 
 #include <cstdint>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // A mask as in the kernel: bit signum - 1.
 uint64_t IgnoredAtStart();
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_IGNORED_AT_START_H_

@@ -10,7 +10,7 @@
 
 #include "tocsin/signals/internal/raw_syscall.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // struct sigaction as rt_sigaction(2) takes it.
 struct KernelAction {
@@ -37,6 +37,6 @@ struct KernelAction {
 
 constexpr unsigned long kRestorer = 0x04000000;  // SA_RESTORER, in no header
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_KERNEL_ACTION_H_

@@ -22,7 +22,7 @@
 #include "tocsin/signals/receiver_options.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 // Blocks signals in the calling thread. While dispositions change and locks are
@@ -238,4 +238,4 @@ struct KernelSignals::Fork {
 const int KernelSignals::Fork::registered =
     pthread_atfork(Prepare, InParent, InChild);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -18,7 +18,7 @@
 #include "tocsin/signals/internal/signal_routes.h"
 #include "tocsin/signals/internal/subscriber.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class KernelSignals final : public SignalRoutes {
  public:
@@ -48,6 +48,6 @@ class KernelSignals final : public SignalRoutes {
   ServiceThread thread_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_

@@ -12,7 +12,7 @@
 #include "tocsin/signals/internal/pending_signals.h"
 #include "tocsin/signals/internal/signal_handler.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 // How long signals are left to a leader, at most, that does not wait for them.
@@ -137,4 +137,4 @@ void Leadership::ForgetAfterFork() {
   leader_ = nullptr;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

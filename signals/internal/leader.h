@@ -26,7 +26,7 @@
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class Leader final : public BlockingCall {
  public:
@@ -111,6 +111,6 @@ class Leadership {
   bool timer_set_ = false;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_LEADER_H_

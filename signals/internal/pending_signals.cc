@@ -7,7 +7,7 @@
 
 #include "tocsin/signals/internal/raw_syscall.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 int TakePending(uint64_t signals, RawSiginfo& info, absl::Duration timeout) {
   // Not sigwaitinfo(3), which hides that a signal came from pthread_kill(3).
@@ -29,4 +29,4 @@ bool TakeNext(uint64_t& left, RawSiginfo& info) {
   return true;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

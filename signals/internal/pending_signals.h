@@ -10,7 +10,7 @@
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // A mask as in the kernel.
 inline uint64_t Bit(int signum) { return uint64_t{1} << (signum - 1); }
@@ -30,6 +30,6 @@ int TakePending(uint64_t signals, RawSiginfo& info,
 // storm of one does not starve the others. False if there is none.
 bool TakeNext(uint64_t& left, RawSiginfo& info);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_PENDING_SIGNALS_H_

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 siginfo_t RawSiginfo::Full() const {
   siginfo_t full{};
@@ -16,4 +16,4 @@ RawSiginfo RawSiginfo::From(const siginfo_t& info) {
   return raw;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -7,7 +7,7 @@
 #include <csignal>
 #include <cstdint>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Of these the kernel keeps one of each number; the rest are real-time signals.
 inline constexpr int kStandardSignals = 31;
@@ -22,6 +22,6 @@ struct RawSiginfo {
   static RawSiginfo From(const siginfo_t& info);
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_RAW_SIGINFO_H_

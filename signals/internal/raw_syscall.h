@@ -16,7 +16,7 @@
   __attribute__((no_sanitize("thread", "address", "undefined"), noinline))
 #endif
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Returns what the kernel does, an error as its negated number, and leaves
 // errno alone. Each file that includes this has its own copy: a call into
@@ -53,6 +53,6 @@ TOCSIN_UNINSTRUMENTED long Address(T* pointer) {
   return reinterpret_cast<long>(pointer);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_RAW_SYSCALL_H_

@@ -5,7 +5,7 @@
 
 #include <csignal>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 void RaiseAndDeliver(int signum) {
   sigset_t only;
@@ -24,4 +24,4 @@ void DieBySignal(int signum) {
   _exit(128 + signum);
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -5,7 +5,7 @@
 #ifndef TOCSIN_SIGNALS_INTERNAL_SELF_SIGNAL_H_
 #define TOCSIN_SIGNALS_INTERNAL_SELF_SIGNAL_H_
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // Has `signum` delivered to the calling thread here, even if the thread blocks
 // it. It is blocked before it is raised, so that it is not delivered earlier.
@@ -15,6 +15,6 @@ void RaiseAndDeliver(int signum);
 // when everything else hangs.
 [[noreturn]] void DieBySignal(int signum);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_SELF_SIGNAL_H_

@@ -17,7 +17,7 @@
 #include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/internal/signal_routes.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 // How many of one real-time signal are taken in a row before the others get a
@@ -143,4 +143,4 @@ void ServiceThread::Run() {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -17,7 +17,7 @@
 #include "absl/base/thread_annotations.h"
 #include "tocsin/signals/internal/disposition.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class SignalRoutes;
 
@@ -57,6 +57,6 @@ class ServiceThread {
   std::atomic<uint32_t> taken_over_{0};
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_SERVICE_THREAD_H_

@@ -2,7 +2,7 @@
 
 #include <csignal>
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 namespace {
 
 bool IsTerminalSignal(int signum) {
@@ -95,4 +95,4 @@ SignalEvent ToEvent(const RawSiginfo& raw, int count, absl::Time received_at) {
   return event;
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

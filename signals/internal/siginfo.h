@@ -9,11 +9,11 @@
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_event.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // What a signal that was taken from the kernel tells a receiver.
 SignalEvent ToEvent(const RawSiginfo& raw, int count, absl::Time received_at);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_SIGINFO_H_

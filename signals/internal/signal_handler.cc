@@ -42,7 +42,7 @@ tocsin_restore_rt:
 .popsection
 )");
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 constinit HandlerState handler_state{};
 
@@ -218,4 +218,4 @@ TOCSIN_UNINSTRUMENTED void GiveBack(const RawSiginfo& info) {
 
 TOCSIN_UNINSTRUMENTED void RingDoorbell() { Ring(Syscall(SYS_getpid)); }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -21,7 +21,7 @@
 
 #include "tocsin/signals/internal/raw_siginfo.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // What wakes the service's thread to look at its state. Linux never generates
 // this signal; one from a stranger, or several merged into one, do no harm.
@@ -41,6 +41,6 @@ void GiveBack(const RawSiginfo& info);
 // Wakes the service's thread.
 void RingDoorbell();
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_SIGNAL_HANDLER_H_

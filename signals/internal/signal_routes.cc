@@ -7,7 +7,7 @@
 #include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/pending_signals.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 SignalSet SignalRoutes::Alone(const Subscriber& subscription) const {
   SignalSet alone;
@@ -65,4 +65,4 @@ void SignalRoutes::TakeBackAndDeliver(int signum, FutexWakes& wakes) {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -18,7 +18,7 @@
 #include "tocsin/signals/internal/waiter.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class ServiceThread;
 
@@ -57,6 +57,6 @@ class SignalRoutes : public Dispatcher {
   Leadership leadership_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_SIGNAL_ROUTES_H_

@@ -14,7 +14,7 @@
 #include "tocsin/signals/receiver_options.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class Subscriber {
  public:
@@ -53,6 +53,6 @@ class Subscriber {
   bool closed_ = false;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_SUBSCRIBER_H_

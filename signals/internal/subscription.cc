@@ -15,7 +15,7 @@
 #include "tocsin/signals/internal/siginfo.h"
 #include "tocsin/signals/signal_service_stats.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 Subscription::Subscription(std::shared_ptr<Dispatcher> dispatcher,
                            const SignalSet& signals,
@@ -236,4 +236,4 @@ void Subscription::SetReadable(bool readable) {
   }
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -24,7 +24,7 @@
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // One receiver: its signals, its queue and the threads that wait for it.
 class Subscription final : public Subscriber {
@@ -73,6 +73,6 @@ class Subscription final : public Subscriber {
   int fd_ = -1;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_SUBSCRIPTION_H_

@@ -12,7 +12,7 @@
 #include "tocsin/signals/internal/subscriber.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
                                     Subscriber& subscription) {
@@ -59,4 +59,4 @@ std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
   return std::exchange(routes.left_over_, {});
 }
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal

@@ -26,7 +26,7 @@
 #include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class ServiceThread;
 class SignalRoutes;
@@ -39,6 +39,6 @@ std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
                                     Subscriber& subscription)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_UNSUBSCRIBE_H_

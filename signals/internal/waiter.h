@@ -13,7 +13,7 @@
 #include "tocsin/signals/internal/waiting_room.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 // A thread in Receive(). It is in its subscription's list until somebody picks
 // it, because there is an event for it, or it gives up.
@@ -41,6 +41,6 @@ struct Waiter {
   }
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_WAITER_H_

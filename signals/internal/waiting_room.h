@@ -17,7 +17,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/wakeable.h"
 
-namespace tocsin::internal {
+namespace tocsin::inline v0_2::internal {
 
 class WaitingRoom {
  public:
@@ -66,6 +66,6 @@ class WaitingRoom::Place final : public BlockingCall {
   const uint32_t bit_;
 };
 
-}  // namespace tocsin::internal
+}  // namespace tocsin::inline v0_2::internal
 
 #endif  // TOCSIN_SIGNALS_INTERNAL_WAITING_ROOM_H_

@@ -13,7 +13,7 @@
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/signal_set.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 namespace {
 
 int CodeOf(ChildStatus::Change change) {
@@ -132,4 +132,4 @@ void FakeSignals::Advance(absl::Duration duration) {
   dispatcher_->Advance(duration);
 }
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2

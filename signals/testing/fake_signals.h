@@ -27,7 +27,7 @@
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_service.h"
 
-namespace tocsin {
+namespace tocsin::inline v0_2 {
 
 class FakeSignals {
  public:
@@ -76,6 +76,6 @@ class FakeSignals {
   const std::unique_ptr<SignalService> service_;
 };
 
-}  // namespace tocsin
+}  // namespace tocsin::inline v0_2
 
 #endif  // TOCSIN_SIGNALS_TESTING_FAKE_SIGNALS_H_
