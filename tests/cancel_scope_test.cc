@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <latch>
@@ -19,6 +20,7 @@
 #include "absl/base/config.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -97,6 +99,16 @@ TEST(CancelScope, AReasonThatLooksLikeADeadlineIsStillACancellation) {
       CheckCancelled(),
       Says(absl::CancelledError("DEADLINE_EXCEEDED: the peer was slow")));
   EXPECT_TRUE(absl::IsCancelled(SleepUntilCancelled()));
+}
+
+TEST(CancelScope, WhoWaitsIsToldTheReasonWithoutItsPayloads) {
+  absl::Status reason = absl::InternalError("disk full");
+  reason.SetPayload("disk", absl::Cord("sda"));
+  CancelScope scope;
+  scope.Cancel(reason);
+  EXPECT_EQ(scope.status().GetPayload("disk"), "sda");
+  EXPECT_THAT(CheckCancelled(),
+              Says(absl::CancelledError("INTERNAL: disk full")));
 }
 
 TEST(CancelScope, ACancelWithoutAReasonIsACancel) {
@@ -1036,6 +1048,80 @@ TEST(CancelScope, ADeadlineComesThroughAStopToken) {
   late.join();
 }
 
+// The timer requests a token while the scope is left, and a callback cancels
+// another scope in the midst of it.
+TEST(CancelScope, AReasonComesThroughAStopTokenThoughItsScopeIsLeftMeanwhile) {
+  const std::thread::id here = std::this_thread::get_id();
+  absl::Duration ahead = absl::Milliseconds(1);
+  bool requested_here = true;
+  while (requested_here) {  // where the deadline had passed before it was set
+    requested_here = false;
+    std::optional<CancelScope> scope(std::in_place);
+    const std::stop_token token = scope->stop_token();
+    std::atomic<bool> first{true};
+    std::latch requesting(1);
+    std::latch left(1);
+    const auto keep_the_timer = [&] {
+      if (std::this_thread::get_id() == here) {
+        requested_here = true;
+      } else if (first.exchange(false)) {
+        CancelScope other;
+        other.stop_token();
+        other.Cancel();
+        requesting.count_down();
+        left.wait();
+      }
+    };
+    // One of the two comes before that of `mine`.
+    std::stop_callback before(token, keep_the_timer);
+    std::latch entered(1);
+    absl::Status status;
+    std::thread thread([&] {
+      CancelScope mine(token);
+      entered.count_down();
+      status = SleepUntilCancelled();
+    });
+    entered.wait();
+    std::stop_callback after(token, keep_the_timer);
+    scope->set_deadline(internal::Now() + (ahead *= 2));
+    if (!requested_here) requesting.wait();
+    const absl::Status reason = scope->status();
+    scope.reset();
+    left.count_down();
+    thread.join();
+    EXPECT_THAT(status, Says(reason));
+  }
+}
+
+// Each place in the list of those who gave a token can be left.
+TEST(CancelScope, AReasonComesThroughWhicheverStopTokenWasTakenFirst) {
+  const auto reason_of = [](const std::stop_token& token) {
+    CancelScope shield({.shield = true});
+    CancelScope mine(token);
+    return CheckCancelled();
+  };
+  std::vector<int> order = {0, 1, 2};
+  do {
+    std::optional<CancelScope> scopes[3];
+    std::stop_token tokens[3];
+    for (std::optional<CancelScope>& scope : scopes) {
+      scope.emplace(CancelScope::Options{.shield = true});
+    }
+    for (int i : order) tokens[i] = scopes[i]->stop_token();
+    for (int i = 0; i < 3; ++i) {
+      scopes[i]->Cancel(absl::CancelledError(absl::StrCat(i)));
+    }
+    for (int left = 3; left >= 0; --left) {
+      for (int i = 0; i < 3; ++i) {
+        EXPECT_THAT(reason_of(tokens[i]),
+                    Says(absl::CancelledError(
+                        i < left ? absl::StrCat(i) : "stop was requested")));
+      }
+      if (left > 0) scopes[left - 1].reset();
+    }
+  } while (std::next_permutation(order.begin(), order.end()));
+}
+
 TEST(CancelScope, AStopTokenWhoseScopeIsGoneHasNoReasonOfItsOwn) {
   std::stop_token token;
   {
@@ -1380,6 +1466,27 @@ TEST(CancelScopeInAForkedChild, ItsOwnScopesCanBeLeftThoughOnlyOthersSlept) {
   }
   outer->Cancel();
   sleeper.Join();
+}
+
+TEST(CancelScopeInAForkedChild, AReasonComesThroughTokensOfItsOwnScopesOnly) {
+  ScopedThread thread([] { SleepUntilCancelled().IgnoreError(); });
+  CancelScope own;
+  const std::stop_token of_own = own.stop_token();
+  const std::stop_token of_other = thread.scope().stop_token();
+  thread.scope().Cancel(absl::CancelledError("the parent's"));
+  EXPECT_EQ(StatusOfFork([&] {
+              {
+                CancelScope mine(of_other);
+                EXPECT_THAT(CheckCancelled(),
+                            Says(absl::CancelledError("stop was requested")));
+              }
+              own.Cancel(absl::CancelledError("disk full"));
+              CancelScope shield({.shield = true});
+              CancelScope mine(of_own);
+              EXPECT_THAT(CheckCancelled(),
+                          Says(absl::CancelledError("disk full")));
+            }),
+            0);
 }
 
 // A forked child has none of the threads that slept in the scopes around it,

@@ -538,6 +538,7 @@ TEST(TaskHandle, AWaitThatWasGivenUpLeavesNoTrace) {
 TEST_P(TaskHandleTest, AnotherErrorOfACancelledTaskIsOneOfTheGroup) {
   for (const absl::Status& error :
        {absl::InternalError("clean-up failed"),
+        absl::CancelledError("the peer hung up"),
         absl::DeadlineExceededError("10 s without answer")}) {
     TaskGroup group(InPool());
     std::latch asleep(1);
@@ -816,14 +817,19 @@ TEST_P(StartTest, WhenItsScopeIsCancelledTheTaskIsCancelledAndWaitedFor) {
 
 // T025: an error of a start that was cancelled comes out of Start().
 TEST_P(StartTest, AnErrorOfACancelledStartComesOutOfIt) {
-  TaskGroup group(InPool());
-  CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
-  absl::StatusOr<int> value = group.Start<int>([](auto&) -> absl::Status {
-    SleepUntilCancelled().IgnoreError();
-    return absl::InternalError("clean-up");
-  });
-  EXPECT_EQ(value.status(), absl::InternalError("clean-up"));
-  EXPECT_TRUE(group.failures().empty());
+  for (const absl::Status& error :
+       {absl::InternalError("clean-up"),
+        absl::CancelledError("the peer hung up"),
+        absl::DeadlineExceededError("10 s without answer")}) {
+    TaskGroup group(InPool());
+    CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(1)});
+    absl::StatusOr<int> value = group.Start<int>([&](auto&) -> absl::Status {
+      SleepUntilCancelled().IgnoreError();
+      return error;
+    });
+    EXPECT_EQ(value.status(), error);
+    EXPECT_TRUE(group.failures().empty());
+  }
 }
 
 TEST_P(StartTest, ATaskThatEndsWellAfterTheCancelWasCancelledAllTheSame) {

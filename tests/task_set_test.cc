@@ -96,6 +96,19 @@ TEST(TaskGroup, AWaitOnAnotherThreadLeavesItsThreadInside) {
   EXPECT_TRUE(CheckCancelled().ok());
 }
 
+TEST(TaskGroup, AWaitOnAnotherThreadLeavesThatThreadWhereItIs) {
+  {
+    TaskGroup group;
+    std::thread([&] {
+      CancelScope own;
+      EXPECT_TRUE(group.Wait().ok());
+      own.Cancel();
+      EXPECT_FALSE(CheckCancelled().ok());
+    }).join();
+  }
+  EXPECT_TRUE(CheckCancelled().ok());
+}
+
 TEST(TaskGroup, GroupsOfATaskNest) {
   TaskGroup outer;
   outer.Spawn([&] {
@@ -143,23 +156,29 @@ TEST(RunTaskGroup, ReturnsTheErrorOfATaskAndNotWhatItDidToTheBody) {
 }
 
 TEST(TaskSet, IsNoMatterOfTheScopeItWasMadeIn) {
-  std::optional<TaskSet> tasks;
-  std::latch started(1);
-  absl::Status status;
-  {
-    CancelScope request;
-    tasks.emplace();
-    tasks->Spawn([&] {
-      started.count_down();
-      status = SleepForEver();
-    });
-    started.wait();
-    request.Cancel(absl::CancelledError("the request is over"));
-    EXPECT_FALSE(tasks->scope().cancelled());
+  for (bool with_options : {false, true}) {
+    std::optional<TaskSet> tasks;
+    std::latch started(1);
+    absl::Status status;
+    {
+      CancelScope request;
+      if (with_options) {
+        tasks.emplace(TaskSet::Options{.name = "of the program"});
+      } else {
+        tasks.emplace();
+      }
+      tasks->Spawn([&] {
+        started.count_down();
+        status = SleepForEver();
+      });
+      started.wait();
+      request.Cancel(absl::CancelledError("the request is over"));
+      EXPECT_FALSE(tasks->scope().cancelled());
+    }
+    tasks->Cancel(absl::CancelledError("the program is over"));
+    EXPECT_TRUE(tasks->Wait().ok());
+    EXPECT_THAT(status, Says(absl::CancelledError("the program is over")));
   }
-  tasks->Cancel(absl::CancelledError("the program is over"));
-  EXPECT_TRUE(tasks->Wait().ok());
-  EXPECT_THAT(status, Says(absl::CancelledError("the program is over")));
 }
 
 TEST(TaskSet, IsEnteredByNobody) {
@@ -224,6 +243,47 @@ TEST(TaskSet, WaitReturnsTheSameAfterARefusedSpawn) {
 // The status of a wait is the task's cancellation by the scope that it names,
 // whatever its code and whatever else has happened since. ---------------------
 
+TEST(Cancellation, IsKnownWhateverTheReason) {
+  for (const absl::Status& reason :
+       {absl::CancelledError("enough"), absl::InternalError("disk full"),
+        absl::DeadlineExceededError("the peer was slow")}) {
+    TaskGroup group;
+    group.Spawn([&] {
+      group.Cancel(reason);
+      return CheckCancelled();
+    });
+    EXPECT_TRUE(group.Wait().ok()) << reason;
+    EXPECT_EQ(group.failure_count(), 0);
+  }
+}
+
+TEST(Cancellation, IsKnownThoughAShieldWasPutUpSince) {
+  CancelScope outer;
+  TaskGroup group;
+  group.Spawn([&] {
+    outer.Cancel(absl::CancelledError("SIGTERM"));
+    absl::Status stopped = CheckCancelled();
+    group.scope().set_shield(true);
+    return stopped;
+  });
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(group.failure_count(), 0);
+}
+
+TEST(Cancellation, ThroughAStopTokenIsThatOfTheScopeThatTookIt) {
+  CancelScope request;
+  request.Cancel(absl::CancelledError("the request is over"));
+  std::thread([token = request.stop_token()] {
+    CancelScope mine(token);
+    TaskGroup group;
+    group.Spawn([] { return CheckCancelled(); },
+                {.start_even_if_cancelled = true});
+    EXPECT_THAT(group.Wait(),
+                Says(absl::CancelledError("the request is over")));
+    EXPECT_EQ(group.failure_count(), 0);
+  }).join();
+}
+
 TEST(Cancellation, OfTheScopeAroundAGroupIsKnownAfterADeadlineInBetween) {
   CancelScope outer;
   CancelScope between;
@@ -281,6 +341,7 @@ TEST(Cancellation, OfAnotherGroupIsAFailure) {
   TaskGroup group;
   group.Spawn([&] {
     group.Cancel();
+    EXPECT_FALSE(CheckCancelled().ok());
     CancelScope shield({.shield = true});
     return handle.Wait();
   });
