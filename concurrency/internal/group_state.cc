@@ -51,14 +51,13 @@ void GroupState::RefuseTask(RefusedTask task) {
 
 void GroupState::SpawnBackgroundTask(Task* task) {
   RefusedTask refused(task);
+  if (slots().forked()) return Refuse(std::move(refused), Forked());
   {
     MutexLock lock(mutex_);
     if (background_scope_ == nullptr)
       background_scope_ = std::make_unique<Scope>(&scope());
   }
-  absl::Status status = slots().forked()
-                            ? Forked()
-                            : TaskQueue::Start(*task, TaskKind::kBackground);
+  absl::Status status = TaskQueue::Start(*task, TaskKind::kBackground);
   if (status.ok()) {
     (void)refused.release();  // Its thread has it now.
   } else {
