@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
-#include <utility>
 
 #include "absl/status/statusor.h"
 #include "tocsin/signals/internal/die_at_exit.h"
@@ -36,7 +35,7 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
     status = RunTaskGroup(
         [&](TaskGroup& group) {
           absl::StatusOr<std::unique_ptr<Shutdown>> shutdown =
-              Shutdown::Start(**service, group, std::move(options.shutdown));
+              Shutdown::Start(**service, group, options.shutdown);
           if (!shutdown.ok()) return shutdown.status();
           Program program(**service, group, **shutdown);
           absl::Status ended = main(program);

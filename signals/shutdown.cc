@@ -88,8 +88,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
 
 absl::StatusOr<std::unique_ptr<Shutdown>> Shutdown::Start(
     SignalService& service, TaskSet& tasks, ShutdownPolicy policy) {
-  auto phases =
-      std::make_unique<Phases>(*service.dispatcher_, tasks, std::move(policy));
+  auto phases = std::make_unique<Phases>(*service.dispatcher_, tasks, policy);
   auto shutdown = absl::WrapUnique(new Shutdown(std::move(phases)));
   if (absl::Status status = shutdown->phases_->Begin(service); !status.ok()) {
     return status;
