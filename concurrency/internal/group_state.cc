@@ -186,9 +186,10 @@ absl::Status GroupState::Wait() {
 // What Wait() returns must not depend on who calls it first, or on what happens
 // later.
 void GroupState::NoticeClosed() {
-  {
+  if (failure_count() >
+      0) {  // not for nothing: the lock costs as much as a task
     MutexLock lock(mutex_);
-    if (!failures_.empty()) error_ = failures_.front().status;
+    error_ = failures_.front().status;
   }
   if (error_.ok() && used()) error_ = CancelledFromOutside();
   outcome_.store(error_.ok() ? Outcome::kOk : Outcome::kError,
