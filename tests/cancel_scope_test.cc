@@ -415,6 +415,31 @@ TEST(CancelScope, OfNestedCancelledScopesTheFirstTellsWhy) {
   }
 }
 
+TEST(CancelScope, BehindAShieldTheFirstOfThoseThatAreLeftTellsWhy) {
+  CancelScope outer;
+  CancelScope middle;
+  CancelScope inner;
+  outer.Cancel(absl::CancelledError("outer"));
+  middle.Cancel(absl::CancelledError("middle"));
+  inner.Cancel(absl::CancelledError("inner"));
+  EXPECT_THAT(inner.status(), Says(absl::CancelledError("outer")));
+  middle.set_shield(true);
+  EXPECT_THAT(inner.status(), Says(absl::CancelledError("middle")));
+  inner.set_shield(true);
+  EXPECT_THAT(inner.status(), Says(absl::CancelledError("inner")));
+}
+
+TEST(CancelScope, BehindAShieldTheInnerReasonIsTheFirstWhereItCameFirst) {
+  CancelScope outer;
+  CancelScope middle;
+  CancelScope inner;
+  outer.Cancel(absl::CancelledError("outer"));
+  inner.Cancel(absl::CancelledError("inner"));
+  middle.Cancel(absl::CancelledError("middle"));
+  middle.set_shield(true);
+  EXPECT_THAT(inner.status(), Says(absl::CancelledError("inner")));
+}
+
 TEST(CancelScope, TheInnerReasonStaysWhereItCameFirst) {
   CancelScope outer;
   CancelScope inner;

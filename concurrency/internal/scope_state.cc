@@ -91,15 +91,16 @@ bool ScopeState::Latched() const {
 bool ScopeState::IsCancelledAround(int64_t before) const {
   for (const ScopeState* s = OuterInReach(); s != nullptr;
        s = s->OuterInReach()) {
-    const State state = s->state_.load(std::memory_order_acquire);
-    const bool by_cancel =
-        state == State::kCancelled || state == State::kCancelledLate;
-    const int64_t when = by_cancel
-                             ? s->cancelled_at_
-                             : s->deadline_.load(std::memory_order_acquire);
-    if (when <= before && (by_cancel || when != kNever)) return true;
+    if (s->CancelledAt() <= before) return true;
   }
   return false;
+}
+
+int64_t ScopeState::CancelledAt() const {
+  const State state = state_.load(std::memory_order_acquire);
+  return state == State::kCancelled || state == State::kCancelledLate
+             ? cancelled_at_
+             : deadline_.load(std::memory_order_acquire);
 }
 
 const ScopeState* ScopeState::CancelledBy() const {
@@ -111,7 +112,7 @@ const ScopeState* ScopeState::CancelledBy() const {
     if (s->Latched()) {
       const State state = s->state_.load(std::memory_order_acquire);
       if (state == State::kCancelled || state == State::kExpired) return s;
-      if (late == nullptr) late = s;
+      if (late == nullptr || s->CancelledAt() <= late->CancelledAt()) late = s;
     }
     timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
   }

@@ -102,6 +102,8 @@ class ScopeState {
   // The one in reach that was cancelled first, or null.
   const ScopeState* CancelledBy() const;
   bool IsCancelledAround(int64_t before) const;
+  // When it was, or will be by its own deadline; in Unix nanoseconds.
+  int64_t CancelledAt() const;
   ScopeCause Cause() const;  // of one that is Latched()
 
   ScopeState* const parent_;
