@@ -18,7 +18,7 @@ GroupState::~GroupState() {
   if (slots().forked()) {
     (void)
         background_scope_.release();  // another thread may have been making it
-  } else if (outcome_.load(std::memory_order_acquire) == Outcome::kUnknown) {
+  } else if (!settled_.load(std::memory_order_acquire)) {
     Cancel(absl::CancelledError("the task group is destroyed"));
     if (!GroupJoin(*this).Run()) {
       std::fprintf(
@@ -177,29 +177,19 @@ absl::Status GroupState::Wait() {
         "owner of the tasks wait");
   }
   LeaveIfThere();
-  if (slots().forked()) return Forked();
-  return outcome_.load(std::memory_order_acquire) == Outcome::kOk
-             ? absl::OkStatus()
-             : error_;
+  return slots().forked() ? Forked() : outcome_;
 }
 
 // What Wait() returns must not depend on who calls it first, or on what happens
 // later.
 void GroupState::NoticeClosed() {
-  if (failure_count() >
-      0) {  // not for nothing: the lock costs as much as a task
+  if (failure_count() > 0) {  // else not locked: it costs as much as a task
     MutexLock lock(mutex_);
-    error_ = failures_.front().status;
+    outcome_ = failures_.front().status;
+  } else if (const ScopeState* by = CancelledAround(); by != nullptr && used()) {
+    outcome_ = by->WaitStatus();
   }
-  if (error_.ok() && used()) error_ = CancelledFromOutside();
-  outcome_.store(error_.ok() ? Outcome::kOk : Outcome::kError,
-                 std::memory_order_release);
-}
-
-absl::Status GroupState::CancelledFromOutside() const {
-  const ScopeState* outer = scope().OuterInReach();
-  if (outer == nullptr || !outer->cancelled()) return absl::OkStatus();
-  return outer->WaitStatus();
+  settled_.store(true, std::memory_order_release);
 }
 
 std::vector<TaskFailure> GroupState::failures() const {
@@ -252,7 +242,10 @@ absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
   }
   absl::Status outcome = Wait();
   if (!outcome.ok()) return outcome;
-  return cancelled ? CancelledFromOutside() : status;
+  if (!cancelled) return status;
+  // Wait() says nothing of what cancelled a group that never had a task.
+  const ScopeState* by = CancelledAround();
+  return by != nullptr ? by->WaitStatus() : absl::OkStatus();
 }
 
 }  // namespace tocsin::inline v0_2::internal

@@ -105,7 +105,11 @@ class GroupState final : private TaskQueue {
   void NoteError(const RunningTask& running, absl::Status status);
   void NoteException(const RunningTask& running);
   void Fail(TaskFailure failure);
-  absl::Status CancelledFromOutside() const;
+  // A scope around the group's that is cancelled, or null.
+  const ScopeState* CancelledAround() const {
+    const ScopeState* outer = scope().OuterInReach();
+    return outer != nullptr && outer->cancelled() ? outer : nullptr;
+  }
   void LeaveIfThere();
   absl::Status Forked() const;
   absl::Status Closed() const;
@@ -115,10 +119,8 @@ class GroupState final : private TaskQueue {
   const bool cancel_on_error_;
   const std::string name_;
   std::atomic<uint32_t> named_{0};
-  // What Wait() returns; unknown until the group is closed.
-  enum class Outcome : uint8_t { kUnknown, kOk, kError };
-  std::atomic<Outcome> outcome_{Outcome::kUnknown};
-  absl::Status error_;  // written before outcome_
+  absl::Status outcome_;              // what Wait() returns, once it is settled
+  std::atomic<bool> settled_{false};  // when the group closes
 
   // The thread that entered the scope, by the address of its current_scope;
   // null if none did.
