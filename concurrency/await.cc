@@ -33,7 +33,7 @@ class AwaitCall final : public internal::BlockingCall {
     return visits.status();
   }
 
-  // False if the mutex had to be let go meanwhile.
+  // False if the mutex was released meanwhile.
   bool Leave() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (visits_ == nullptr) return true;
     {

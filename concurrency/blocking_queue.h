@@ -16,13 +16,13 @@
 // Threads that wait are served in the order they came, and an item that a
 // waiting Pop() was given cannot be taken by another.
 //
-// Both observe the thread's cancel scope: kCancelled or kDeadlineExceeded, at
-// once if the scope had ended before the call, even if there is an item or
-// room. A Pop() with a timeout: FailAfter(timeout, [&] { return queue.Pop();
-// }).
+// Push() and Pop() observe the thread's cancel scope: kCancelled or
+// kDeadlineExceeded, at once if the scope had ended before the call, even if
+// there is an item or room. A Pop() with a timeout:
+// FailAfter(timeout, [&] { return queue.Pop(); }).
 //
-// At either end kOutOfRange means that the queue is closed, and from TryPush()
-// and TryPop() kUnavailable that there is no room or no item just now.
+// At either end kOutOfRange means that the queue is closed. From TryPush() and
+// TryPop() kUnavailable means that there is no room or no item right now.
 //
 // The move constructor of T, and the destructor of a T moved from, run under
 // the queue's lock: they must not throw and must not use the queue. Items left
@@ -51,26 +51,26 @@ class BlockingQueue {
  public:
   class Iterator;
 
-  // Holds up to `capacity` items, from kRendezvous to kUnbounded. What bounds
-  // the queue bounds the memory that a slow consumer costs.
+  // Holds up to `capacity` items, from kRendezvous to kUnbounded. The capacity
+  // limits the memory that a slow consumer costs.
   explicit BlockingQueue(size_t capacity) : state_(capacity) {}
   BlockingQueue(const BlockingQueue&) = delete;
   BlockingQueue& operator=(const BlockingQueue&) = delete;
 
-  // Blocks while the queue is full. kOutOfRange once it is closed, also to
-  // threads that wait then.
+  // Blocks while the queue is full. kOutOfRange once it is closed, also for
+  // threads that are waiting then.
   absl::Status Push(T&& item) { return state_.Push(item); }
   absl::Status Push(const T& item) { return Push(T(item)); }
 
-  // Without blocking, and whatever the scope. kUnavailable while the queue is
-  // full, kOutOfRange once it is closed.
+  // Does not block and ignores the scope. kUnavailable while the queue is full,
+  // kOutOfRange once it is closed.
   absl::Status TryPush(T&& item) { return state_.TryPush(item); }
   absl::Status TryPush(const T& item) { return TryPush(T(item)); }
 
   // Blocks while the queue is empty. kOutOfRange once it is closed and drained.
   absl::StatusOr<T> Pop() { return state_.Pop(); }
 
-  // Without blocking, and whatever the scope. kUnavailable while the queue is
+  // Does not block and ignores the scope. kUnavailable while the queue is
   // empty, kOutOfRange once it is closed and drained.
   absl::StatusOr<T> TryPop() { return state_.TryPop(); }
 
@@ -79,12 +79,12 @@ class BlockingQueue {
   void Close() { state_.Close(); }
   bool closed() const { return state_.closed(); }
 
-  // The number of items in the queue. One of a Push() that waits is not yet.
+  // The number of items in the queue, not counting those whose Push() waits.
   size_t size() const { return state_.size(); }
 
-  // Blocking iteration, by several threads at once too: each item goes to one
-  // of them. It ends when the queue is closed and drained, or the thread's
-  // scope has ended, which CheckCancelled() tells.
+  // Blocking iteration, also by several threads at once: each item goes to one
+  // of them. It ends when the queue is closed and drained, or when the thread's
+  // scope has ended (see CheckCancelled()).
   Iterator begin() { return Iterator(this); }
   std::default_sentinel_t end() const { return {}; }
 
@@ -92,7 +92,7 @@ class BlockingQueue {
   internal::QueueState<T> state_;
 };
 
-// Holds the item it stands at.
+// Holds the item that it points to.
 template <typename T>
 class BlockingQueue<T>::Iterator {
  public:

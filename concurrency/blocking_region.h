@@ -1,6 +1,6 @@
-// Tells the thread pool that the code in a block waits for something foreign.
+// Tells the thread pool that a block waits for something outside the library.
 //
-// A worker of a pool that sleeps in a wait of the library gives its slot to
+// A pool's worker that sleeps in a wait of the library gives its slot to
 // another task. A region extends that to calls the library does not know:
 //
 //   ssize_t size;
@@ -10,7 +10,7 @@
 //   }
 //
 // Without one the pool finds out by itself, a tenth of a second later. Regions
-// nest. On a thread that is no worker of a pool they do nothing.
+// nest. On a thread that is not a worker of a pool they do nothing.
 #ifndef TOCSIN_CONCURRENCY_BLOCKING_REGION_H_
 #define TOCSIN_CONCURRENCY_BLOCKING_REGION_H_
 

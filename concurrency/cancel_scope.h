@@ -24,7 +24,7 @@
 // What a wait returns then, and what CheckCancelled() and status() return, is
 // marked with the scope that was cancelled, in a payload of the absl::Status. A
 // task group recognises by the mark, and not by the code, that a task ended
-// because its scope did: so return such a status as it is. A kCancelled from
+// because its scope did: so return such a status unchanged. A kCancelled from
 // elsewhere, such as an RPC, is an error like any other.
 //
 // A scope is made and destroyed by the same thread, in the order of nesting
@@ -45,8 +45,8 @@
 namespace tocsin::inline v0_2 {
 
 struct CancelScopeOptions {
-  // After what time the scope cancels itself, counted from its beginning. Zero
-  // or less means at once.
+  // The time after which the scope cancels itself, counted from its
+  // construction. Zero or less means at once.
   absl::Duration timeout = absl::InfiniteDuration();
   // The same as a point in time, on the wall clock; the earlier one counts.
   absl::Time deadline = absl::InfiniteFuture();
@@ -59,7 +59,7 @@ class [[nodiscard]] CancelScope {
  public:
   using Options = CancelScopeOptions;
 
-  // A child of the thread's current scope, and from here on the current one.
+  // Makes a child of the thread's current scope, and enters it.
   explicit CancelScope(Options options = {})
       : state_(Deadline(options), options.shield) {}
   // Also cancelled when `stop` is requested. If that is a token of another
@@ -114,7 +114,7 @@ class [[nodiscard]] CancelScope {
 
   static absl::Time Deadline(const Options& options);
 
-  // A child of `parent`, which may be null, that no thread is in yet.
+  // Makes a child of `parent`, which may be null. No thread is in it yet.
   explicit CancelScope(internal::ScopeState* parent) : state_(parent) {}
 
   internal::Scope state_;
@@ -125,21 +125,21 @@ class [[nodiscard]] CancelScope {
 // and where there is no scope. Takes no lock; a few nanoseconds.
 inline absl::Status CheckCancelled() { return internal::Scope::CheckCurrent(); }
 
-// What MoveOnAfter() tells of its time limit.
+// Whether the body of MoveOnAfter() kept its time limit.
 enum class TimeLimit { kKept, kPassed };
 
 // Runs `body` in a scope that is cancelled after `timeout`, which ends the
 // waits of the body, and not those after it. kPassed if that happened before
-// the body returned. A timeout that is zero or negative is over at once.
+// the body returned. A zero or negative timeout passes at once.
 //
 //   if (MoveOnAfter(absl::Seconds(5), [&] { Drain(); }) == TimeLimit::kPassed)
 //   ...
 TimeLimit MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body);
 
-// The same for a body that can fail: returns what the body returns, an
-// absl::Status or an absl::StatusOr<T>, but for the status that the scope's
-// timeout ended a wait with: in its place kDeadlineExceeded that names the
-// timeout.
+// The same for a body that can fail. Returns what the body returns, an
+// absl::Status or an absl::StatusOr<T>. If that is the status with which the
+// scope's timeout ended a wait, returns instead a kDeadlineExceeded that names
+// the timeout.
 //
 //   absl::StatusOr<Job> job =
 //       FailAfter(absl::Seconds(5), [&] { return jobs.Pop(); });

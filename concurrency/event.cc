@@ -16,7 +16,7 @@ struct Event::Waiter {
   Waiter* previous = nullptr;
 };
 
-// Lets the Set() that made is_set() true get out of the lock.
+// Waits until the Set() that made is_set() true has released the lock.
 Event::~Event() { MutexLock lock(queue_.mutex); }
 
 void Event::Set() {

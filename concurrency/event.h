@@ -1,8 +1,8 @@
 // Something that happens once, and that any number of threads wait for.
 //
 // Any member may be called from any thread. The event may be destroyed as soon
-// as Wait() or is_set() has said that it is set, even if Set() has not returned
-// yet, provided that no other thread is inside it.
+// as Wait() or is_set() has reported that it is set, even if Set() has not
+// returned yet, provided that no other thread is inside it.
 //
 //   Event ready;
 //   group.Spawn([&] { Load(); ready.Set(); });
@@ -35,7 +35,7 @@ class Event {
   // thread's scope ends the wait first, or had ended when it began.
   absl::Status Wait();
 
-  // Without blocking, and whatever the scope.
+  // Does not block and ignores the scope.
   bool is_set() const { return set_.load(std::memory_order_acquire); }
 
  private:

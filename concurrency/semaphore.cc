@@ -42,8 +42,8 @@ void Semaphore::Admit(WakeUps& wakes) {
 
 bool Semaphore::TakeNow(int64_t count) {
   if (count > limit_ - in_use_) return false;
-  // Between two calls of Admit() only those may wait that want more than there
-  // is. They come first, unless they want more than there can be.
+  // Between two calls of Admit() only threads that want more than is free may
+  // wait. They come first, unless they want more than the limit.
   for (const Waiter* w = queue_.waiters.first(); w != nullptr; w = w->next) {
     if (w->count <= limit_) return false;
   }
@@ -71,7 +71,7 @@ absl::StatusOr<Semaphore::Permit> Semaphore::Acquire(int64_t count) {
     if (self.admitted) return Permit(this, count);
     if (!status.ok()) {
       queue_.waiters.Remove(self);
-      Admit(wakes);  // whom it kept back
+      Admit(wakes);  // the waiters that it held up
       return status;
     }
   }

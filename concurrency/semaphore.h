@@ -61,7 +61,8 @@ class Semaphore {
     int64_t count_;
   };
 
-  // A limit of zero admits nobody until it is raised; one below counts as zero.
+  // A limit of zero admits no thread until it is raised; a negative one counts
+  // as zero.
   explicit Semaphore(int64_t limit);
   Semaphore(const Semaphore&) = delete;
   Semaphore& operator=(const Semaphore&) = delete;
@@ -72,8 +73,8 @@ class Semaphore {
   // below 1.
   absl::StatusOr<Permit> Acquire(int64_t count = 1);
 
-  // Takes them if that is possible now and overtakes nobody. Nothing if it is
-  // not, and for a count below 1.
+  // Takes them if that is possible now without overtaking a waiting thread.
+  // Otherwise, and for a count below 1, returns nothing.
   std::optional<Permit> TryAcquire(int64_t count = 1);
 
   // How many permits there are, and how many of them are in use: as it was at

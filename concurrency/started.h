@@ -24,8 +24,8 @@ namespace tocsin::inline v0_2 {
 template <typename T>
 class Started {
  public:
-  // Lets Start() return `value`. kFailedPrecondition if it was called before;
-  // kCancelled if Start() has been cancelled.
+  // Lets Start() return `value`. kFailedPrecondition if it was called before,
+  // or the task has ended; kCancelled if Start() has been cancelled.
   absl::Status operator()(T value) const {
     return starting_->AnnounceValue(std::move(value));
   }

@@ -8,11 +8,11 @@
 //     return group.Wait();
 //   }
 //
-// A TaskGroup is a TaskSet (task_set.h tells of its members) whose scope is a
-// child of the thread's current scope, and which the thread is in from the
+// A TaskGroup is a TaskSet (see task_set.h for its members). Its scope is a
+// child of the thread's current scope, and the thread is in it from the
 // constructor to the end of Wait(), as in a nursery of Trio. So what cancels a
 // scope around the group cancels its tasks; and when a task fails, the waits of
-// the thread that made the group end, too. What stands after Wait() is outside:
+// the thread that made the group end, too. The code after Wait() is outside:
 //
 //   TaskGroup group;
 //   for (int i = 0; i < 4; ++i) group.Spawn([&] { return Work(jobs); });
@@ -25,12 +25,12 @@
 //
 // Wait() returns the first error of a task. If there is none, and a scope
 // around the group was cancelled, it returns that scope's kCancelled or
-// kDeadlineExceeded; else OK.
+// kDeadlineExceeded; otherwise OK.
 //
 // Made and destroyed by one thread, in the order of nesting with CancelScopes
 // (checked: the program ends with a message). Wait() leaves the group if that
-// thread calls it, and is in no scope that it made inside; else the destructor
-// does. All other members may be called from any thread.
+// thread calls it and is in no scope that it made inside; otherwise the
+// destructor does. All other members may be called from any thread.
 #ifndef TOCSIN_CONCURRENCY_TASK_GROUP_H_
 #define TOCSIN_CONCURRENCY_TASK_GROUP_H_
 
@@ -56,8 +56,8 @@ class [[nodiscard]] TaskGroup final : public TaskSet {
 };
 
 // Runs `body` in a group and waits for the tasks it spawned. An error of the
-// body cancels them; the first error of all comes out, and not what it did to
-// the others.
+// body cancels them. Returns the first error of all, and not its effects on the
+// others.
 //
 //   absl::Status status = RunTaskGroup([](TaskGroup& group) {
 //     group.Spawn(Produce);

@@ -1,4 +1,4 @@
-// A task of a group that somebody waits for, or wants the result of.
+// A handle by which to wait for a task of a group, or to take its result.
 //
 //   TaskHandle<int> answer = group.SpawnWithResult([] { return Compute(); });
 //   absl::StatusOr<int> result = answer.Take();
@@ -22,15 +22,14 @@ template <typename R>
 class TaskHandle {
  public:
   // Waits for the task to end; if it has not started, it may run here. OK if
-  // its result is there; else its error, which is also one of its group, or
-  // kCancelled if it was cancelled. The same to every caller. Gives up when the
-  // current scope is cancelled, with that scope's status and without effect on
-  // the task. kFailedPrecondition if called by the task itself.
+  // its result is there; otherwise its error, which is also one of its group,
+  // or kCancelled if it was cancelled. The same for every caller. Gives up when
+  // the current scope is cancelled, with that scope's status and without effect
+  // on the task. kFailedPrecondition if called by the task itself.
   absl::Status Wait() const { return task_->Wait(); }
 
-  // Waits in the same way, and gives the result to the one caller that comes
-  // first: kFailedPrecondition for the others. A call that gives up leaves the
-  // result.
+  // Waits in the same way, and gives the result to the first caller:
+  // kFailedPrecondition for the others. A call that gives up leaves the result.
   absl::StatusOr<R> Take() const requires(!std::is_void_v<R>) {
     return task_->Take();
   }

@@ -1,4 +1,4 @@
-// What can be said about a task besides what it does.
+// Options for one task of a group.
 //
 // A value: each thread has its own.
 //
@@ -11,11 +11,11 @@
 namespace tocsin::inline v0_2 {
 
 struct TaskOptions {
-  // For reports; "task 3" where none is given. Tasks with a thread of their own
-  // give it to that, too, cut to 15 bytes.
+  // For reports; "task 3" if none is given. A task with a thread of its own
+  // also names that thread so, cut to 15 bytes.
   std::string name = {};
-  // Starts the task even if its group is cancelled by then; its first wait says
-  // so. Without this such a task is destroyed and never runs.
+  // Starts the task even if its group is cancelled by then; its first wait
+  // reports that. Without this such a task is destroyed and never runs.
   bool start_even_if_cancelled = false;
 };
 

@@ -11,7 +11,7 @@ namespace tocsin::inline v0_2 {
 
 namespace {
 
-// Apart, so that nothing else of the options is made for it.
+// A function of its own, so that its callers construct no other options.
 bool CancelOnErrorByDefault() { return TaskSet::Options().cancel_on_error; }
 
 }  // namespace

@@ -61,9 +61,9 @@ struct TaskSetOptions {
   ThreadPool* pool = nullptr;
   // For error messages.
   std::string name = {};
-  // How many tasks run at a time, which then start in the order they were
-  // spawned. With kUnlimited they start in any order. Background tasks and
-  // those of Start() do not count.
+  // How many tasks run at a time. With a limit they start in the order they
+  // were spawned, with kUnlimited in any order. Background tasks and those of
+  // Start() do not count.
   int max_running = kUnlimited;
   // Whether a task that fails cancels the others.
   bool cancel_on_error = true;
@@ -78,7 +78,7 @@ class TaskSet {
   TaskSet(const TaskSet&) = delete;
   TaskSet& operator=(const TaskSet&) = delete;
   // Cancels the tasks that are left and waits for them to end. Errors that
-  // Wait() and failures() were not asked for are lost.
+  // neither Wait() nor failures() has returned are lost.
   ~TaskSet();
 
   // Runs f() or f(std::stop_token) at some later time, on a thread of the pool
@@ -94,9 +94,9 @@ class TaskSet {
   }
 
   // The same for a task that the others do not wait for: it starts at once, on
-  // a thread of its own, and is cancelled once all others have ended and
-  // somebody waits. If the system refuses the thread, the set fails with
-  // kResourceExhausted.
+  // a thread of its own, and is cancelled once all others have ended and a
+  // thread waits for the set. If the system refuses the thread, the set fails
+  // with kResourceExhausted.
   template <typename F>
   void SpawnBackground(F&& f, TaskOptions options = {}) {
     state_.SpawnBackground(std::forward<F>(f), std::move(options));
@@ -110,13 +110,13 @@ class TaskSet {
         state_.SpawnWithResult(std::forward<F>(f), std::move(options)));
   }
 
-  // Runs f(started) on a thread of its own, and returns as soon as it calls
-  // started(value), with that value, while it goes on as a task like any other.
-  // If it does not call that, returns an error, which is not one of the set:
-  // that of the task; kFailedPrecondition if the task ended without an error,
-  // or the set is closed; kResourceExhausted if the system refuses the thread.
-  // If the current scope is cancelled first, cancels the task and waits for its
-  // end. Start<void>() returns an absl::Status.
+  // Runs f(started) on a thread of its own. Returns the value as soon as f
+  // calls started(value); f then goes on as a task like any other. If f does
+  // not call it, returns an error, which is not one of the set: that of the
+  // task; kFailedPrecondition if the task ended without an error, or the set is
+  // closed; kResourceExhausted if the system refuses the thread. If the current
+  // scope is cancelled first, cancels the task and waits for its end.
+  // Start<void>() returns an absl::Status.
   template <typename T, typename F>
   std::conditional_t<std::is_void_v<T>, absl::Status, absl::StatusOr<T>> Start(
       F&& f, TaskOptions options = {}) {
@@ -161,8 +161,8 @@ class TaskSet {
   CancelScope& scope() { return scope_; }
 
  protected:
-  // In a scope that is a child of the thread's current one, and that the thread
-  // enters.
+  // Makes the scope a child of the thread's current one, and the thread enters
+  // it.
   struct Entered {};
   explicit TaskSet(Entered);
   TaskSet(Entered, Options options);

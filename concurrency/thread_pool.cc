@@ -22,7 +22,7 @@ class Pool final : public internal::WorkerSlots {
       : WorkerSlots(std::move(options.name), threads, options.max_threads),
         monitor_(*this) {}
   ~Pool() override {
-    if (forked()) return;  // its threads and who held its locks are not here
+    if (forked()) return;  // its threads, and holders of its locks, are gone
     EndWorkers();
     monitor_.End();
   }

@@ -8,15 +8,14 @@
 //   if (!pool.ok()) return pool.status();
 //   TaskGroup group({.pool = pool->get()});
 //
-// Every task that was spawned starts in the end, even if all that run block for
-// ever. As many as `threads` run at a time, but a worker that sleeps in a wait
-// of the library, or in a BlockingRegion, does not count: another takes its
-// place. And where a task was ready for a tenth of a second and nobody took it,
-// the pool takes a worker that is still at the same task for blocked and starts
-// one more. When the blocked ones return there are too many; the surplus ends
-// after a while. At `max_threads` no more are made. Then a task may have to be
-// run by the wait of its group, which also runs tasks where no thread can be
-// had at all.
+// Every spawned task starts in the end, even if all running ones block forever.
+// As many as `threads` run at a time, but a worker that sleeps in a wait of the
+// library, or in a BlockingRegion, does not count: another takes its place. If
+// no worker takes a ready task for a tenth of a second, the pool treats a
+// worker that is still at the same task as blocked and starts one more. When
+// the blocked ones return there are too many; the surplus ends after a while.
+// At `max_threads` no more are made. Then the wait of its group may have to run
+// a task; it also does so if the system refuses all threads.
 //
 // A task should not compute for long while it holds what others need: the pool
 // guarantees progress, not fairness between running tasks.
@@ -44,13 +43,14 @@ class WorkerSlots;
 struct ThreadPoolOptions {
   static constexpr int kRunInWait = 0;
 
-  // What its threads are called, in ps and top, with a number behind it.
+  // The name of its threads in ps and top, followed by a number.
   std::string name = "tocsin";
-  // How many tasks run at a time. By default as many as the process may use
-  // CPUs, by its affinity and the quota of its cgroup. With kRunInWait, groups
-  // run their tasks in Wait(), and only what nobody waits for gets a thread.
+  // How many tasks run at a time. By default the number of CPUs that the
+  // process may use, by its affinity and the quota of its cgroup, but at most
+  // max_threads. With kRunInWait, groups run their tasks in Wait(), and a
+  // spawned task gets a thread only if no wait takes it.
   std::optional<int> threads = {};
-  // How many threads there are at most, the blocked and the idle included.
+  // The maximum number of threads for tasks, including blocked and idle ones.
   int max_threads = 512;
 };
 
@@ -58,7 +58,7 @@ class ThreadPool {
  public:
   using Options = ThreadPoolOptions;
 
-  // The pool of groups that name none; made at first use, never destroyed.
+  // The pool of groups that are given none; made at first use, never destroyed.
   static ThreadPool& Default();
 
   // kInvalidArgument for a negative number, or more threads than max_threads.

@@ -40,9 +40,9 @@ std::string Failed(const char* call, int fd, int error) {
                       internal::ErrorText(error));
 }
 
-// Woken through an eventfd of its own, which costs two system calls next to a
-// sleep, and spares a descriptor for each thread that ever polled and care for
-// those descriptors in a forked child.
+// Woken through an eventfd of its own. That costs two more system calls for
+// each sleep, but threads keep no descriptors, so a forked child has none to
+// take care of.
 class PollCall final : public internal::BlockingCall {
  public:
   PollCall(int fd, short events)

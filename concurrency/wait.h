@@ -2,7 +2,7 @@
 //
 // Each may be called from any thread and blocks the calling one. Each looks at
 // the scope first: in one that is cancelled already it returns at once, having
-// done and consumed nothing. OK means that what was waited for is there, also
+// done and consumed nothing. OK means that what was waited for is there, even
 // if the scope was cancelled in the same moment; kCancelled that the scope was
 // cancelled; kDeadlineExceeded that its deadline passed.
 //
@@ -29,27 +29,27 @@
 namespace tocsin::inline v0_2 {
 
 // OK once the time has come. Zero, a negative duration and a time in the past
-// are over already; an infinite one ends with the scope only. (Not SleepFor():
-// a call of that without `tocsin::` would find Abseil's by its argument, which
+// return at once; an infinite one ends only with the scope. (Not SleepFor():
+// by its argument, a call without `tocsin::` would find Abseil's, which
 // observes no scope.)
 absl::Status Sleep(absl::Duration duration);
 absl::Status SleepUntil(absl::Time time);
 
-// As absl::Mutex::Await(), for a mutex that the caller holds, exclusively or
-// shared: lets it go until `condition` is true, and holds it again when it
+// Like absl::Mutex::Await(), for a mutex that the caller holds, exclusively or
+// shared: releases it until `condition` is true, and holds it again when it
 // returns, whatever it returns. OK means that the condition is true now.
 //
-// The thread that cancels the scope may hold the mutex: it is a thread of the
-// library that locks it, for a moment, so that Abseil looks at the condition
-// again. That thread is started by the first Await() that blocks in a scope;
-// kResourceExhausted if it cannot be had.
+// The thread that cancels the scope may hold the mutex: a thread of the library
+// locks it for a moment, so that Abseil evaluates the condition again. The
+// first Await() that blocks in a scope starts that thread; kResourceExhausted
+// if the system refuses it.
 absl::Status Await(absl::Mutex& mutex, const absl::Condition& condition)
     ABSL_SHARED_LOCKS_REQUIRED(mutex);
 
 // Blocks as poll(2) does until one of `events` (POLLIN, POLLOUT, ...) holds for
 // the file descriptor, or POLLERR or POLLHUP, and returns those that do.
-// kInvalidArgument if `fd` is not open; keep it open until the call returns,
-// the kernel does not tell of a close. While it blocks in a scope the call uses
+// kInvalidArgument if `fd` is not open. Keep it open until the call returns:
+// the kernel does not report a close. While it blocks in a scope the call uses
 // one more descriptor; kResourceExhausted if there is none.
 absl::StatusOr<short> PollFd(int fd, short events);
 

@@ -93,7 +93,7 @@ std::vector<const char*> Pointers(const std::vector<std::string>& strings) {
   return pointers;
 }
 
-// Its payloads say which scope was cancelled.
+// Keeps the payloads, which say which scope was cancelled.
 absl::Status WithMessage(const absl::Status& status,
                          absl::string_view message) {
   absl::Status reworded(status.code(), message);
@@ -138,7 +138,7 @@ struct ChildProcess::Child {
   const pid_t parent = getpid();
   pid_t pid = -1;
   int pidfd = -1;
-  int ends[3] = {-1, -1, -1};  // ours, of the pipes
+  int ends[3] = {-1, -1, -1};  // our ends of the pipes
 
   absl::Mutex mutex;
   bool being_ended ABSL_GUARDED_BY(mutex) = false;
@@ -335,7 +335,7 @@ bool ChildProcess::Child::AwaitEnd(absl::Duration timeout) const {
   }
 }
 
-// Only once the child has ended.
+// Called only once the child has ended.
 absl::StatusOr<ExitStatus> ChildProcess::Child::Reap() {
   MutexLock lock(mutex);
   if (end.has_value()) return *end;
@@ -367,9 +367,9 @@ absl::StatusOr<ExitStatus> ChildProcess::Child::Reap() {
   return *end;
 }
 
-// Whether the child's number is that of its group. As long as we have not
-// reaped the child, the kernel gives that number to nobody else; the mutex says
-// that we have not, waitid() that nobody else has.
+// Whether the child's number is that of its group. Until the child is reaped,
+// the kernel does not give that number to another process. The mutex ensures
+// that we have not reaped it, waitid() that no other code has.
 bool ChildProcess::Child::HoldsGroup() const {
   siginfo_t info;
   return own_group &&

@@ -8,22 +8,23 @@
 //   if (!status->success()) std::cerr << "gzip " << *status << "\n";
 //
 // The child starts with no signal blocked and with default dispositions,
-// whatever this process blocks, ignores or receives. Only what was ignored when
-// this process started, as by nohup(1), is ignored by the child too. File
+// whatever this process blocks, ignores or receives. It ignores only signals
+// that were ignored when this process started, as under nohup(1). File
 // descriptors that are not close-on-exec are inherited.
 //
 // A child does not outlive its ChildProcess: the destructor kills it. When the
 // CancelScope of a thread in WaitOrTerminate() is cancelled, the child is
-// terminated; a thread in Wait() gives up then, as in every wait of the
+// terminated. A thread in Wait() gives up instead, as in every wait of the
 // library, and the child runs on. Nothing else in the process is touched: no
 // handler is installed, SIGCHLD may have any disposition, and no child but this
-// one is ever reaped. In turn, nobody else may reap this one, by a loop around
-// waitpid(-1) for example: its status is then lost.
+// one is ever reaped. In turn, no other code may reap this child, for example
+// with a loop around waitpid(-1): its status is then lost.
 //
 // All members may be called from any thread, the waits by several at once. Move
-// and destroy it only while no thread is inside it. In a child made by fork()
-// it is the parent's: the waits and Terminate() fail with kFailedPrecondition
-// and the destructor does nothing to the process. Needs Linux 5.4.
+// and destroy it only while no thread is inside it. After fork() it belongs to
+// the parent: in the forked process the waits and Terminate() fail with
+// kFailedPrecondition, and the destructor does not touch the child. Needs Linux
+// 5.4.
 #ifndef TOCSIN_SIGNALS_CHILD_PROCESS_H_
 #define TOCSIN_SIGNALS_CHILD_PROCESS_H_
 
@@ -71,7 +72,7 @@ class ChildStream {
   // A pipe. Our end is stdin_pipe(), stdout_pipe() or stderr_pipe() of the
   // ChildProcess.
   static ChildStream Pipe() { return ChildStream(kPipe); }
-  // A descriptor of ours, which remains ours and need only be open in Spawn().
+  // A descriptor of ours. It remains ours and need be open only during Spawn().
   static ChildStream Fd(int fd) { return ChildStream(fd < 0 ? kNotOpen : fd); }
 
  private:
@@ -86,9 +87,9 @@ struct ChildProcessOptions {
   ChildStream output = ChildStream::Inherit();
   ChildStream error = ChildStream::Inherit();
   // Makes the child the leader of a process group of its own. Ctrl+C in the
-  // terminal does not reach it then, and what ends the child ends the group.
+  // terminal then does not reach it, and ending the child ends the whole group.
   bool own_group = false;
-  // Each as "NAME=value"; nothing: ours.
+  // Each as "NAME=value". std::nullopt: ours.
   std::optional<std::vector<std::string>> environment = std::nullopt;
   std::string working_directory = {};  // empty: ours
   // How long the child has to end by itself when WaitOrTerminate() is
@@ -102,11 +103,11 @@ class ChildProcess {
 
   // Runs argv[0], which is searched in our $PATH if it has no slash; a relative
   // path is relative to the child's working directory. Returns once the program
-  // runs. If it cannot be run there is no child, and the error names the call
+  // runs. If it cannot be run, there is no child, and the error names the call
   // that failed: kNotFound if there is no such program or directory,
   // kPermissionDenied, kResourceExhausted at a limit of processes, descriptors
-  // or memory, kInvalidArgument for what is no program, no open descriptor, or
-  // an empty `argv`.
+  // or memory, kInvalidArgument if the file is not a program, a descriptor is
+  // not open, or `argv` is empty.
   static absl::StatusOr<ChildProcess> Spawn(
       std::vector<std::string> argv, const ChildProcessOptions& options = {});
 
@@ -114,41 +115,41 @@ class ChildProcess {
   // Destroys what it held, as the destructor does.
   ChildProcess& operator=(ChildProcess&&) noexcept;
 
-  // Unless the child was waited for, kills it, with its group if that is its
-  // own, and waits for its end: by SIGKILL, so for a moment. Terminate() or a
-  // wait before lets it end in good order. A child that we may not signal,
+  // Unless the child was waited for, kills it with SIGKILL, and its group if it
+  // has its own, and waits for the short time that this takes. Call Terminate()
+  // or wait first to let it end in good order. A child that we may not signal,
   // because it runs as another user, is waited for as long as it takes.
   ~ChildProcess();
 
-  // Its process id, also when it has ended.
+  // Its process id, also after it has ended.
   pid_t pid() const;
 
-  // Waits until the child has ended, and returns how; the same to every thread
-  // and every later call.
+  // Waits until the child has ended, and returns how it ended. Every thread and
+  // every later call gets the same result.
   //
   // Observes the current scope: returns its kCancelled or kDeadlineExceeded
-  // when it is cancelled, and leaves the child as it is. Another wait then
-  // begins anew.
+  // when it is cancelled, and leaves the child as it is. It can be waited for
+  // again.
   //
-  // kUnknown if the child has ended but somebody else has its status: the
-  // kernel, because this process ignores SIGCHLD, or other code that waited for
-  // any child. Any other error means that the wait could not begin:
-  // kResourceExhausted where the one descriptor was not to be had that PollFd()
-  // needs.
+  // kUnknown if the child has ended but its status is lost: the kernel dropped
+  // it because this process ignores SIGCHLD, or other code took it by waiting
+  // for any child. Any other error means that the wait could not begin:
+  // kResourceExhausted if no descriptor was left for PollFd(), which needs one.
   absl::StatusOr<ExitStatus> Wait();
 
   // The same, but when the scope is cancelled or its deadline passes,
   // terminates the child with ChildProcessOptions::grace, and returns the
   // scope's kCancelled or kDeadlineExceeded once it has ended; the message says
-  // how. A Wait() in a scope that is not cancelled then returns the ExitStatus.
-  // Where the wait could not begin the child is unharmed.
+  // how. A child that may not be signalled runs on, and the message says why. A
+  // later Wait() in a scope that is not cancelled returns the ExitStatus. If
+  // the wait could not begin, the child is left alone.
   absl::StatusOr<ExitStatus> WaitOrTerminate();
 
-  // Ends the child: sends SIGTERM, and SIGKILL if it has not ended after
-  // `grace`; SIGCONT as well, so that a stopped child can act. Returns OK once
-  // it has ended, however it did, which Wait() tells; at once if it had ended.
-  // Goes to the whole group if that is the child's own. Members that are left
-  // when the child, its leader, has ended are killed.
+  // Ends the child: sends SIGTERM, with SIGCONT so that a stopped child can
+  // act, and SIGKILL if it has not ended after `grace`. Returns OK once it has
+  // ended, in whatever way (Wait() tells); at once if it had ended before. If
+  // the child has its own group, signals the whole group, and kills the members
+  // that are left when the child, its leader, has ended.
   //
   // Observes no cancel scope, because `grace` bounds it: it is for clean-up. An
   // error means that the child was not signalled: kPermissionDenied if it runs
@@ -156,15 +157,15 @@ class ChildProcess {
   absl::Status Terminate(absl::Duration grace);
 
   // Sends a signal to the child alone, never to another process that has got
-  // its number since; 0 only asks, as in kill(2). kNotFound once it has ended
-  // and was waited for; kInvalidArgument for what is no signal;
-  // kPermissionDenied.
+  // its number since. 0 sends nothing and only checks, as in kill(2). kNotFound
+  // once it has ended and was waited for; kInvalidArgument if `signum` is not a
+  // signal; kPermissionDenied.
   absl::Status Send(int signum);
 
-  // Our ends of the pipes: one to write to, two to read from; -1 for what is
-  // not ChildStream::Pipe(). They block as any pipe does: wait with PollFd() to
-  // observe the scope. They stay open until the destructor, also when the child
-  // has ended.
+  // Our ends of the pipes: one to write to, two to read from; -1 if the stream
+  // is not ChildStream::Pipe(). They block as any pipe does: wait with PollFd()
+  // to observe the scope. They stay open until the destructor runs, also after
+  // the child has ended.
   int stdin_pipe() const;
   int stdout_pipe() const;
   int stderr_pipe() const;

@@ -4,15 +4,15 @@
 //       JobControl::Start(service, {.on_suspend = [&] { screen.Leave(); },
 //                                   .on_resume = [&] { screen.Draw(); }});
 //
-// When SIGTSTP comes, as a shell's Ctrl+Z sends it, on_suspend runs, then the
-// process stops, and when it is continued, on_resume runs. Without this class
-// nothing is needed for Ctrl+Z to work: it is for programs that have to do
-// something first, such as leaving the terminal's raw mode.
+// When SIGTSTP comes, as from Ctrl+Z in a shell, on_suspend runs, then the
+// process stops, and when it is continued, on_resume runs. Ctrl+Z works without
+// this class: it is for programs that have to do something first, such as
+// leaving the terminal's raw mode.
 //
 // The two run on a thread of the class's own, one after the other and with no
 // lock held; the program's other threads run on until the process stops. Both
-// run even where the kernel does not stop the process, in an orphaned process
-// group (see StopSelf()). No program can hear of a stop by SIGSTOP.
+// run even in an orphaned process group, where the kernel does not stop the
+// process (see StopSelf()). No program is told of a stop by SIGSTOP.
 //
 // If SIGTSTP is ignored in Start(), as in a shell without job control, it stays
 // ignored, and no function runs.
@@ -41,9 +41,9 @@ class JobControl {
  public:
   using Options = JobControlOptions;
 
-  // From here on SIGTSTP runs the functions. An error of SignalService::Open(),
-  // or kResourceExhausted if its thread cannot be created; Ctrl+Z then has its
-  // previous effect, and no function runs.
+  // From here on SIGTSTP runs the functions. Fails as SignalService::Open()
+  // does, or with kResourceExhausted if its thread cannot be created; Ctrl+Z
+  // then has its previous effect, and no function runs.
   static absl::StatusOr<std::unique_ptr<JobControl>> Start(
       SignalService& service, JobControlOptions options);
 

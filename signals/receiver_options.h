@@ -1,5 +1,5 @@
-// How a receiver is opened: the room in its queue, and what becomes of what it
-// leaves unread.
+// How a receiver is opened: the room in its queue, and what happens to events
+// that it leaves unread.
 //
 //   auto receiver = service.Open({SIGRTMIN}, {.capacity = 10'000});
 //
@@ -17,15 +17,15 @@ struct ReceiverOptions {
   // about 80 bytes for each, if there is a real-time signal among its signals.
   int capacity = 1024;
 
-  // What becomes of events that are unread when the receiver is destroyed.
+  // What happens to events that are unread when the receiver is destroyed.
   // kRedeliver: they are sent to the process again, so that they have the
-  // effect that they have without us, or reach a receiver that has not seen
-  // them. Events that another receiver has or had too are not sent again.
+  // effect that they would have without us, or reach a receiver that has not
+  // seen them. Events that another receiver also has or had are not sent again.
   enum class OnClose { kRedeliver, kDiscard };
   OnClose on_close = OnClose::kRedeliver;
 
   // Leave alone the signals that are ignored (SIG_IGN) when the receiver is
-  // opened, as nohup(1) and shells do to background jobs; see signals().
+  // opened, as under nohup(1) and in a shell's background jobs; see signals().
   bool honor_ignored = false;
 };
 

@@ -40,7 +40,7 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
           Program program(**service, group, **shutdown);
           absl::Status ended = main(program);
           if (!ended.ok()) group.Cancel(ended);
-          // Here, because the shutdown must see to those that do not end.
+          // Waits here, where the Shutdown still ends tasks that hang.
           if (absl::Status tasks = group.Wait(); ended.ok()) ended = tasks;
           if (const auto cause = (*shutdown)->cause()) {
             stopped_by = cause->signum;

@@ -8,8 +8,8 @@
 //
 // Run() starts the process's SignalService, a TaskGroup and a Shutdown, and
 // calls the function in the group's scope. SIGINT and SIGTERM cancel that
-// scope: waits in the function and in tasks return, everything unwinds as it
-// was built. What does not end within the grace is reported and the process
+// scope: waits in the function and in tasks return, and everything unwinds in
+// order. Whatever does not end within the grace is reported, and the process
 // dies (see shutdown.h).
 //
 // Run() returns what main() is to return:
@@ -21,12 +21,11 @@
 //
 // It dies last: the rest of main(), atexit(3) functions, static destructors,
 // LeakSanitizer's check and the writing of coverage come first. Only what
-// shared libraries run when they are unloaded does not run any more: the
-// destructors of objects that they made before main(), and their functions with
-// the destructor attribute. _exit(2), quick_exit(3) and abort(3) end the
-// process as they always do. A child that is forked after Run() exits as any
-// other. Process 1 of a pid namespace, which no signal can end, exits with the
-// status.
+// shared libraries run when they are unloaded is skipped: the destructors of
+// objects that they made before main(), and their functions with the destructor
+// attribute. _exit(2), quick_exit(3) and abort(3) end the process as they
+// always do. A child that is forked after Run() exits normally. Process 1 of a
+// pid namespace, which no signal can end, exits with the status.
 //
 // Once Run() has returned, a further signal has its previous effect.
 //
@@ -43,8 +42,8 @@
 namespace tocsin::inline v0_2 {
 
 struct RunOptions {
-  // When and how the program is stopped. With no signals in it none is touched,
-  // and a program that wants to hear some opens a receiver.
+  // When and how the program is stopped. If `shutdown.signals` is empty, no
+  // signal is touched, and a program that wants some opens a receiver.
   ShutdownPolicy shutdown = {};
 
   // kReturn128Plus: the process exits with what main() returns.
@@ -60,7 +59,7 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   SignalService& signals() { return signals_; }
-  // Its scope is that of the function.
+  // The function runs in the scope of this group.
   TaskGroup& tasks() { return tasks_; }
   // For a program that takes part in its shutdown, for example by
   // drain_token().

@@ -1,4 +1,4 @@
-// Blocks signals in the calling thread and in those it creates meanwhile.
+// Blocks signals in the calling thread and in threads it creates meanwhile.
 //
 //   int main() {
 //     ScopedSignalBlock block({SIGINT, SIGTERM});
@@ -8,17 +8,17 @@
 // A receiver works without this. With it, at the top of main(), no thread of
 // the program is ever interrupted by these signals: the kernel hands them to
 // the service's thread, or to one in Receive(), directly, and no system call
-// fails with EINTR because of them. It is also the shorter way: 22 us from
+// fails with EINTR because of them. It is also the shorter path: 22 us from
 // kill() to the service, against 63 us through the handler (medians on one
 // machine with 2 cores).
 //
-// What it costs: child processes inherit the block, also through exec, and then
+// The cost: child processes inherit the block, also through exec, and then
 // cannot be ended by these signals unless they unblock them. ChildProcess gives
 // its children a clean mask; system(), popen() and posix_spawn() do not. And a
-// blocked signal that no receiver is open for waits, without any effect.
+// blocked signal that no receiver is open for stays pending without any effect.
 // SIGSTKFLT is blocked as well: the service wakes a waiting thread with it.
 //
-// Make and destroy it on the same thread, in the order of nesting.
+// Create and destroy it on the same thread, properly nested.
 #ifndef TOCSIN_SIGNALS_SCOPED_SIGNAL_BLOCK_H_
 #define TOCSIN_SIGNALS_SCOPED_SIGNAL_BLOCK_H_
 

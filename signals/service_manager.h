@@ -4,8 +4,8 @@
 //   NotifyReady().IgnoreError();
 //
 // The protocol is that of sd_notify(3), one datagram for each call to the
-// socket that $NOTIFY_SOCKET names; no library of systemd is needed. Where the
-// variable is unset or empty there is no manager, and every call does nothing
+// socket that $NOTIFY_SOCKET names; no library of systemd is needed. If the
+// variable is unset or empty, there is no manager, and every call does nothing
 // and returns OK. A unit of systemd needs Type=notify or Type=notify-reload.
 //
 // All functions may be called from any thread, but not while another thread
@@ -30,11 +30,11 @@ absl::Status NotifyReady();
 absl::Status NotifyReloading();
 
 // Shutdown begins. Shutdown and Run() call it themselves when the first signal
-// comes. It does not wait, so that nobody can hold up the end of a program:
-// kUnavailable if the manager's queue is full.
+// comes. It does not wait, so that the manager cannot hold up the end of a
+// program: kUnavailable if the manager's queue is full.
 absl::Status NotifyStopping();
 
-// The process is alive. To be called more often than the unit's WatchdogSec=.
+// The process is alive. Call it more often than the unit's WatchdogSec=.
 absl::Status NotifyWatchdog();
 
 }  // namespace tocsin::inline v0_2

@@ -36,8 +36,8 @@ std::string Words(const SignalEvent& event) {
 
 }  // namespace
 
-// What moves through the phases: it looks at the signals on the service's
-// thread, and acts on one of its own.
+// Moves through the phases: observes the signals on the service's thread, and
+// acts on a thread of its own.
 class Shutdown::Phases final : private internal::SynchronousObserver {
  public:
   Phases(internal::Dispatcher& dispatcher, TaskSet& tasks,
@@ -53,7 +53,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   std::stop_token drain_token() const { return drain_.get_token(); }
   std::optional<SignalEvent> cause() const;
 
-  // Nothing is forced any more. Waits for callbacks that are running.
+  // Afterwards nothing is forced. Waits for callbacks that are running.
   void End();
 
  private:
@@ -99,7 +99,7 @@ absl::StatusOr<std::unique_ptr<Shutdown>> Shutdown::Start(
 Shutdown::Shutdown(std::unique_ptr<Phases> phases)
     : phases_(std::move(phases)) {}
 
-// Callbacks may ask for the phase until they have returned.
+// Callbacks may call phase(), which needs `phases_`, until they have returned.
 Shutdown::~Shutdown() { phases_->End(); }
 
 Shutdown::Phase Shutdown::phase() const { return phases_->phase(); }
@@ -126,7 +126,7 @@ absl::Status Shutdown::Phases::Begin(SignalService& service) {
         "pthread_create for Shutdown: ", internal::ErrorText(error)));
   }
   thread_ = thread;
-  // Nobody reads it. It keeps the signals coming, for the observer to see.
+  // Nobody reads from it. It keeps the signals coming to the observer.
   ReceiverOptions options;
   options.honor_ignored = true;
   options.on_close = ReceiverOptions::OnClose::kDiscard;
@@ -201,12 +201,12 @@ void Shutdown::Phases::Move(Phase phase, absl::Time ends) {
   internal::FutexWakeAll(&moves_);
 }
 
-// The phases move on the service's thread; this one does what each of them
-// means, as that may take as long as it likes.
+// The service's thread changes the phase. This thread carries the phase out,
+// because that may take any time.
 void Shutdown::Phases::Act() {
   if (!AwaitEndOf(Phase::kRunning)) return;
   drain_.request_stop();
-  // A manager that does not listen is no reason to end otherwise.
+  // A manager that does not listen must not change how the program ends.
   NotifyStopping().IgnoreError();
   if (!AwaitEndOf(Phase::kDraining)) return;
   tasks_.Cancel(absl::CancelledError(Words(*cause())));

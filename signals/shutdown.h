@@ -20,10 +20,11 @@
 // The first signal also tells the service manager, if there is one, as
 // NotifyStopping() does.
 //
-// Run() does all of this for a main function; few programs name this class.
+// Run() does all of this for a main function; few programs use this class
+// directly.
 //
 // The last phase runs on the service's thread and takes no lock that code of
-// the program can hold: it comes even if every worker, main() and a stop
+// the program can hold: it is reached even if every worker, main() and a stop
 // callback hang. Callbacks of drain_token() and of the scope run on a thread of
 // the shutdown's own.
 //
@@ -46,16 +47,16 @@
 
 namespace tocsin::inline v0_2 {
 
-// What a second of the policy's signals does. The same signal again while
+// What a second of the policy's signals does. Repeating the first signal while
 // draining does nothing in either case, unless it is SIGINT: supervisors repeat
-// themselves, people at a terminal mean it.
+// a signal by routine, people at a terminal mean it.
 enum class SecondSignal {
   kDieNow,
   kIgnore,  // only the end of the grace forces the end
 };
 
 struct ShutdownPolicy {
-  // The empty set: the Shutdown hears nothing, and stays in kRunning.
+  // If empty, the Shutdown receives no signal and stays in kRunning.
   SignalSet signals = SignalSet::Termination();
   // How long the program goes on serving. Zero or less: not at all.
   absl::Duration drain = absl::ZeroDuration();
@@ -69,25 +70,27 @@ class Shutdown {
  public:
   enum class Phase { kRunning, kDraining, kStopping };
 
-  // From here on the signals of `policy` begin the shutdown. An error of
-  // SignalService::Open(), kResourceExhausted if its thread cannot be created,
-  // or kAlreadyExists if the service has a Shutdown; then nothing has changed.
+  // From here on the signals of `policy` begin the shutdown. Fails as
+  // SignalService::Open() does, with kResourceExhausted if its thread cannot be
+  // created, or with kAlreadyExists if the service has a Shutdown; then nothing
+  // has changed.
   static absl::StatusOr<std::unique_ptr<Shutdown>> Start(
       SignalService& service, TaskSet& tasks, ShutdownPolicy policy = {});
 
   Shutdown(const Shutdown&) = delete;
   Shutdown& operator=(const Shutdown&) = delete;
-  // The program has ended in time, or without any signal. Nothing is forced
-  // from here on, and signals that came meanwhile are discarded. Waits for
-  // callbacks that are running.
+  // Destroy it when the program has ended, in time or without any signal.
+  // Nothing is forced from here on, and signals that came meanwhile are
+  // discarded. Waits for callbacks that are running.
   ~Shutdown();
 
   Phase phase() const;
 
-  // Requested when draining begins, or stopping if there is no draining.
+  // Its stop is requested when draining begins, or stopping if there is no
+  // draining.
   std::stop_token drain_token() const;
 
-  // The signal that began it; nothing while running.
+  // The signal that began it; std::nullopt while running.
   std::optional<SignalEvent> cause() const;
 
  private:

@@ -25,7 +25,7 @@ struct Sender {
   uid_t uid;
 };
 
-// What SIGCHLD tells of a child.
+// What SIGCHLD says about a child.
 struct ChildStatus {
   enum class Change {
     kExited,
@@ -45,7 +45,7 @@ struct SignalEvent {
   enum class Origin {
     kUser,          // kill(2), raise(3), pthread_kill(3)
     kQueue,         // sigqueue(3)
-    kKernel,        // the kernel on its own account, for example a CPU limit
+    kKernel,        // the kernel itself, for example at a CPU limit
     kTerminal,      // a key such as Ctrl+C, a hang-up, a new window size
     kTimer,         // timer_settime(2)
     kChild,         // a child changed its state
@@ -60,9 +60,9 @@ struct SignalEvent {
   // merged.
   int count = 1;
   Origin origin = Origin::kOther;
-  // Nothing where the kernel names no sender: for the terminal and the kernel
-  // itself, and for kUser and kQueue if the sender is outside of our pid
-  // namespace.
+  // std::nullopt if the kernel names no sender: for the terminal, a timer, I/O
+  // and the kernel itself, and for kUser and kQueue if the sender is outside of
+  // our pid namespace.
   std::optional<Sender> sender;
   std::optional<sigval> value;       // kQueue, kTimer, kMessageQueue
   std::optional<ChildStatus> child;  // kChild

@@ -1,4 +1,5 @@
-// An open subscription to signals, from which threads take events by blocking.
+// An open subscription to signals, from which threads take events in blocking
+// calls.
 //
 //   absl::StatusOr<SignalReceiver> receiver = service.Open({SIGTERM, SIGHUP});
 //   for (const SignalEvent& event : *receiver) {
@@ -52,44 +53,45 @@ class SignalReceiver {
   ~SignalReceiver();
 
   // Waits for the next event. Errors: kCancelled and kDeadlineExceeded of the
-  // current CancelScope, in which nothing is taken; kOutOfRange when the
-  // receiver is closed and its queue empty; kFailedPrecondition in a forked
-  // child, where this receiver is its parent's.
+  // current CancelScope, without taking an event; kOutOfRange when the receiver
+  // is closed and its queue empty; kFailedPrecondition in a forked child, where
+  // the receiver belongs to the parent.
   absl::StatusOr<SignalEvent> Receive();
 
-  // The same, and kDeadlineExceeded when `timeout` is over. A timeout that is
-  // zero or negative takes what is queued without waiting.
+  // The same, and kDeadlineExceeded when `timeout` has passed. A timeout that
+  // is zero or negative takes what is queued without waiting.
   absl::StatusOr<SignalEvent> ReceiveFor(absl::Duration timeout);
 
-  // The next event that is queued, without waiting and whatever the scope.
+  // Takes the next queued event, without waiting and regardless of the scope.
   // kUnavailable, without a message, if nothing is queued now; kOutOfRange when
   // the receiver is closed and its queue empty; kFailedPrecondition in a forked
   // child.
   absl::StatusOr<SignalEvent> TryReceive();
 
-  // Ends the subscription. Signals that no other receiver is open for have
-  // their previous disposition from here on, to the last flag; one that was
-  // already on its way is sent again under it. What is queued can still be
-  // received; then Receive() returns kOutOfRange, also to threads that wait in
-  // it. Waits for the service's thread, tens of microseconds.
+  // Ends the subscription. Signals that no other receiver is open for get their
+  // previous disposition back, including every flag; those that were already on
+  // their way are then treated as ReceiverOptions::on_close says. What is
+  // queued can still be received; after that Receive() returns kOutOfRange,
+  // also to threads that wait in it. Waits for the service's thread, which
+  // takes tens of microseconds.
   void Close();
 
-  // Whether nothing new comes: after Close(), by any thread, or the end of the
-  // service, and in a forked child, where the receiver is its parent's. What
-  // was queued then may still be there.
+  // Whether no new events come: after Close(), by any thread, after the end of
+  // the service, and in a forked child, where the receiver belongs to the
+  // parent. Events that were queued before may still be there.
   bool closed() const;
 
   // Blocking iteration by Receive(). It ends when that fails: CheckCancelled()
   // tells whether the scope has ended, and closed() whether the receiver is
-  // closed, which is no error.
+  // closed, which is not an error.
   iterator begin();
   std::default_sentinel_t end() { return std::default_sentinel; }
 
   // For poll(2) and epoll(7): a descriptor that is readable while an event is
   // queued or the receiver is closed. Take events with TryReceive() and do not
-  // read from it. It belongs to the receiver and is made by the first call;
-  // kResourceExhausted if there is none left (RLIMIT_NOFILE), and the next call
-  // tries again.
+  // read from it. It belongs to the receiver, and the first call creates it;
+  // kResourceExhausted if no descriptor is left (RLIMIT_NOFILE), and the next
+  // call tries again.
   absl::StatusOr<int> fd() const;
 
   // What it receives: the signals it was opened for, without those that were

@@ -1,19 +1,19 @@
-// Hears the signals of this process, on a thread of its own, for any number of
-// receivers.
+// Receives the signals of this process, on a thread of its own, for any number
+// of receivers.
 //
 //   absl::StatusOr<std::unique_ptr<SignalService>> service =
 //       SignalService::Start();
 //   absl::StatusOr<SignalReceiver> receiver = (*service)->Open({SIGTERM});
 //   absl::StatusOr<SignalEvent> event = receiver->Receive();
 //
-// Start it first in main(); later, and from any thread, is correct too. It
-// touches only signals that a receiver is open for, and no signal mask except
-// that of its own thread: children, debuggers, profilers and crash handlers see
-// nothing of it. The price is that such a signal interrupts the thread that the
-// kernel picks, usually the main thread: system calls are restarted where
-// SA_RESTART covers them and fail with EINTR elsewhere (signal(7) lists both).
-// ScopedSignalBlock avoids that. SIGSTKFLT belongs to the service while it
-// lives.
+// Start it first in main(); starting it later, on any thread, is correct too.
+// It touches only signals that a receiver is open for, and no signal mask
+// except that of its own thread: children, debuggers, profilers and crash
+// handlers do not notice it. The price is that such a signal interrupts the
+// thread that the kernel picks, usually the main thread: system calls are
+// restarted where SA_RESTART covers them and fail with EINTR elsewhere
+// (signal(7) lists both). ScopedSignalBlock avoids that. SIGSTKFLT belongs to
+// the service while it is alive.
 //
 // All members may be called from any thread.
 #ifndef TOCSIN_SIGNALS_SIGNAL_SERVICE_H_
@@ -54,8 +54,8 @@ class SignalService {
   // it is subscribed to, and a slow one delays no other. Once this call has
   // returned, each of these signals is received and has no other effect.
   //
-  // Does not wait for signals: tens of microseconds. kInvalidArgument, and
-  // nothing has changed, if one of the signals cannot be received (see
+  // Does not wait for signals; takes tens of microseconds. kInvalidArgument,
+  // and nothing has changed, if one of the signals cannot be received (see
   // CheckReceivable()) or an option is out of range. kFailedPrecondition in a
   // child made by fork(): start a service there.
   absl::StatusOr<SignalReceiver> Open(const SignalSet& signals,
@@ -65,15 +65,15 @@ class SignalService {
   SignalServiceStats stats() const;
 
   // OK if our handler is in place for every signal that is being received;
-  // kFailedPrecondition names those for which other code of this process has
-  // installed one since, which now gets them.
+  // kFailedPrecondition names the signals for which other code of this process
+  // has installed a handler since, which now gets them.
   absl::Status Verify() const;
 
  private:
   friend class FakeSignals;
   friend class Shutdown;
 
-  // What it is driven by: the kernel, or a test.
+  // `dispatcher` is driven by the kernel or by a test.
   explicit SignalService(std::shared_ptr<internal::Dispatcher> dispatcher);
 
   absl::StatusOr<SignalReceiver> Open(const SignalSet& signals,

@@ -11,7 +11,7 @@ namespace tocsin::inline v0_2 {
 struct SignalServiceStats {
   // Signals taken from the kernel. Those that the kernel merged count once.
   uint64_t received = 0;
-  // Those of them that came through our handler on some thread. The rest came
+  // Those of them that came through our handler, on any thread. The rest came
   // directly to the service's thread, or to one in Receive(), because all other
   // threads block them.
   uint64_t redirected = 0;
@@ -25,7 +25,8 @@ struct SignalServiceStats {
   uint64_t redelivered = 0;
   // Unread events that a receiver was told to discard.
   uint64_t discarded = 0;
-  // Closings that found somebody else's handler in the place of ours.
+  // Signals whose disposition a closing did not restore, because other code had
+  // replaced our handler.
   uint64_t conflicts = 0;
   // Signals that arrived as a bare number, because the process was at its limit
   // of pending signals (RLIMIT_SIGPENDING).

@@ -33,7 +33,7 @@ constexpr Name kNames[] = {
     {SIGSYS, "SYS"},
 };
 
-// SimpleAtoi() would also take a sign, and blanks on either side.
+// SimpleAtoi() would also accept a sign, and blanks on either side.
 std::optional<int> Number(absl::string_view text) {
   int number;
   if (!std::all_of(text.begin(), text.end(), absl::ascii_isdigit) ||
@@ -43,8 +43,8 @@ std::optional<int> Number(absl::string_view text) {
   return number;
 }
 
-// The number that `text` has behind `prefix`: 3 for "RTMIN+3" behind "RTMIN",
-// 0 for "RTMIN" alone.
+// The number in `text` after `prefix`: 3 for "RTMIN+3" after "RTMIN", 0 for
+// "RTMIN" alone.
 std::optional<int> Offset(absl::string_view text, absl::string_view prefix) {
   if (!absl::ConsumePrefix(&text, prefix)) return std::nullopt;
   if (text.empty()) return 0;

@@ -1,4 +1,4 @@
-// A set of signals, and what signals are called.
+// A set of signals, and the names of signals.
 //
 //   SignalSet reload_and_stop({SIGHUP, SIGTERM});
 //   for (int signum : reload_and_stop) std::cout << SignalName(signum) << "\n";
@@ -30,7 +30,7 @@ class SignalSet {
   class iterator;
 
   SignalSet() = default;
-  // A number that is no signal is remembered, so that CheckReceivable() can
+  // A number that is not a signal is remembered, so that CheckReceivable() can
   // name it.
   SignalSet(std::initializer_list<int> signals) {
     for (int signum : signals) insert(signum);
@@ -39,11 +39,11 @@ class SignalSet {
   // SIGINT and SIGTERM: what Ctrl+C and a supervisor send to end a program.
   static SignalSet Termination() { return {SIGINT, SIGTERM}; }
 
-  // False for a number that is no signal.
+  // False for a number that is not a signal.
   bool contains(int signum) const {
     return IsSignal(signum) && (bits_ & Bit(signum)) != 0;
   }
-  // Does nothing for a signal that is in it.
+  // Does nothing for a signal that is already in it.
   void insert(int signum) {
     if (IsSignal(signum)) {
       bits_ |= Bit(signum);
@@ -56,9 +56,9 @@ class SignalSet {
   void erase(int signum) {
     if (IsSignal(signum)) bits_ &= ~Bit(signum);
   }
-  // Whether no signal is in it, and how many are. A number that is no signal
-  // does not count: a set of such a number alone is empty, and is not equal to
-  // SignalSet().
+  // Whether it contains no signal, and how many it contains. A number that is
+  // not a signal does not count: a set of only such a number is empty, but not
+  // equal to SignalSet().
   bool empty() const { return bits_ == 0; }
   size_t size() const {
     return static_cast<size_t>(__builtin_popcountll(bits_));
@@ -115,15 +115,15 @@ inline SignalSet::iterator SignalSet::end() const { return iterator(); }
 std::string SignalName(int signum);
 
 // The number of a signal given as "TERM", "SIGTERM", "15", "RTMIN+3" or
-// "RTMAX-1", in either case. kInvalidArgument for anything else. Not every
-// signal that has a number can be received: see CheckReceivable().
+// "RTMAX-1", in upper or lower case. kInvalidArgument for anything else. Not
+// every signal that has a number can be received: see CheckReceivable().
 absl::StatusOr<int> ParseSignal(std::string_view text);
 
-// OK if all of `signals` can be received, else kInvalidArgument that names the
-// first that cannot, why, and what to do instead. Refused: SIGKILL and SIGSTOP;
-// the faults SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP and SIGSYS; SIGABRT;
-// SIGTTIN and SIGTTOU; the C library's 32 and 33; SIGSTKFLT, with which the
-// service wakes itself; numbers that are no signal; the empty set.
+// OK if all of `signals` can be received, else kInvalidArgument, which names
+// the first that cannot, the reason, and what to do instead. Refused: SIGKILL
+// and SIGSTOP; the faults SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP and SIGSYS;
+// SIGABRT; SIGTTIN and SIGTTOU; the C library's 32 and 33; SIGSTKFLT, with
+// which the service wakes itself; numbers that are not signals; the empty set.
 absl::Status CheckReceivable(const SignalSet& signals);
 
 }  // namespace tocsin::inline v0_2

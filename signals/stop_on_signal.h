@@ -1,4 +1,4 @@
-// Stops work when a signal comes: a std::stop_token that signals request.
+// Stops work through a std::stop_token when a signal comes.
 //
 //   absl::StatusOr<std::unique_ptr<StopOnSignal>> stop =
 //       StopOnSignal::Start(service, {SIGINT, SIGTERM});
@@ -10,12 +10,12 @@
 //   }
 //   if ((*stop)->cause()) std::cerr << "stopped by " << *(*stop)->cause();
 //
-// The first signal stops, and closes the receiver: a second one has its
-// previous effect, by default the end of a program that hangs in its clean-up.
-// Signals that are ignored in Start() (nohup(1), background jobs) are left
-// ignored.
+// The first signal requests the stop and closes the receiver: a second one has
+// its previous effect, which by default ends a program that hangs in its
+// clean-up. Signals that are ignored in Start() (nohup(1), background jobs) are
+// left ignored.
 //
-// The cancellation of the scope that Start() was called in stops it too,
+// Cancelling the scope that Start() was called in requests the stop too,
 // without a cause.
 //
 // All members may be called from any thread. Callbacks of the token run on a
@@ -42,9 +42,9 @@ namespace tocsin::inline v0_2 {
 
 class StopOnSignal {
  public:
-  // From here on the first of `signals` stops. An error of
-  // SignalService::Open(), or kResourceExhausted if its thread cannot be
-  // created; then nothing has changed.
+  // From here on the first of `signals` requests the stop. Fails as
+  // SignalService::Open() does, or with kResourceExhausted if its thread cannot
+  // be created; then nothing has changed.
   static absl::StatusOr<std::unique_ptr<StopOnSignal>> Start(
       SignalService& service,
       const SignalSet& signals = SignalSet::Termination());
@@ -54,11 +54,11 @@ class StopOnSignal {
   // Waits for callbacks that are running.
   ~StopOnSignal();
 
-  // Requested by the first signal. It may outlive this object; nothing requests
-  // it from then on.
+  // The first signal requests its stop. The token may outlive this object;
+  // nothing requests a stop from then on.
   std::stop_token stop_token() const { return scope_.stop_token(); }
 
-  // The signal that stopped it; nothing as long as none has.
+  // The signal that requested the stop; std::nullopt as long as none has.
   std::optional<SignalEvent> cause() const;
 
  private:
@@ -71,10 +71,10 @@ class StopOnSignal {
 
   explicit StopOnSignal(SignalReceiver receiver);
   void Listen();
-  // False if it was stopped already.
+  // Returns false if it was stopped already.
   bool BeStoppedBy(StoppedBy what);
 
-  internal::Scope scope_{nullptr};  // in which nobody runs
+  internal::Scope scope_{nullptr};  // no thread runs in it
   std::atomic<StoppedBy> stopped_by_{StoppedBy::kNothing};
   SignalEvent event_;  // written once, before stopped_by_ is kSignal
   SignalReceiver receiver_;

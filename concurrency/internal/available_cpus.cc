@@ -79,8 +79,8 @@ int CpuQuota(const std::string& membership, const std::string& root) {
     // The folder is named after the controllers, with a link from "cpu"; a
     // hybrid system has version 2 under "unified", without this controller.
     const std::string hierarchy = unified ? root : root + "/cpu";
-    // In a container the path may be that of the host and not exist here, but
-    // then the container's own limits are those at the top.
+    // In a container the path may be the host's and not exist here, but then
+    // the container's own limits are at the top.
     for (std::string path = parts[2];; path.resize(path.rfind('/'))) {
       least = std::min(least, QuotaOf(hierarchy + path, unified));
       if (path.rfind('/') == std::string::npos) break;

@@ -9,8 +9,8 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// Those of its affinity mask, or what the quotas of its cgroups come to,
-// rounded up. At least 1.
+// The CPUs of its affinity mask, or what the quotas of its cgroups come to,
+// rounded up, if that is less. At least 1.
 int AvailableCpus();
 
 // What the quotas come to in the cgroups that `membership` names, a file like

@@ -1,10 +1,10 @@
-// How many tasks of a group have not ended, which is known in parts.
+// The number of tasks of a group that have not ended, kept in parts.
 //
-// Each local queue of the group counts its own, under the lock of its shard.
-// One at another shard than the group's home that has something unfinished is
-// an account, and all that is counted for the group as a whole is how many of
-// these are open: so a group is told only when the first task comes to an
-// account, or the last one there ends. Any thread may ask and count.
+// Each local queue of the group counts its own, under the lock of its shard. A
+// local queue at another shard than the group's home is an account while it has
+// something unfinished. The group as a whole counts only its open accounts, and
+// this count changes only when the first task comes to an account, or the last
+// one there ends. Any thread may read it and count.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_COMPLETION_COUNT_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_COMPLETION_COUNT_H_
 
@@ -22,10 +22,10 @@ class CompletionCount {
   }
   bool HasAccounts() const { return accounts_.load() != 0; }
 
-  // One more is open. The first only under the lock of the home shard, unless
-  // something is unfinished for sure.
+  // Counts one more as open. The first only under the lock of the home shard,
+  // unless something is certain to be unfinished.
   void OpenAccount() { accounts_.fetch_add(1); }
-  // One is closed. False, and nothing done, if it is the last.
+  // Counts one as closed. If it is the last, does nothing and returns false.
   [[nodiscard]] bool CloseAccountButTheLast() {
     int64_t open = accounts_.load();
     while (open > 1) {
@@ -33,7 +33,7 @@ class CompletionCount {
     }
     return false;
   }
-  // The same for the last, under the lock of the home shard.
+  // The same for any. The last only under the lock of the home shard.
   void CloseAccount() { accounts_.fetch_sub(1); }
 
  private:

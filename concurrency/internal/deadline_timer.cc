@@ -33,7 +33,7 @@ void DeadlineTimer::Set(const ScopeState* scope, int64_t time) {
       static_cast<DeadlineTimer*>(timer)->Run();
       return nullptr;
     };
-    // Where no thread can be had, the next call tries again.
+    // If the system refuses the thread, the next call tries again.
     running_ = pthread_create(&thread, nullptr, run, this) == 0;
     if (running_) pthread_detach(thread);
   } else if (alarms_.begin()->second == scope) {

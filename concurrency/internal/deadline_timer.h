@@ -1,11 +1,11 @@
 // The thread that requests the stop tokens of scopes whose deadline passes.
 //
-// Any thread may set an alarm that holds scope_tree_mutex. Callbacks of tokens
-// run on the timer's.
+// Any thread that holds scope_tree_mutex may set an alarm. Callbacks of tokens
+// run on the timer's thread.
 //
 // The library's own waits sleep until their deadline and need no thread. A stop
-// token that somebody took of a scope does: one for the whole process, started
-// with the first such scope that has a deadline.
+// token taken from a scope does: one for the whole process, started for the
+// first such scope that has a deadline.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_DEADLINE_TIMER_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_DEADLINE_TIMER_H_
 

@@ -1,5 +1,5 @@
 // The text of an errno of a call that makes a thread, a process or a file
-// descriptor. Where a limit was reached, it names the limit.
+// descriptor. If a limit was reached, it names the limit.
 //
 // Any thread may ask for it.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_ERROR_TEXT_H_

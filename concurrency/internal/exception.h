@@ -1,6 +1,6 @@
 // What a task threw, as a status.
 //
-// On the thread that handles the exception.
+// For the thread that handles the exception.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_EXCEPTION_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_EXCEPTION_H_
 

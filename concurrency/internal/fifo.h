@@ -1,10 +1,10 @@
 // A first-in, first-out list whose two ends may be used at the same time.
 //
-// One thread at a time may be at the back, and one at the front. What an end
-// needs to know of the other it remembers, and looks again only when that does
-// not suffice: so in most calls the two touch no cache line of each other's.
+// One thread at a time may be at the back, and one at the front. Each end
+// remembers what it has read of the other, and reads it again only if that does
+// not suffice: so most calls touch no cache line of the other end.
 //
-// If there is no memory for Push(), nothing has happened.
+// A Push() that runs out of memory changes nothing.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_FIFO_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_FIFO_H_
 
@@ -32,8 +32,8 @@ class Fifo {
 
   // At the back.
 
-  // Whether there are less than `capacity` items. One that is being popped may
-  // count.
+  // Whether there are fewer than `capacity` items. An item that is being popped
+  // may still count.
   bool HasRoom(size_t capacity) {
     const size_t pushed = pushed_.load(std::memory_order_relaxed);
     if (pushed - popped_seen_ < capacity) return true;
@@ -74,16 +74,16 @@ class Fifo {
     return item;
   }
 
-  // For anybody. While both ends are at work it may be too high.
+  // From any thread. While both ends are at work it may be too high.
   size_t size() const {
-    // In this order, lest it be negative.
+    // In this order, so that the difference is never negative.
     const size_t popped = popped_.load(std::memory_order_acquire);
     return pushed_.load(std::memory_order_relaxed) - popped;
   }
 
  private:
   struct Segment {
-    // About a kilobyte: then the cost of an allocation is lost among the items.
+    // About a kilobyte, so that an allocation costs little per item.
     static constexpr size_t kSize = std::max<size_t>(1, 1000 / sizeof(T));
 
     T* begin() { return reinterpret_cast<T*>(memory); }

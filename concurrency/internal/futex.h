@@ -22,12 +22,12 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// A wake-up that names some bits is for those who sleep with one of them.
+// A wake-up that names some bits is for threads that sleep with one of them.
 inline constexpr uint32_t kAnyBit = FUTEX_BITSET_MATCH_ANY;
 
 // Sleeps while `word` is `expected`, until a wake-up, a signal handler or
-// `deadline`; the caller looks again at whatever it waits for. The deadline is
-// on the wall clock, as Abseil's are. False if it has passed.
+// `deadline`; the caller then checks again what it waits for. The deadline is
+// on the wall clock, like Abseil's. False if it has passed.
 inline bool FutexWait(std::atomic<uint32_t>& word, uint32_t expected,
                       absl::Time deadline = absl::InfiniteFuture(),
                       uint32_t bits = kAnyBit) {
@@ -41,8 +41,8 @@ inline bool FutexWait(std::atomic<uint32_t>& word, uint32_t expected,
          errno != ETIMEDOUT;
 }
 
-// Only the address counts, so the memory may be gone by now: at worst somebody
-// else's sleep there ends early, which every user of futexes must expect.
+// Only the address counts, so the memory may be gone by now: at worst another
+// thread's sleep there ends early, which every user of futexes must expect.
 inline void FutexWakeOne(const std::atomic<uint32_t>* word) {
   syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr,
           0);
@@ -56,7 +56,7 @@ inline void FutexWakeAll(const std::atomic<uint32_t>* word,
 
 // Wake-ups that are due once a lock is released. Declare it before the lock, so
 // that its destructor, which makes the system calls, runs after the unlocking.
-// Allocates nothing: when there are very many, some are made early.
+// Allocates nothing: if there are very many, some are sent early.
 class FutexWakes {
  public:
   FutexWakes() = default;
@@ -64,14 +64,14 @@ class FutexWakes {
   FutexWakes& operator=(const FutexWakes&) = delete;
   ~FutexWakes() { Send(); }
 
-  // Null is allowed, and is nothing to wake.
+  // Null is allowed, and wakes nothing.
   void Add(const std::atomic<uint32_t>* word) {
     if (word == nullptr) return;
     if (size_ == kCapacity) Send();
     words_[size_++] = word;
   }
-  // All who sleep on `word` with one of these bits. One system call, if such
-  // come in a row.
+  // For all threads that sleep on `word` with one of these bits. Several in a
+  // row for the same word make one system call.
   void Add(const std::atomic<uint32_t>* word, uint32_t bits) {
     if (bits_ != 0 && word != shared_word_) Send();
     shared_word_ = word;

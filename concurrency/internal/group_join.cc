@@ -72,7 +72,7 @@ bool GroupJoin::RunWithoutTasks() {
   return true;
 }
 
-// Until a task is added, or the last one has ended; perhaps for nothing.
+// Sleeps until a task is added or the last one has ended, or for less.
 void GroupJoin::Sleep() {
   GroupWaiters::Waiter waiter;
   {
@@ -82,7 +82,7 @@ void GroupJoin::Sleep() {
     if (queue_.NothingUnfinished() && queue_.background_ == 0) return;
     queue_.waiters_.Enter(waiter);
   }
-  // Whoever adds a task from here on sees that somebody sleeps.
+  // A thread that adds a task from here on sees that this one sleeps.
   if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
   TOCSIN_STEP("GroupJoin: has slept");
   MutexLock lock(queue_.home_shard_.lock);

@@ -1,6 +1,6 @@
 // A thread's wait for the end of a group, whose tasks it runs meanwhile.
 //
-// On the stack of that thread, of which there may be several.
+// Lives on the stack of that thread. Several threads may wait for a group.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_
 
@@ -17,12 +17,12 @@ class GroupJoin {
 
   // Runs the tasks of this queue and no others, then sleeps until the last one
   // has ended elsewhere, and closes the queue. False, at once or instead of
-  // sleeping, if called by a task that would so wait for itself.
+  // sleeping, if called by a task that would wait for itself.
   [[nodiscard]] bool Run();
 
  private:
-  // What Run() does: with the tasks at home, and while there is none. False if
-  // it would wait for itself.
+  // The two parts of Run(): while there are tasks at home, and while there are
+  // none. False if it would wait for itself.
   void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
   bool RunWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
   bool WouldWaitForItself() const;

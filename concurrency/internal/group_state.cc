@@ -44,7 +44,7 @@ void GroupState::LeaveIfThere() {
   left_ = true;
 }
 
-// Apart, so that what happens with every task is short.
+// Separate, so that the code that runs for every task is short.
 void GroupState::RefuseTask(RefusedTask task) {
   Refuse(std::move(task), Closed());
 }
@@ -110,8 +110,8 @@ void GroupState::Run(RunningTask& running) {
   Task& task = *running.task;
   ScopeEntry entry(running.kind == TaskKind::kBackground ? *background_scope_
                                                          : scope());
-  // A background task that is no longer needed starts all the same, so that it
-  // does not depend on the speed of its thread whether it ever did.
+  // A background task that is no longer needed starts all the same: whether it
+  // ever runs must not depend on how soon its thread starts.
   if (scope().cancelled() &&
       (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
     return task.Discard();
@@ -128,7 +128,7 @@ void GroupState::Run(RunningTask& running) {
 #endif
 }
 
-// Apart, so that what happens with every task is short.
+// Separate, so that the code that runs for every task is short.
 void GroupState::NoteError(const RunningTask& running, absl::Status status) {
   if (current_scope->IsCancellation(status)) return;
   TaskFailure failure;
@@ -183,10 +183,11 @@ absl::Status GroupState::Wait() {
 // What Wait() returns must not depend on who calls it first, or on what happens
 // later.
 void GroupState::NoticeClosed() {
-  if (failure_count() > 0) {  // else not locked: it costs as much as a task
+  if (failure_count() > 0) {  // else no lock: it costs as much as a task
     MutexLock lock(mutex_);
     outcome_ = failures_.front().status;
-  } else if (const ScopeState* by = CancelledAround(); by != nullptr && used()) {
+  } else if (const ScopeState* by = CancelledAround();
+             by != nullptr && used()) {
     outcome_ = by->WaitStatus();
   }
   settled_.store(true, std::memory_order_release);
@@ -229,7 +230,7 @@ absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
   const absl::Status status = body();
   const bool cancelled = scope().IsCancellation(status);
   if (!status.ok() && !cancelled) {
-    // A body that ends with `return group.Wait();` brings what is known.
+    // A body that ends with `return group.Wait();` returns a known error.
     std::vector<TaskFailure> known = failures();
     if (known.empty() || known.front().status != status) {
       TaskFailure failure;
@@ -243,7 +244,7 @@ absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
   absl::Status outcome = Wait();
   if (!outcome.ok()) return outcome;
   if (!cancelled) return status;
-  // Wait() says nothing of what cancelled a group that never had a task.
+  // Wait() does not report what cancelled a group that never had a task.
   const ScopeState* by = CancelledAround();
   return by != nullptr ? by->WaitStatus() : absl::OkStatus();
 }

@@ -1,8 +1,8 @@
-// All that is behind a TaskSet but its scope: its tasks, which run in that, and
-// what went wrong in them.
+// The state behind a TaskSet, except its scope: the tasks, which run in that
+// scope, and their failures.
 //
-// Its members may be called from any thread, also from tasks of the group; what
-// they promise is told in task_set.h.
+// Its members may be called from any thread, also from tasks of the group;
+// task_set.h documents them.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_GROUP_STATE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_GROUP_STATE_H_
 
@@ -66,8 +66,8 @@ class GroupState final : private TaskQueue {
   std::conditional_t<std::is_void_v<T>, absl::Status, absl::StatusOr<T>> Start(
       F&& f, TaskOptions options);
 
-  // Makes the scope the current one of this thread, until it leaves it in
-  // Wait() or the destructor.
+  // Makes the scope the current one of this thread, until the thread leaves it
+  // in Wait() or the destructor.
   void Enter();
 
   absl::Status Wait();
@@ -115,7 +115,7 @@ class GroupState final : private TaskQueue {
   absl::Status Closed() const;
   std::string NextName(const char* what);
 
-  std::unique_ptr<Scope> background_scope_;  // made with the first one
+  std::unique_ptr<Scope> background_scope_;  // made for the first such task
   const bool cancel_on_error_;
   const std::string name_;
   std::atomic<uint32_t> named_{0};
@@ -125,7 +125,7 @@ class GroupState final : private TaskQueue {
   // The thread that entered the scope, by the address of its current_scope;
   // null if none did.
   const ScopeState* const* entered_by_ = nullptr;
-  bool left_ = false;  // by that thread, which alone looks
+  bool left_ = false;  // by that thread, which alone reads it
 
   mutable SlimMutex mutex_;
   std::vector<TaskFailure> failures_ ABSL_GUARDED_BY(mutex_);

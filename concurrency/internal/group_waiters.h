@@ -1,8 +1,8 @@
 // The threads that sleep in the wait for the end of a group.
 //
-// They are woken by the end, and one at a time by a task that was added. The
-// lock of the group's home shard guards all but AnyToRouse(), which is for
-// every thread.
+// The end wakes them all, and each task that is added wakes one. The lock of
+// the group's home shard guards all members except AnyToRouse(), which any
+// thread may call without it.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_GROUP_WAITERS_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_GROUP_WAITERS_H_
 
@@ -27,21 +27,21 @@ class GroupWaiters {
   };
 
   bool empty() const { return waiters_ == nullptr; }
-  // Whether some sleep that no added task has roused. Who adds a task asks
-  // after that, and who sleeps looks for tasks after Enter(): one sees the
-  // other.
+  // Whether a thread sleeps that no added task has roused. A thread that adds a
+  // task calls this afterwards, and one that sleeps looks for tasks after
+  // Enter(): one sees the other.
   bool AnyToRouse() const { return sleeping_.load() != 0; }
 
   void Enter(Waiter& waiter);
   void Leave(Waiter& waiter);
 
-  // Wakes one that no task has roused, for another task: with FutexWakeOne(),
-  // if not null, once the lock is released.
+  // Wakes a thread that no task has roused, for another task. The caller passes
+  // the result, if not null, to FutexWakeOne() once the lock is released.
   const std::atomic<uint32_t>* Rouse();
   void WakeAll(WakeUps& wake_ups);
 
  private:
-  std::atomic<int> sleeping_{0};  // of those, who are not roused
+  std::atomic<int> sleeping_{0};  // the waiters that are not roused
   Waiter* waiters_ = nullptr;
 };
 

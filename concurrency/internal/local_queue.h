@@ -1,8 +1,8 @@
 // The tasks of one group at one shard: those that have not started, and those
 // that run.
 //
-// Any thread may use it that holds the lock of the shard; it takes none itself.
-// Only `unfinished` is also read without.
+// Any thread that holds the lock of the shard may use it; it takes none itself.
+// Only `unfinished` is also read without the lock.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_LOCAL_QUEUE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_LOCAL_QUEUE_H_
 
@@ -28,7 +28,8 @@ struct alignas(64) LocalQueue {
 
   explicit LocalQueue(Shard& s) : shard(s) {}
 
-  // Adds the task, whose number comes from those that the group has `given`.
+  // Adds the task and numbers it. `given` is the last number that the group has
+  // given to its local queues.
   void Push(Task& task, std::atomic<uint64_t>& given);
   void Count(int64_t change);
   // Enters and leaves the list of those that run.
@@ -38,14 +39,14 @@ struct alignas(64) LocalQueue {
   Shard& shard;
   TaskQueue* queue = nullptr;
   TaskRing tasks;
-  // In `tasks`, or running. Changed under the lock, but a waiting thread has a
-  // glance at it without.
+  // How many are in `tasks` or running. Changed under the lock, but a waiting
+  // thread also reads it without.
   std::atomic<int64_t> unfinished{0};
   uint64_t taken = 0;
   uint64_t taken_at_last_look = 0;  // or kNeverLooked
   RunningTask* begun = nullptr;
 
-  // The numbers by which the next tasks are called that have no name.
+  // The numbers for the next tasks; those without a name are called by them.
   uint64_t number = 0;
   uint64_t numbers_end = 0;
 
@@ -81,7 +82,7 @@ inline void LocalQueue::Link(RunningTask& running, Task& task) {
 }
 
 inline void LocalQueue::Unlink(RunningTask& running) {
-  // The last that began is the first to end, on a shard of one thread.
+  // On a shard of one thread, the last task to begin is the first to end.
   RunningTask** link = &begun;
   while (*link != &running) link = &(*link)->next;
   *link = running.next;

@@ -1,7 +1,7 @@
 // absl::MutexLock for every release of Abseil, whose constructor took a pointer
 // until 20250814 and takes a reference since; also for a SlimMutex.
 //
-// On the thread that locks, in a block.
+// For the thread that locks, in a block.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_MUTEX_LOCK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_MUTEX_LOCK_H_
 

@@ -38,7 +38,7 @@ void MutexWaker::Request(absl::Mutex& mutex) {
   }
   it->second.requested = true;
   requests_.push_back(&mutex);
-  if (free_ == 0) StartThread();  // else the next thread that becomes free
+  if (free_ == 0) StartThread();  // on failure, the next free thread takes it
   bell_.fetch_add(1, std::memory_order_release);
   FutexWakeOne(&bell_);
 }
@@ -98,7 +98,7 @@ void MutexWaker::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
       MutexLock lock(scope_tree_mutex);
       visited_[mutex].under_way = false;
     }
-    mutex->Unlock();  // from here on it may be gone
+    mutex->Unlock();  // from here on it may be destroyed
     if (must_block) {
       MutexLock lock(scope_tree_mutex);
       if (free_ > 0) {

@@ -1,15 +1,15 @@
-// Locks and unlocks the mutexes of those whose scope has changed while they
-// were in Await(): unlocking makes Abseil look at their conditions again.
+// Locks and unlocks the mutexes of threads whose scope has changed while they
+// were in Await(): unlocking makes Abseil evaluate their conditions again.
 //
-// Any thread may ask for it that holds scope_tree_mutex, which guards all this.
-// In the order of locking that comes after the mutexes visited.
+// Any thread that holds scope_tree_mutex may request it; that mutex guards all
+// of this. In the lock order it comes after the mutexes visited.
 //
-// It is done on a thread of the library, because the one that cancels may hold
-// the mutex. While that thread is blocked in one mutex, another takes the next:
-// the holder of the first may be waiting for somebody who awaits the second.
+// A thread of the library does it, because the thread that cancels may hold the
+// mutex. While that thread is blocked in one mutex, another takes the next: the
+// holder of the first may be waiting for a thread that awaits the second.
 //
-// A mutex may go as soon as the last Await() has returned from it, so that one
-// stays for a visit that is under way.
+// A mutex may be destroyed as soon as the last Await() has returned from it, so
+// that one does not return while a visit is under way.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_MUTEX_WAKER_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_MUTEX_WAKER_H_
 
@@ -45,7 +45,7 @@ class MutexWaker {
   bool Leave(absl::Mutex& mutex)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
-  // Without effect where nobody is between Enter() and Leave().
+  // Does nothing if no thread is between Enter() and Leave().
   void Request(absl::Mutex& mutex)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
@@ -57,11 +57,11 @@ class MutexWaker {
   [[maybe_unused]] static const int registered;
 
   std::unordered_map<absl::Mutex*, Visits> visited_
-      ABSL_GUARDED_BY(scope_tree_mutex);  // nodes, as Await() points to them
+      ABSL_GUARDED_BY(scope_tree_mutex);  // node-based: Await() points to them
   std::deque<absl::Mutex*> requests_ ABSL_GUARDED_BY(scope_tree_mutex);
   int threads_ ABSL_GUARDED_BY(scope_tree_mutex) = 0;
   int free_ ABSL_GUARDED_BY(scope_tree_mutex) = 0;  // not blocked in a mutex
-  std::atomic<uint32_t> bell_{0};                   // what free ones sleep on
+  std::atomic<uint32_t> bell_{0};                   // free threads sleep on it
 };
 
 }  // namespace tocsin::inline v0_2::internal

@@ -14,8 +14,8 @@ namespace tocsin::inline v0_2::internal {
 
 namespace {
 
-// The monitor acts on what it finds unchanged at two looks, so it does so after
-// a tenth of a second at most.
+// The monitor acts on what it finds unchanged at two looks: so after a tenth of
+// a second at most.
 constexpr absl::Duration kBetweenLooks = absl::Milliseconds(50);
 
 }  // namespace
@@ -47,7 +47,7 @@ void PoolMonitor::Rouse() {
       return nullptr;
     };
     pthread_t thread;
-    // Under the mutex, so that the destructor finds it.
+    // Under the mutex, so that End() finds the thread.
     MutexLock lock(slots_.mutex_);
     const int error = pthread_create(&thread, nullptr, run, this);
     if (error == 0) {
@@ -69,7 +69,7 @@ void PoolMonitor::Run() {
       slots_.active_.fetch_add(1);
       slots_.Grant();
     } else if (slots_.SomethingIsReady()) {
-      slots_.Dispatch();  // where the system refused a thread before
+      slots_.Dispatch();  // if the system refused a thread before
     } else {
       TOCSIN_STEP("PoolMonitor: about to go dormant");
       uint32_t watching = WorkerSlots::kWatching;
@@ -98,8 +98,8 @@ bool PoolMonitor::SomethingIsStuck() {
   return stuck;
 }
 
-// If something is stuck, one that runs the same task as at the last look loses
-// its slot. It takes another when that task ends.
+// If something is stuck, a worker that runs the same task as at the last look
+// loses its slot. It takes one again when that task ends.
 void PoolMonitor::LookAtWorkers(bool stuck) {
   MutexLock lock(slots_.mutex_);
   for (WorkerRecord* worker = slots_.workers_; worker != nullptr;

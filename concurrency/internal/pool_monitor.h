@@ -1,7 +1,7 @@
-// The thread of a pool that looks after tasks for which nobody came.
+// The thread of a pool that looks after tasks that no worker takes.
 //
-// Any thread may rouse it; it runs while something is ready and no slot is
-// free.
+// Any thread may rouse it. It runs while a task is ready and no slot is free,
+// or the system refuses a thread for it.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_POOL_MONITOR_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_POOL_MONITOR_H_
 
@@ -20,11 +20,11 @@ class PoolMonitor {
   PoolMonitor(const PoolMonitor&) = delete;
   PoolMonitor& operator=(const PoolMonitor&) = delete;
 
-  // Makes the thread, or wakes it. Where the system refuses one, the next call
+  // Makes the thread, or wakes it. If the system refuses one, the next call
   // tries again.
   void Rouse();
 
-  // Ends the thread and waits for that. The workers have ended.
+  // Ends the thread and waits for that. REQUIRES: the workers have ended.
   void End();
 
  private:

@@ -1,8 +1,8 @@
-// What is behind a BlockingQueue: its items, those who wait at either end, and
-// a lock for each end.
+// The state behind a BlockingQueue: its items, the threads that wait at either
+// end, and a lock for each end.
 //
-// Any thread may call what BlockingQueue offers, and destroy it once no thread
-// is inside.
+// Any thread may call the members of BlockingQueue, and destroy the state once
+// no thread is inside it.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_QUEUE_STATE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_QUEUE_STATE_H_
 
@@ -43,10 +43,10 @@ class QueueState {
   size_t size() const;
 
  private:
-  // Those who wait live on the stacks of their threads. A Popper is out of the
-  // list once it has an item, a Pusher once its item is taken, and either once
-  // the queue is closed. While Poppers wait there is no item, and while Pushers
-  // wait no room.
+  // Waiters live on the stacks of their threads. A Popper leaves its list once
+  // it has an item, a Pusher once its item is taken, and either once the queue
+  // is closed. While Poppers wait there is no item, and while Pushers wait
+  // there is no room.
   struct Popper {
     std::optional<T> item;
     bool refused = false;
@@ -100,7 +100,7 @@ class QueueState {
     QueueState& queue_;
   };
 
-  // With the lock of one end alone, where that suffices.
+  // With the lock of one end alone, if that suffices.
   bool PushAtBack(T& item) {
     MutexLock lock(back_lock_);
     if (!apart_.load(std::memory_order_relaxed)) return false;
@@ -119,8 +119,8 @@ class QueueState {
   absl::Status PushWaiting(T& item);
   absl::StatusOr<T> PopWaiting();
 
-  // Yields until another look is worthwhile, or falling asleep and being woken
-  // would hardly take longer.
+  // Yields until another look is worthwhile, but for no longer than it takes to
+  // fall asleep and be woken.
   template <typename Predicate>
   static void Linger(Predicate worthwhile) {
     const auto start = std::chrono::steady_clock::now();
@@ -130,11 +130,11 @@ class QueueState {
                                   std::chrono::microseconds(50));
   }
 
-  // As long as the queue is open and nobody waits, producers need the lock of
-  // the back alone and consumers that of the front. All else is done with both
-  // held. So `apart_`, which says which of the two it is, can be read with
-  // either: nobody begins to wait between a producer's look at it and the end
-  // of his push, and who begins later finds the item.
+  // While the queue is open and no thread waits, producers need only the lock
+  // of the back, and consumers only that of the front. All else needs both. So
+  // `apart_`, which tells the two cases apart, can be read with either lock: no
+  // thread begins to wait between a producer's read of it and the end of the
+  // push, and a thread that begins later finds the item.
   const size_t capacity_;
   std::atomic<bool> apart_{true};
   bool closed_ ABSL_GUARDED_BY(back_lock_) ABSL_GUARDED_BY(front_lock_) = false;
@@ -166,7 +166,7 @@ std::optional<T> QueueState<T>::Take(PendingWake& wake) {
   std::optional<T> item;
   Pusher* const pusher = pushers_.first();
   if (items_.HasItem()) {
-    // First what can fail for want of memory.
+    // The push comes first, because it may run out of memory.
     if (pusher != nullptr) items_.Push(std::move(*pusher->item));
     item.emplace(items_.Pop());
   } else if (pusher != nullptr) {  // a queue without capacity
@@ -285,7 +285,7 @@ void QueueState<T>::Close() {
   while (true) {
     PendingWake wake;
     BothEnds lock(*this);
-    closed_ = true;  // nobody joins those who wait any more
+    closed_ = true;  // no thread begins to wait any more
     if (Popper* popper = poppers_.first()) {
       popper->refused = true;
       poppers_.Remove(*popper);
@@ -300,7 +300,7 @@ void QueueState<T>::Close() {
   }
 }
 
-// Written with both locks held: either will do.
+// closed_ is written with both locks held, so either suffices to read it.
 template <typename T>
 bool QueueState<T>::closed() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
   MutexLock lock(front_lock_);

@@ -1,7 +1,7 @@
 // A task that has started, and the one that the thread is in.
 //
-// Lies on the stack of the thread that runs it; others look at it under the
-// lock of the shard that it was taken at.
+// Lives on the stack of the thread that runs it; other threads read it under
+// the lock of the shard that it was taken at.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_RUNNING_TASK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_RUNNING_TASK_H_
 
@@ -18,7 +18,7 @@ class TaskQueue;
 enum class TaskKind : uint8_t {
   kQueued,      // starts when a worker or a waiting thread takes it
   kOwnThread,   // started at once, on a thread of its own
-  kBackground,  // the same, and ends when all others have ended
+  kBackground,  // the same, and cancelled once all others have ended
 };
 
 // A task that has started, on the stack of the thread that runs it.
@@ -27,17 +27,17 @@ struct RunningTask {
   Task* task = nullptr;
   TaskKind kind = TaskKind::kQueued;
   RunningTask* next = nullptr;  // of the local queue's, begun before this one
-  // The one further down on the same stack, whose wait runs this one.
+  // The task further down on the same stack, whose wait runs this one.
   RunningTask* outer = nullptr;
 
   TaskQueue& queue() const;  // see local_queue.h
   std::string name() const;
 };
 
-// The one that the thread is in; null outside of tasks.
+// The task that the thread is in; null outside of tasks.
 inline constinit thread_local RunningTask* running_task = nullptr;
 
-// What a task is called in reports: by its number where it has no name.
+// What reports call a task: by its number if it has no name.
 std::string NameOf(const TaskOptions* options, uint64_t number);
 
 }  // namespace tocsin::inline v0_2::internal

@@ -23,7 +23,7 @@ void Scope::Leave() {
     }
     current_scope = parent_;
   }
-  // Whoever joined it to the tree has left it again, and nobody can any more.
+  // No thread uses the scope any more, so none can add it to the tree now.
   if (attached_.load(std::memory_order_acquire)) ScopeTree::Detach(*this);
 }
 

@@ -1,8 +1,8 @@
-// What is behind a CancelScope: a ScopeState that changes, and tells those who
-// wait in it.
+// The state behind a CancelScope: a ScopeState that can change and wakes the
+// threads that wait in it.
 //
-// Any thread may change it, which takes scope_tree_mutex. It is entered and
-// left by the thread that made it, or by ScopeEntry.
+// Any thread may change it, which takes scope_tree_mutex. The thread that made
+// it enters and leaves it, or a ScopeEntry does.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_H_
 
@@ -21,31 +21,31 @@ namespace tocsin::inline v0_2::internal {
 
 class Scope final : public ScopeState {
  public:
-  // A child of the thread's current scope, and from here on the current one.
+  // Makes a child of the thread's current scope, and enters it.
   Scope(absl::Time deadline, bool shield)
       : Scope(current_scope, true, ToNanoseconds(deadline), shield) {
     current_scope = this;
   }
-  // Also cancelled when `stop` is requested, for the reason that the scope was
-  // cancelled for whose token that is.
+  // Also cancelled when `stop` is requested. If that is the token of another
+  // scope, then for the same reason.
   explicit Scope(const std::stop_token& stop)
       : Scope(absl::InfiniteFuture(), false) {
     Adopt(stop);
   }
-  // A child of `parent`, which may be null, that no thread is in yet: they come
-  // in by ScopeEntry, and any thread may destroy it.
+  // Makes a child of `parent`, which may be null. No thread is in it yet:
+  // threads enter it by ScopeEntry, and any thread may destroy it.
   explicit Scope(ScopeState* parent) : Scope(parent, false, kNever, false) {}
   ~Scope() {
     if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
   }
 
-  // That of a CancelScope.
+  // The Scope of a CancelScope.
   template <typename T>
   static Scope& Of(T& scope) {
     return scope.state_;
   }
 
-  // The members of CancelScope, which tells of them.
+  // The members of CancelScope, documented there.
   void Cancel(absl::Status reason = absl::CancelledError());
   void set_deadline(absl::Time deadline);
   void set_shield(bool shield);
@@ -83,7 +83,7 @@ class ScopeEntry {
     current_scope = outer_;
   }
 
-  // Ends the program, where a scope is not left in its turn.
+  // Ends the program, because a scope is not left in the order of nesting.
   [[noreturn]] static void DieOfOrder();
 
  private:

@@ -15,7 +15,7 @@
 namespace tocsin::inline v0_2::internal {
 namespace {
 
-// The payload that has the number of the scope.
+// The type URL of the payload that holds the number of the scope.
 constexpr absl::string_view kMark = "tocsin.scope";
 
 absl::Status Marked(absl::Status status, uint64_t scope) {
@@ -44,7 +44,7 @@ absl::Status ScopeCause::status() const {
 }
 
 absl::Status ScopeCause::WaitStatus() const {
-  // A deadline is told as one, also where the scope has it from the stop token
+  // A deadline is reported as one, even if the scope has it from the stop token
   // of another.
   const bool is_deadline = reason.ok() || (absl::IsDeadlineExceeded(reason) &&
                                            ScopeOf(reason).has_value());

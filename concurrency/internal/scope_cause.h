@@ -1,7 +1,8 @@
 // Why a scope was cancelled, and the mark by which a status tells which scope
 // it comes from.
 //
-// Any thread may use it; making one takes no memory, a status of it does.
+// Any thread may use it. Making a cause allocates nothing, making a status of
+// it does.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_CAUSE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_CAUSE_H_
 
@@ -16,8 +17,8 @@ namespace tocsin::inline v0_2::internal {
 struct ScopeCause {
   // What CancelScope::status() returns.
   absl::Status status() const;
-  // What a wait in the scope returns. Does not throw: where there is no memory,
-  // it is the code alone.
+  // What a wait in the scope returns. Does not throw: if memory runs out, it is
+  // the code alone.
   absl::Status WaitStatus() const;
 
   absl::Status reason;        // OK: the deadline passed

@@ -16,8 +16,8 @@ void StopRequest::Make() const {
 }
 
 const ScopeCause* StopRequest::CauseOf(const std::stop_token& token) {
-  // A callback may cancel a scope, whose token is then requested inside of
-  // this; it asks for the innermost.
+  // A callback may cancel another scope, whose token is then requested inside
+  // this request. Its callbacks ask for the innermost one.
   if (being_made == nullptr || being_made->source.get_token() != token) {
     return nullptr;
   }

@@ -1,8 +1,8 @@
-// Where a cancel scope hangs in the tree of those that somebody sleeps in or
+// The links of a cancel scope in the tree of scopes that a thread sleeps in or
 // took a token of, and the lock of that tree.
 //
-// Any thread may use the links that holds the lock; only `wake_ups` is also
-// read without.
+// Any thread that holds the lock may use the links; only `wake_ups` is also
+// read without it.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_LINKS_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_LINKS_H_
 
@@ -25,17 +25,17 @@ class Wakeable;
 // about to sleep anyway and by one that cancels, never by CheckCancelled().
 inline constinit SlimMutex scope_tree_mutex;
 
-// Of this process among those that were forked from each other: one more than
-// its parent's. Written in a forked child before it has a second thread.
+// How many forks lead to this process: one more than in its parent. Written in
+// a forked child before it has a second thread.
 inline constinit int scope_generation = 0;
 
-// A token that was exported and is to be requested in the end. Made with it,
-// so that cancelling needs no memory for it.
+// The request of an exported token, still to be made. Allocated with the token,
+// so that cancelling needs no memory.
 struct StopRequest {
-  // Requests the token. Callbacks may ask why by CauseOf().
+  // Requests the token. Its callbacks may call CauseOf() to learn why.
   void Make() const;
-  // Why `token` is being requested by this thread, which is in Make(). Null if
-  // it is not.
+  // Why this thread, which is in Make(), is requesting `token`. Null if it is
+  // not.
   static const ScopeCause* CauseOf(const std::stop_token& token);
 
   std::stop_source source;
@@ -43,21 +43,21 @@ struct StopRequest {
   std::unique_ptr<StopRequest> next;
 };
 
-// The links of a scope in the tree. A scope joins that, with those around it,
-// when somebody sleeps in it or takes a token of it for the first time. All
-// others have no links, and cost no lock and no memory.
+// The links of a scope in the tree. A scope joins the tree, with those around
+// it, when a thread first sleeps in it or takes a token of it. All other scopes
+// have no links, and cost no lock and no memory.
 struct ScopeLinks {
-  // The process that the links are of.
+  // The scope_generation of the process that made the links.
   int generation ABSL_GUARDED_BY(scope_tree_mutex) = scope_generation;
   const ScopeState* first_child ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* next_sibling ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* previous_sibling ABSL_GUARDED_BY(scope_tree_mutex) =
       nullptr;
   Wakeable* sleepers ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
-  std::atomic<uint32_t> wake_ups{0};  // goes up for those WithOthers
+  std::atomic<uint32_t> wake_ups{0};  // goes up to wake sleepers WithOthers
   std::stop_source exported ABSL_GUARDED_BY(scope_tree_mutex){std::nostopstate};
   std::unique_ptr<StopRequest> request ABSL_GUARDED_BY(scope_tree_mutex);
-  // Of those that have exported a token.
+  // In the list of scopes that have exported a token.
   const ScopeState* next_exporter ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* previous_exporter ABSL_GUARDED_BY(scope_tree_mutex) =
       nullptr;

@@ -87,7 +87,7 @@ bool ScopeState::Latched() const {
 }
 
 // Whether a scope around this one, in reach, was cancelled by the time
-// `before`, if only by a deadline that nobody has seen to pass.
+// `before`, even if only by a deadline that no thread has seen to pass.
 bool ScopeState::IsCancelledAround(int64_t before) const {
   for (const ScopeState* s = OuterInReach(); s != nullptr;
        s = s->OuterInReach()) {

@@ -1,7 +1,7 @@
-// What is behind a CancelScope: its parent, its deadline and shield, whether
+// The state behind a CancelScope: its parent, its deadline and shield, whether
 // and why it is cancelled; and the scope that a thread is in.
 //
-// Any thread may look, which takes no lock. What changes it is in scope.h.
+// Any thread may read it, without a lock. What changes it is in scope.h.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_STATE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SCOPE_STATE_H_
 
@@ -18,12 +18,12 @@
 namespace tocsin::inline v0_2::internal {
 
 // Goes up after every Cancel() and every change of a deadline or a shield.
-// While it stands still, a scope once found clear is clear: the check of a
-// scope at any depth compares two numbers instead of climbing to the outermost
-// scope.
+// While it stands still, a scope without deadlines in reach that was found
+// clear stays clear: the check of a scope at any depth compares two numbers
+// instead of climbing to the outermost scope.
 inline constinit std::atomic<uint64_t> scope_epoch{1};
 
-// Null outside of any.
+// The scope that the thread is in; null if it is in none.
 inline constinit thread_local ScopeState* current_scope = nullptr;
 
 class ScopeState {
@@ -31,7 +31,7 @@ class ScopeState {
   ScopeState(const ScopeState&) = delete;
   ScopeState& operator=(const ScopeState&) = delete;
 
-  // The members of CancelScope, which tells of them.
+  // The members of CancelScope, documented there.
   bool cancelled() const {
     return clear_at_.load(std::memory_order_acquire) !=
                scope_epoch.load(std::memory_order_acquire) &&
@@ -43,7 +43,7 @@ class ScopeState {
   // Whether `status` is what this scope, or one around it, ended a wait with,
   // or a copy of it.
   bool IsCancellation(const absl::Status& status) const;
-  // The same of this scope alone.
+  // The same for this scope alone.
   bool Made(const absl::Status& status) const;
   template <typename T>
   bool Made(const absl::StatusOr<T>& result) const {
@@ -58,9 +58,9 @@ class ScopeState {
     if (scope == nullptr || !scope->cancelled()) return absl::OkStatus();
     return scope->WaitStatus();
   }
-  // What a wait in it returns, OK as long as it goes on.
+  // What a wait in it returns; OK while the scope is not cancelled.
   absl::Status WaitStatus() const;
-  // Why it does, if it is cancelled.
+  // Why it returns that, if the scope is cancelled.
   ScopeCause WaitCause() const;
 
   ScopeState* parent() const { return parent_; }
@@ -69,7 +69,7 @@ class ScopeState {
   }
   bool Latched() const;  // cancelled by itself, its own deadline included
 
-  // Ends the program, of which a scope was not destroyed in its turn.
+  // Ends the program, because a scope was not destroyed in order of nesting.
   [[noreturn]] static void DieOf(const char* mistake);
 
  protected:
@@ -77,8 +77,8 @@ class ScopeState {
   friend class ScopeTree;
   friend class Sleeper;
 
-  // kLive until the first cause, which is one of the others for good. The late
-  // ones came when a scope around this one was cancelled: that one's reason
+  // kLive until the first cause, then one of the others for good. In the late
+  // ones, a scope around this one had been cancelled before: that one's reason
   // counts, as long as no shield is between them.
   enum class State : uint8_t {
     kLive,
@@ -96,13 +96,13 @@ class ScopeState {
                   : parent != nullptr
                       ? parent->clear_at_.load(std::memory_order_acquire)
                       : scope_epoch.load(std::memory_order_acquire)) {}
-  // The links of one that has joined the tree have been destroyed by then.
+  // If the scope has joined the tree, its links have been destroyed by then.
   ~ScopeState() {}
 
-  // The one in reach that was cancelled first, or null.
+  // The scope in reach that was cancelled first, this one included; or null.
   const ScopeState* CancelledBy() const;
   bool IsCancelledAround(int64_t before) const;
-  // When it was, or will be by its own deadline; in Unix nanoseconds.
+  // When it was cancelled, or will be by its own deadline; in Unix nanoseconds.
   int64_t CancelledAt() const;
   ScopeCause Cause() const;  // of one that is Latched()
 
@@ -111,11 +111,11 @@ class ScopeState {
   mutable std::atomic<State> state_{State::kLive};
   std::atomic<int64_t> deadline_;           // its own, in Unix nanoseconds
   mutable std::atomic<uint64_t> clear_at_;  // see scope_epoch
-  // Written once, before state_ becomes kCancelled, or late.
+  // Written once, before state_ becomes kCancelled or kCancelledLate.
   absl::Status reason_;
   int64_t cancelled_at_;
-  // No other scope of the process has the same, at any time. 0 until it is
-  // asked for.
+  // No other scope of the process ever has the same. 0 until it is first asked
+  // for.
   mutable std::atomic<uint64_t> number_{0};
 
   mutable std::atomic<bool> attached_{false};  // written under the lock

@@ -144,8 +144,8 @@ ScopeWakeUps::~ScopeWakeUps() {
   }
 }
 
-// A forked child has one thread. What others left in the scopes that this
-// thread is in, their sleepers and inner scopes, does not exist there.
+// A forked child has one thread. What other threads left in the scopes that
+// this thread is in, their sleepers and inner scopes, does not exist there.
 struct ScopeTree::Fork {
   static void Prepare() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     scope_tree_mutex.Lock();

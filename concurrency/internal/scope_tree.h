@@ -1,6 +1,6 @@
-// The tree of those cancel scopes that somebody sleeps in or took a token of:
-// a change of a scope goes down in it. A forked child finds there the scopes of
-// the thread that forked, and nobody else.
+// The tree of the cancel scopes that a thread sleeps in or took a token of: a
+// change of a scope goes down in it. A forked child finds there the scopes of
+// the thread that forked, and no others.
 //
 // Any thread may use it; what needs scope_tree_mutex held says so.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SCOPE_TREE_H_
@@ -33,34 +33,34 @@ struct ScopeWakeUps {
 
 class ScopeTree {
  public:
-  // REQUIRES: it has joined. Nobody sleeps in it, and no scope inside is left.
-  // Does nothing in a forked child of the process that it joined in, unless the
-  // thread that forked was in the scope.
+  // REQUIRES: `scope` has joined the tree. No thread sleeps in it, and no scope
+  // inside it is left. Does nothing in a forked child of the process that it
+  // joined in, unless the thread that forked was in the scope.
   static void Detach(const ScopeState& scope)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
-  // Has `sleeper` woken by every change of `scope`, until it leaves, or the
-  // process is a forked child.
+  // From now on every change of `scope` wakes `sleeper`, until Leave(), but not
+  // in a forked child.
   static void Enter(const ScopeState& scope, Wakeable& sleeper)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
   static void Leave(const ScopeState& scope, Wakeable& sleeper)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
-  // What a change of `scope` means to those who wait in it and inside of it. In
-  // a forked child, to none of those who are the parent's.
+  // Collects what a change of `scope` means to threads that wait in it or in a
+  // scope inside it; in a forked child, not to threads of the parent.
   static void CollectWakeUps(const ScopeState& scope, ScopeWakeUps& wake_ups)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
-  // A token that is requested when `scope` is cancelled. While no thread can be
-  // had for a deadline, the next call that asks for one tries again.
+  // A token that is requested when `scope` is cancelled. While the system
+  // refuses a thread for deadlines, the next call that needs it tries again.
   static std::stop_token TokenOf(const ScopeState& scope)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
-  // Why `token` is requested, or is being requested by this thread: the reason
-  // of the scope that it is of, as long as that exists.
+  // Why `token` was requested, or is being requested by this thread: the reason
+  // of the scope that it belongs to, as long as that exists.
   static absl::Status ReasonOf(const std::stop_token& token)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
  private:
   struct Fork;
 
-  // Has the scope join it, with those around it.
+  // Lets the scope join the tree, with those around it.
   static void Attach(const ScopeState& scope)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
   static void EnterExporters(const ScopeState& scope)
@@ -68,7 +68,7 @@ class ScopeTree {
   static void LeaveExporters(const ScopeState& scope)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
-  // Those in the process that have exported a token.
+  // The list of all scopes in the process that have exported a token.
   static inline const ScopeState* first_exporter_
       ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
 };

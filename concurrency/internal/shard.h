@@ -1,9 +1,9 @@
-// Where the tasks of a few threads are, as a rule of one.
+// The tasks of a few threads, usually of one.
 //
 // What a thread spawns into a group lies in that group's local queue at the
 // thread's shard. The home queue of a group is a part of the group; all others
-// belong to their shard, which outlives the groups. Any thread may come, and
-// takes the lock.
+// belong to their shard, which outlives the groups. Any thread that takes the
+// lock may use a shard.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SHARD_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SHARD_H_
 
@@ -22,20 +22,19 @@ struct alignas(64) Shard {
   ShortLock lock;
   LocalQueue* first_ready ABSL_GUARDED_BY(lock) = nullptr;
   LocalQueue* last_ready ABSL_GUARDED_BY(lock) = nullptr;
-  // The local queues that are no group's home: those that are an account of
-  // one, and those that wait for the next.
+  // The local queues that are not the home of a group: those that are an
+  // account of one, and those kept for the next.
   LocalQueue* accounts ABSL_GUARDED_BY(lock) = nullptr;
   LocalQueue* spare ABSL_GUARDED_BY(lock) = nullptr;
-  // Memory for the next local queue that has many.
+  // Memory for the next local queue that has many tasks.
   TaskRing spare_tasks ABSL_GUARDED_BY(lock);
 
   // Whether some local queue may be ready. True as soon as one is. It stays
-  // when the last one leaves, which its thread does all the time, until
-  // somebody comes and sees that there is none. Written under the lock, read
-  // without.
+  // true when the last one leaves, which happens all the time, until a thread
+  // looks under the lock and finds none. Written under the lock, read without.
   alignas(64) std::atomic<bool> looks_ready{false};
 
-  // Whether one is.
+  // Whether one is ready.
   bool IsReady() ABSL_LOCKS_EXCLUDED(lock) {
     if (!looks_ready.load()) return false;
     TOCSIN_STEP("Shard: looked ready");
@@ -48,18 +47,18 @@ struct alignas(64) Shard {
     return false;
   }
 
-  // Whether a local queue is ready of which no task was taken since the last
+  // Whether a local queue is ready from which no task was taken since the last
   // call.
   bool Stuck() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
 
-  // The account of the group here: null where there is none, a new one that has
-  // nothing in it, or one that is given back.
+  // The account of a group here. FindAccount() returns it, or null.
+  // AddAccount() makes an empty one. Spare() gives one back.
   LocalQueue* FindAccount(const TaskQueue& queue) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
   LocalQueue& AddAccount(TaskQueue& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock);
   static void Spare(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
-  // Enters and leaves the list of those that are ready at their shard.
+  // Enters and leaves the shard's list of local queues that are ready.
   static void Enter(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   static void Leave(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
@@ -91,7 +90,7 @@ inline void Shard::Leave(LocalQueue& local) {
                                : shard.last_ready) = local.previous_ready;
 }
 
-// Two shards, in an order that is the same for all threads.
+// Locks two shards, in an order that is the same for all threads.
 class ABSL_SCOPED_LOCKABLE LockBoth {
  public:
   LockBoth(Shard& a, Shard& b) ABSL_EXCLUSIVE_LOCK_FUNCTION(a.lock, b.lock)

@@ -1,11 +1,11 @@
 // A lock for critical sections of a few dozen instructions.
 //
-// Any thread may take it that does not hold it; no signal handler. Who finds it
-// taken stays away for longer than a section takes, and soon yields the
-// processor: so threads that enter all the time take turns of many sections
-// each, instead of passing the cache line back and forth with every one. In the
-// end it sleeps, for the holder may have been pushed aside by a thread of
-// higher priority that waits here.
+// Any thread that does not hold it may take it, but no signal handler. A thread
+// that finds it taken stays away for longer than a section takes, and soon
+// yields the processor: so threads that enter all the time take turns of many
+// sections each, instead of passing the cache line back and forth with every
+// one. In the end it sleeps, because the holder may have been preempted by a
+// thread of higher priority that waits here.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_SHORT_LOCK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_SHORT_LOCK_H_
 

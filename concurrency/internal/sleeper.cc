@@ -31,8 +31,8 @@ void Sleeper::Join() {
 }
 
 absl::Status Sleeper::Sleep(uint32_t how) {
-  // Joining comes before the look at the scope: what cancels it after the look
-  // finds this sleeper and wakes it.
+  // Joins the tree before it looks at the scope: a thread that cancels it after
+  // the look finds this sleeper and wakes it.
   Join();
   const uint32_t wake_ups =
       with_others_ ? scope_->links_.wake_ups.load(std::memory_order_acquire)

@@ -1,8 +1,8 @@
 // A thread that is about to sleep in the library, and what ends its sleep: a
 // wake-up, its cancel scope, the scope's deadline or a timeout of the call.
 //
-// The thread that sleeps makes it. Wake() is called by whoever provides what is
-// waited for, while the lock that guards the list keeps the sleeper alive.
+// The thread that sleeps makes it. The thread that provides what it waits for
+// calls Wake(), while the lock that guards the list keeps the sleeper alive.
 //
 // Every wait of the library is this loop; the sleeper lives on the stack of the
 // thread that waits:
@@ -41,18 +41,19 @@ class Sleeper final : public Wakeable {
   explicit Sleeper(absl::Time timeout = absl::InfiniteFuture(),
                    BlockingCall* call = nullptr);
   // Sleeps until woken, whatever happens to the scope: for a wait that must not
-  // be given up.
+  // end early.
   struct Unscoped {};
   explicit Sleeper(Unscoped);
-  // Sleeps in the thread's current scope, which nothing but a change of the
-  // scope ends: one system call for all that sleep so in it. Not to be woken.
+  // Sleeps in the thread's current scope until that changes, and until
+  // `timeout` at the latest. One system call wakes all that sleep this way in a
+  // scope. Wake() must not be called.
   struct WithOthers {};
   Sleeper(absl::Time timeout, WithOthers);
   ~Sleeper() {
     if (joined_in_ == scope_generation) ScopeTree::Leave(*scope_, *this);
   }
 
-  // Sleeps until woken. OK: woken, perhaps for nothing; look again. An error:
+  // Sleeps until woken. OK: woken, perhaps spuriously; look again. An error:
   // the wait is over, by kCancelled or kDeadlineExceeded of the scope, or by
   // kDeadlineExceeded of the timeout. A wake-up since the last Sleep() is not
   // lost: this one returns OK at once, unless the wait is over.
@@ -67,7 +68,7 @@ class Sleeper final : public Wakeable {
 
   const ScopeState* const scope_;
   const absl::Time timeout_;
-  int joined_in_ = -1;  // which process; only its own thread looks
+  int joined_in_ = -1;  // which process; only its own thread reads it
 };
 
 }  // namespace tocsin::inline v0_2::internal

@@ -1,6 +1,6 @@
-// A mutex for what the library keeps locked: a few instructions at a time.
+// A mutex for the library's own critical sections of a few instructions.
 //
-// Any thread may lock it that does not hold it; no signal handler. Not
+// Any thread that does not hold it may lock it, but no signal handler. Not
 // absl::Mutex, which measures the machine at the first contention in a
 // process: a fork() meanwhile leaves the child with a measurement that never
 // ends, and its first contended lock hangs.

@@ -20,8 +20,8 @@ inline void Pause() {
 }
 
 // Looks again and again until `done()`, or for as long as it takes to fall
-// asleep and be woken. After a few microseconds it lets others run in between.
-// Whether it was done in the end.
+// asleep and be woken. After a few microseconds it lets other threads run in
+// between. Returns whether it was done in the end.
 template <typename Predicate>
 bool SpinUntil(Predicate done) {
   constexpr auto kAlone = std::chrono::microseconds(3);
@@ -29,7 +29,7 @@ bool SpinUntil(Predicate done) {
   const auto start = std::chrono::steady_clock::now();
   while (true) {
     if (done()) return true;
-    // Not more often: each look takes the cache line from those who work on it.
+    // Not more often: each look takes the cache line from the threads at work.
     for (int i = 0; i < 8; ++i) Pause();
     const auto spent = std::chrono::steady_clock::now() - start;
     if (spent > kTime) return false;

@@ -10,7 +10,7 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// Without payloads, by which programs know a status and people do not.
+// Without payloads, which are for programs and not for people.
 inline std::string TextOf(const absl::Status& status) {
   return status.ToString(absl::StatusToStringMode::kWithNoExtraData);
 }

@@ -1,10 +1,10 @@
-// Names a step of a protocol, where a test may have something happen.
+// Names a step of a protocol, at which a test may run code of its own.
 //
 //   TOCSIN_STEP("Sleeper: about to sleep");
 //
-// Nothing is compiled for it but in the targets called with_steps, which only
-// tests link (tests/steps.h). There it runs on any thread, in a signal handler
-// too, and under whatever locks are held.
+// It compiles to nothing, except in the targets called with_steps, which only
+// tests link (tests/steps.h). There it runs on any thread, also in a signal
+// handler, and under whatever locks are held.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_STEP_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_STEP_H_
 
@@ -12,8 +12,8 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// What a test has happen at each step. Read by the __atomic builtins alone, as
-// all that a handler looks at.
+// What a test runs at each step. Read only by the __atomic builtins, like
+// everything that a signal handler reads.
 using StepFunction = void (*)(const char* step);
 inline constinit StepFunction at_step = nullptr;
 

@@ -15,10 +15,9 @@ namespace tocsin::inline v0_2::internal {
 
 namespace {
 
-// Blocks that no thread has at hand are kept by the batch. What a batch is lies
-// in the memory of its own blocks, whose first words are, block after block:
-// the batch that was stored before it, how many blocks it has, and where they
-// are.
+// Blocks that are in no thread's cache are kept in batches. The memory of its
+// own blocks describes a batch. Their first words are, block after block: the
+// batch that was stored before it, its number of blocks, and their addresses.
 class Batch {
  public:
   Batch() = default;
@@ -37,7 +36,7 @@ class Batch {
 
   bool exists() const { return first_ != nullptr; }
   Batch before() const { return Batch(static_cast<void**>(first_[0])); }
-  // Returns how many there are. The batch is no more.
+  // Returns how many there are. The batch no longer exists then.
   size_t CopyTo(void** blocks) const {
     const auto size = reinterpret_cast<size_t>(first_[1]);
     blocks[0] = first_;
@@ -98,8 +97,8 @@ struct EmptyAtExit {
   }
 };
 
-// Apart from the cache, so that the access to that one costs no check whether
-// the thread has a destructor to run for it.
+// Separate from the cache, so that an access to the cache need not check
+// whether the thread has registered its destructor.
 void UseCacheUntilExit() {
   thread_local EmptyAtExit empty;
   static_cast<void>(&empty);
@@ -132,8 +131,8 @@ void Task::FreeBlockSlowly(void* block) {
   if (cache.capacity == 0) {
     UseCacheUntilExit();
   } else {
-    // The older half, so that neither the next block that comes nor the next
-    // that goes leads to the store.
+    // The older half, so that neither the next allocation nor the next free has
+    // to go to the store.
     constexpr uint32_t kBatch = BlockCache::kBatch;
     Store(cache.blocks, kBatch);
     cache.size -= kBatch;

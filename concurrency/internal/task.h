@@ -1,10 +1,11 @@
 // A closure on its way to a thread, in one cache line.
 //
-// Belongs to one thread at a time: who made it, and who took it from the queue.
+// Belongs to one thread at a time: the one that made it, then the one that took
+// it from the queue.
 //
 // Blocks come from a cache of the thread and return to that of the thread that
-// ran the task; caches trade with a common store by the batch. Once warm, a
-// task costs no malloc(), as long as its closure fits in.
+// ran the task; caches trade with a common store in batches. Once warm, a task
+// costs no malloc(), as long as its closure fits in.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
 
@@ -32,14 +33,14 @@ inline void PrefetchToWrite(const void* at) {
 
 // Blocks that the thread has at hand, newest last.
 struct BlockCache {
-  static constexpr uint32_t kBatch = 64;  // so many travel at a time
+  static constexpr uint32_t kBatch = 64;  // so many are traded at a time
 
   uint32_t size = 0;
   uint32_t capacity = 0;  // 0 before the first block comes, and at thread exit
   void* blocks[2 * kBatch] = {};
 
-  // What will be asked for soon, if there are as many. It comes from another
-  // core, as a rule, where this one does not run its tasks itself.
+  // The block that will be asked for soon, if there are as many. It usually
+  // comes from another core, if this one does not run its tasks itself.
   void* Ahead() const { return blocks[(size - 8) % (2 * kBatch)]; }
 };
 inline constinit thread_local BlockCache block_cache;
@@ -60,7 +61,7 @@ class alignas(64) Task {
   template <typename How = CallClosure, typename F>
   static Task* New(F&& f, TaskOptions options);
 
-  // Runs the closure and destroys it, also where it throws.
+  // Runs the closure and destroys it, also if it throws.
   absl::Status Run() { return act_(*this, true); }
   // Destroys the closure if it has not run.
   void Discard() { act_(*this, false).IgnoreError(); }
@@ -72,12 +73,12 @@ class alignas(64) Task {
     cache.blocks[cache.size++] = task;
   }
 
-  // Null where they are the defaults.
+  // Null if they are the defaults.
   const TaskOptions* options() const { return options_.get(); }
 
   union {
     Task* next = nullptr;  // for the list it is in
-    uint64_t number;       // what it is called by without a name
+    uint64_t number;       // its name in reports, if it has no other
   };
 
  private:
@@ -102,8 +103,8 @@ class alignas(64) Task {
 };
 static_assert(sizeof(Task) == 64);
 
-// Nothing takes the address of the caller's closure, which the compiler can
-// then make in the block right away.
+// Nothing takes the address of the caller's closure, so that the compiler can
+// construct it directly in the block.
 template <typename How, typename F>
 Task* Task::New(F&& f) {
   using Closure = std::decay_t<F>;

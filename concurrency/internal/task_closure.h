@@ -1,6 +1,6 @@
-// How the closure of a task is called, which may have any of several forms.
+// Calls the closure of a task, which may have any of several forms.
 //
-// On the thread that runs the task, in its scope.
+// For the thread that runs the task, in its scope.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_CLOSURE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_CLOSURE_H_
 
@@ -17,7 +17,7 @@ struct TaskClosure {
   // f() or f(std::stop_token), whatever it returns.
   template <typename F>
   static decltype(auto) Invoke(F& f);
-  // The same, where it returns nothing or an absl::Status.
+  // The same, for an f that returns nothing or an absl::Status.
   template <typename F>
   static absl::Status Call(F& f);
 };

@@ -16,12 +16,12 @@ namespace tocsin::inline v0_2::internal {
 
 namespace {
 
-// How many tasks one thread takes over from another at most.
+// The most tasks that one thread takes over from another at a time.
 constexpr size_t kMostCarried = 256;
 
 }  // namespace
 
-// What AddAt() does, where nothing has to be made for it.
+// The part of AddAt() that makes nothing. False if something has to be made.
 inline bool TaskQueue::AddToAccount(Shard& shard, Task& task) {
   MutexLock lock(shard.lock);
   LocalQueue* const account = shard.accounts;
@@ -46,7 +46,7 @@ bool TaskQueue::Add(Task& task) {
     home_.tasks.MakeRoom(home_shard_.spare_tasks);
     used_ = true;
     home_.Push(task, numbers_given_);
-    // Then the end of a running task makes this one ready.
+    // At the limit, the end of a running task makes this one ready.
     if (max_running_ != 0 && running_ >= max_running_) return true;
     Shard::Enter(home_);
     if (!waiters_.empty()) waiter = waiters_.Rouse();
@@ -67,7 +67,7 @@ bool TaskQueue::AddElsewhere(Shard& shard, Task& task) {
 
 bool TaskQueue::AddAt(Shard& shard, Task& task) {
   bool account_open = false;
-  // If somebody else has opened one for it meanwhile, or memory runs out.
+  // For the case that another thread opened one meanwhile, or memory runs out.
   absl::Cleanup close_account = [&] {
     if (!account_open) return;
     WakeUps wake_ups;
@@ -159,7 +159,8 @@ void TaskQueue::RunReserved(Task& task) {
     ready = home_.ready;
     if (tell) AnnounceEnd(home_);
   }
-  // This thread takes no other; what waited for the limit is for somebody else.
+  // This thread takes no other task: another takes one that waited for the
+  // limit.
   if (ready) slots_.Dispatch();
 }
 
@@ -197,7 +198,7 @@ bool TaskQueue::DiscardAt(Shard& shard) {
     Task* task = tasks.TakeOldest();
     const TaskOptions* options = task->options();
     if (options != nullptr && options->start_even_if_cancelled) {
-      tasks.Push(task);  // in the room that another has left
+      tasks.Push(task);  // fits, because one was just taken
       continue;
     }
     task->Discard();
@@ -218,7 +219,7 @@ bool TaskQueue::DiscardAt(Shard& shard) {
     account_ended = local != &home_ && local->unfinished.load() == 0;
     if (account_ended) Shard::Spare(*local);
   }
-  // Never the last one: Discard() holds another.
+  // Never the last one: Discard() holds another open.
   if (account_ended) count_.CloseAccount();
   return some_kept;
 }
@@ -275,7 +276,7 @@ bool TaskQueue::StealHome(RunningTask& running) {
 }
 
 bool TaskQueue::StealFrom(LocalQueue& from, Shard& to, RunningTask& running) {
-  // One that has some left only sees to it that the others have their turn.
+  // A thread that has tasks of its own takes one only, to give others a turn.
   const size_t count =
       max_running_ != 0 || to.first_ready != nullptr
           ? 1

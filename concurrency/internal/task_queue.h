@@ -1,41 +1,41 @@
-// The tasks of one group, wherever its threads have them.
+// The tasks of one group, at whatever shards they are.
 //
-// Any thread may add a task, take one and end it; a section tells of those that
-// are for the pool's workers.
+// Any thread may add a task, take one and end it. A section of the class has
+// the members for the pool's workers.
 //
-// A thread that spawns or runs tasks has a shard of the pool, as a rule for
+// A thread that spawns or runs tasks has a shard of the pool, usually for
 // itself. What it spawns into a group lies in that group's local queue there;
-// so a lock that guards a shard is nearly always taken by the same thread. It
-// takes the newest of its own tasks, which are those whose data is still at
-// hand, and every now and then the oldest, so that all have their turn. A
-// thread that has none carries half of another shard's over to its own, the
-// oldest.
+// so nearly always the same thread takes the lock of a shard. It takes the
+// newest of its own tasks, whose data is likely still in its cache, and now and
+// then the oldest, so that all have their turn. A thread that has none carries
+// the oldest half of another local queue over to its own shard.
 //
 // A group counts what has not ended in each local queue. Its home queue, at the
 // shard of the thread that made it, is a part of the group and exists as long;
-// the lock of that shard guards what the group has besides. The local queues at
-// other shards belong to these, and each that has something unfinished is an
-// account of the group's. Where the last task of an account ends, the account
-// is closed, under the lock of the home shard if it may be the last one. The
-// group has ended when the home queue has nothing unfinished and no account
-// is open. Shards outlive groups, and whoever closes the last account tells the
-// waiting ones under the lock of the home shard and touches the group no more;
-// so a group may die the moment GroupJoin::Run() returns.
+// the lock of that shard also guards the rest of the group. The local queues at
+// other shards belong to their shards, and each that has something unfinished
+// is an account of the group. When the last task of an account ends, the
+// account is closed, under the lock of the home shard if it may be the last
+// one. The group has ended when the home queue and the background tasks have
+// nothing unfinished and no account is open. Shards outlive groups, and the
+// thread that closes the last account notifies the waiters under the lock of
+// the home shard and does not touch the group again; so a group may be
+// destroyed as soon as GroupJoin::Run() returns.
 //
-// A group with a limit of running tasks has its home queue only, and its
-// tasks start in the order they were spawned.
+// A group with a limit of running tasks has only its home queue, and its tasks
+// start in the order they were spawned.
 //
-// No closure, and nothing else of the user's, runs or dies under a shard's
-// lock.
+// No closure, and nothing else of the user's, runs or is destroyed under a
+// shard's lock.
 //
-// Who takes a task that was just added? One of these, always:
-//   - a thread asleep in a GroupJoin, which Add() wakes. Before it sleeps, it
-//     looks at all shards once more after it has made itself known.
+// One of these always takes a task that was just added:
+//   - a thread asleep in a GroupJoin, which Add() wakes. Before it sleeps, but
+//     after it has entered the list of waiters, it looks at all shards again.
 //   - a worker that got a free slot for it, or one that is searching anyway. It
 //     looks at all shards before it gives the slot back (worker_slots.cc
-//     tells why it cannot miss the task).
-//   - no slot being free: a worker that ends its task, or one that the pool's
-//     monitor sends when nobody came for a tenth of a second.
+//     explains why it cannot miss the task).
+//   - if no slot is free: a worker that ends its task, or one that the pool's
+//     monitor sends if no thread took the task for a tenth of a second.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_QUEUE_H_
 
@@ -87,8 +87,8 @@ class TaskQueue {
   // even so.
   void Discard();
 
-  // Runs a task here that is in no list. Reserve() counts it, so that the group
-  // does not end before it; false at the limit of running tasks.
+  // Runs a task that is in no list, on this thread. Reserve() counts it, so
+  // that the group does not end before it; false at the limit of running tasks.
   [[nodiscard]] bool Reserve();
   void RunReserved(Task& task);
   // The scope that tasks run in, and whether what cancels this thread's current
@@ -96,33 +96,33 @@ class TaskQueue {
   Scope& scope() const { return scope_; }
   virtual bool InsideCurrentScope() const = 0;
 
-  // The names of all tasks that have not ended: those that run first.
+  // The names of all tasks that have not ended, running ones first.
   std::vector<std::string> Names() const;
 
   // For the pool's workers. ------------------------------------------------
 
-  // Takes a task of the first local queue that is ready at the shard, of which
-  // there is one.
+  // Takes a task of the first local queue that is ready at the shard. REQUIRES:
+  // one is.
   static void TakeFrom(Shard& shard, RunningTask& running)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  // Takes the oldest task of the first local queue that is ready at `from`, if
-  // one is, and carries the older half over to `to`, another shard, unless that
-  // has some that are ready.
+  // Takes the oldest task of the first local queue that is ready at `from`. If
+  // nothing is ready at `to`, another shard, and the group has no limit, also
+  // carries the older half over to that. False if `from` has nothing ready.
   static bool Steal(Shard& from, Shard& to, RunningTask& running);
-  // Takes the task that this thread was found for.
+  // Takes the task that this thread was given.
   void BeginStarted(Task& task, TaskKind kind, RunningTask& running)
       ABSL_LOCKS_EXCLUDED(home_shard_.lock);
 
-  // Runs what one of these gave, with no lock held.
+  // Runs the task that one of these took, with no lock held.
   void Perform(RunningTask& running);
 
-  // After that, under the lock of its local queue's shard. True if somebody may
-  // have to be told: then AnnounceEnd() is to be called.
+  // Call it after that, under the lock of the local queue's shard. If it is
+  // true, call AnnounceEnd(): a waiter or an account may depend on this end.
   [[nodiscard]] static bool End(RunningTask& running)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
   // Releases the lock of the local queue's shard meanwhile.
   static void AnnounceEnd(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  // All of that.
+  // Both, with the lock taken.
   static void EndAlone(RunningTask& running);
 
  protected:
@@ -135,9 +135,9 @@ class TaskQueue {
  private:
   friend class GroupJoin;
 
-  // Of the numbers for unnamed tasks, those that the home queue begins with.
+  // How many of the numbers for unnamed tasks the home queue begins with.
   static constexpr uint64_t kHomeNumbers = 64;
-  // So often a thread takes the oldest of its own tasks instead of the newest.
+  // One time in so many, a thread takes its oldest task instead of its newest.
   static constexpr uint64_t kOldestEvery = 1024;
 
   [[noreturn]] static void DieOfFork();
@@ -160,22 +160,22 @@ class TaskQueue {
   bool StealHome(RunningTask& running);
   bool DiscardAt(Shard& shard) ABSL_LOCKS_EXCLUDED(shard.lock);
 
-  // False if the queue is closed. Where something is unfinished for sure, it is
-  // enough to count the account.
+  // False if the queue is closed. If something is certain to be unfinished, it
+  // is enough to count the account.
   bool OpenAccount() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
   bool NothingUnfinished() const;
 
   // Under the lock of the home shard. ----
   bool Ended() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   bool CloseIfEnded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
-  // After a count went down: who waits for zero?
+  // Call it after a count went down. Wakes the waiters if nothing is left.
   void NoticeEnd(WakeUps& wake_ups)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
   void CountStarted(TaskKind kind, int change)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(home_shard_.lock);
 
-  // Under the lock of the local queue's shard, which the analysis of clang does
-  // not recognise by its two names. ----
+  // Under the lock of the local queue's shard, which clang's analysis does not
+  // recognise by its two names. ----
   // True if it carried something over.
   bool StealFrom(LocalQueue& from, Shard& to,
                  RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
@@ -189,22 +189,22 @@ class TaskQueue {
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   bool EndAt(LocalQueue& local,
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  // Enters and leaves the shard's list, as MayTake() demands.
+  // Enters or leaves the shard's list, as MayTake() says.
   void UpdateReady(LocalQueue& local);
 
   Scope& scope_;
   WorkerSlots& slots_;
-  // The group whose task made this one, or null: what waits for this queue
-  // inside of that task keeps that group waiting.
+  // The group whose task made this one, or null: a wait for this queue inside
+  // that task keeps that group waiting.
   const TaskQueue* const made_in_;
   const int max_running_;
   Shard& home_shard_;
 
   CompletionCount count_;
-  GroupWaiters waiters_;  // but AnyToRouse() under the lock of the home shard
+  GroupWaiters waiters_;  // under home_shard_.lock, except AnyToRouse()
 
-  // All above is read by other threads with every task; all below is written by
-  // this one.
+  // Other threads read all of the above for every task. Mainly the home thread
+  // writes what is below.
   LocalQueue home_;
   std::atomic<uint64_t> numbers_given_{kHomeNumbers};
   int running_ ABSL_GUARDED_BY(home_shard_.lock) = 0;  // where there is a limit
@@ -215,8 +215,8 @@ class TaskQueue {
   bool closed_ ABSL_GUARDED_BY(home_shard_.lock) = false;
 };
 
-// What happens with every task, so that it is compiled into one piece where
-// tasks are spawned, run and waited for. -----------------------------------
+// What runs for every task: inline, so that the compiler merges it into the
+// code that spawns, runs and waits for tasks. ------------------------------
 
 inline void TaskQueue::Perform(RunningTask& running) {
   const uint32_t forks_before = forks.load(std::memory_order_relaxed);

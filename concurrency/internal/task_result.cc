@@ -20,7 +20,7 @@ HandledTask::Ticket::~Ticket() {
   if (claimed_) {
     why = ScopeState::CheckCurrent();
   } else {
-    // Also on a thread that cancels the group from elsewhere.
+    // This thread may be outside the group's scope: one that cancels the group.
     TaskQueue* const group = task_->Claim();
     if (group == nullptr) return;
     ScopeEntry entry(group->scope());
@@ -44,7 +44,7 @@ TaskQueue* HandledTask::Claim() {
 absl::Status HandledTask::Run() {
   Scope scope(stop_.get_token());
   if (stop_.stop_requested() && !options.start_even_if_cancelled) {
-    // Whoever requested it may not have cancelled the scope yet.
+    // The thread that requested it may not have cancelled the scope yet.
     absl::Status why = ScopeState::CheckCurrent();
     Abandon(why.ok() ? absl::CancelledError("stop was requested")
                      : std::move(why));
@@ -116,8 +116,8 @@ absl::Status HandledTask::Wait() {
   }
 }
 
-// Where all threads are blocked nobody else may come for it. It runs in the
-// scope of its group; so only if that ends with the scope of this wait.
+// If all threads are blocked, no other may ever take it. It runs in the scope
+// of its group: so only if what cancels the current scope cancels that one.
 void HandledTask::RunHereIfPossible() {
   TaskQueue* group;
   {

@@ -1,6 +1,6 @@
-// A task whose result somebody wants.
+// A task with handles that wait for it and take its result.
 //
-// Any thread may wait for it and cancel it, also after its group.
+// Any thread may wait for it and cancel it, also after the end of its group.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_RESULT_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_RESULT_H_
 
@@ -25,19 +25,19 @@ namespace tocsin::inline v0_2::internal {
 
 class TaskQueue;
 
-// The task, its closure included, which the queue and all handles refer to. It
-// is run by whoever claims it first: the one that takes it from the queue, or a
-// handle that would otherwise have to wait for that.
+// The task, its closure included, which the queue and all handles refer to. The
+// thread that claims it first runs it: the one that takes it from the queue, or
+// one that would otherwise have to wait on a handle for that.
 class HandledTask : public std::enable_shared_from_this<HandledTask> {
  public:
   explicit HandledTask(TaskQueue& group) : group_(&group) {}
   virtual ~HandledTask() = default;
 
-  // What is in the queue: runs the task when called, and abandons it when it is
-  // destroyed instead.
+  // What is in the queue: runs the task if called, and abandons it if destroyed
+  // instead.
   class Ticket {
    public:
-    // With `claimed`, for the one who has claimed it already.
+    // With `claimed`, the caller has already claimed the task.
     Ticket(std::shared_ptr<HandledTask> task, bool claimed)
         : task_(std::move(task)), claimed_(claimed) {}
     Ticket(Ticket&&) = default;
@@ -56,7 +56,7 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   // kCancelled for a task that has not started, and for the waits of one that
   // has.
   void Cancel() { stop_.request_stop(); }
-  // Ends it without having run.
+  // Ends the task without running it.
   void Abandon(absl::Status why);
 
  protected:
@@ -65,7 +65,7 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   virtual void DestroyClosure() = 0;
 
  private:
-  // The group, if nobody has claimed the task before.
+  // Returns the group, or null if the task was claimed before.
   TaskQueue* Claim();
   absl::Status Run();
   void End(absl::Status status);
@@ -73,8 +73,8 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
 
   std::stop_source stop_;
   SlimMutex mutex_;
-  // Null once claimed. Until then the task counts as unfinished, so that the
-  // group is there.
+  // Null once claimed. Until then the task counts as unfinished, so the group
+  // exists.
   TaskQueue* group_ ABSL_GUARDED_BY(mutex_);
   const RunningTask* running_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
@@ -109,7 +109,7 @@ class ResultTask<void> : public HandledTask {
   using HandledTask::HandledTask;
 };
 
-// What SpawnWithResult() makes of what a closure returns.
+// The result type of SpawnWithResult() for what a closure returns.
 template <typename T>
 struct ResultOf {
   using Type = T;

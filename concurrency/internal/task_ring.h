@@ -1,6 +1,6 @@
 // Tasks in the order in which they came.
 //
-// For one thread at a time: whoever has one guards it by a lock of his own.
+// For one thread at a time: the owner of a ring guards it.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_RING_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_RING_H_
 
@@ -12,7 +12,7 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// A few are kept inside.
+// Keeps a few tasks inline.
 class TaskRing {
  public:
   TaskRing() = default;
@@ -26,8 +26,8 @@ class TaskRing {
 
   bool full() const { return size() > mask_; }
 
-  // For one more; Push() itself cannot fail. Before it allocates memory it
-  // takes that of `spare`, which is empty.
+  // Makes room for one more task, as Push() must not fail. Before it allocates
+  // memory it takes that of `spare`, which is empty.
   void MakeRoom(TaskRing& spare) {
     if (full()) MakeMoreRoom(spare);
   }
@@ -35,12 +35,12 @@ class TaskRing {
   Task* TakeOldest() { return slots_[begin_++ & mask_]; }
   Task* TakeNewest() {
     Task* task = slots_[--end_ & mask_];
-    // While that one runs, those that come after it travel here.
+    // While that task runs, the next ones travel to this core.
     __builtin_prefetch(slots_[(end_ - kAhead) & mask_]);
     return task;
   }
 
-  // Takes the `count` oldest of `from` in such a way that TakeNewest() gives
+  // Takes the `count` oldest of `from`, in reverse, so that TakeNewest() gives
   // them in the order in which they came.
   void MoveOldest(TaskRing& from, size_t count) {
     if (size() + count > mask_ + 1) Grow(size() + count);
@@ -58,8 +58,8 @@ class TaskRing {
     other.slots_ = other.large_ != nullptr ? other.large_.get() : other.inline_;
   }
 
-  // Of two empty rings, leaves `spare` the larger memory; but not what few will
-  // need again.
+  // Of the memories of two empty rings, leaves the larger to `spare`, unless it
+  // is so large that it is rarely needed again.
   void LeaveMemoryTo(TaskRing& spare) {
     if (mask_ > spare.mask_ && mask_ < kKept) Swap(spare);
   }
@@ -92,7 +92,7 @@ class TaskRing {
 
   Task** slots_ = inline_;
   size_t mask_ = kInline - 1;
-  size_t begin_ = 0;  // only go up and around, but for TakeNewest()
+  size_t begin_ = 0;  // only go up and wrap, except in TakeNewest()
   size_t end_ = 0;
   std::unique_ptr<Task*[]> large_;
   Task* inline_[kInline] = {};  // what is prefetched must be a pointer

@@ -102,8 +102,8 @@ absl::Status Starting::Await() {
   }
   TOCSIN_STEP("Start: gives up");
   stop_.request_stop();
-  // The task sees to its end, and this thread to it that Start() is the last to
-  // know: what the task fails with then is returned here.
+  // Waits for the task's end, because from here on an error of the task is
+  // returned by this call and not reported to its group.
   Sleeper until_end{Sleeper::Unscoped()};
   while (true) {
     {

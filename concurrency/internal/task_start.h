@@ -1,6 +1,6 @@
-// The meeting of who starts a task with that task.
+// The handshake between a thread that calls Start() and the task it starts.
 //
-// Each of the two is a thread; a third may call what the task was given.
+// Each of the two has a thread; a third one may call what the task was given.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_START_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_START_H_
 
@@ -18,23 +18,23 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// Between the thread that calls Start() and the task: which of the two comes
-// first decides, and the other is told.
+// Shared by the thread that calls Start() and the task: the first of the two to
+// come decides, and the other learns of it.
 class Starting {
  public:
-  // The task's side. Run() returns what the group has to know of its end:
-  // nothing, where Start() returns that.
+  // The task's side. Run() returns the status that the group gets for the end
+  // of the task: OK if Start() returns that end.
   absl::Status Run(absl::FunctionRef<absl::Status()> call);
   void NeverRan();
   // `store` runs under the mutex.
   absl::Status Announce(absl::FunctionRef<void()> store);
 
-  // The other side. OK: started. Else what kept it from that; if the current
+  // The other side. OK: started. Otherwise why it did not start; if the current
   // scope was cancelled, the task has been cancelled with it, and has ended.
   absl::Status Await();
 
  private:
-  // kAbandoned: Start() gave up and waits for the end only.
+  // kAbandoned: Start() gave up and only waits for the end.
   enum class Phase { kPending, kStarted, kAbandoned, kEnded };
 
   absl::Status End(absl::Status status, bool cancelled);
@@ -43,7 +43,7 @@ class Starting {
   SlimMutex mutex_;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kPending;
   absl::Status end_ ABSL_GUARDED_BY(mutex_);
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // is what end_ says
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // end_ is a cancellation
   Sleeper* sleeper_ ABSL_GUARDED_BY(mutex_) = nullptr;
 };
 

@@ -1,7 +1,6 @@
-// Those who wait for something, and the lock that guards them and what they
-// wait for.
+// A list of waiters, and the lock that guards them and what they wait for.
 //
-// Any thread may use it that holds the lock.
+// Any thread that holds the lock may use the list.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WAIT_QUEUE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WAIT_QUEUE_H_
 

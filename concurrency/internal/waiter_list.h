@@ -1,7 +1,7 @@
-// A list of those who wait for something, and their wake-ups, which are made
-// once the lock that guards it is released.
+// A list of waiters, and their wake-ups, which are made once the lock that
+// guards the list is released.
 //
-// Any thread may use it that holds that lock, which is its owner's.
+// Any thread that holds that lock, which is the owner's, may use the list.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WAITER_LIST_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WAITER_LIST_H_
 
@@ -13,10 +13,9 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// Those who wait for something, in the order they came. A waiter lives on the
-// stack of its thread and has the members `Waiter* next` and `Waiter*
-// previous`, null unless it is in a list. The list is guarded by its owner's
-// lock, and so are the waiters in it.
+// Waiters in the order they came. A waiter lives on the stack of its thread and
+// has the members `Waiter* next` and `Waiter* previous`, null unless it is in a
+// list. The owner's lock guards the list and the waiters in it.
 template <typename Waiter>
 class WaiterList {
  public:
@@ -57,7 +56,7 @@ class PendingWake {
   const std::atomic<uint32_t>* asleep_ = nullptr;
 };
 
-// The system calls that wake any number of them, made when this goes out of
+// The system calls that wake any number of sleepers, made when this goes out of
 // scope: declare it before the lock that keeps the sleepers alive.
 class PendingWakes {
  public:

@@ -1,7 +1,7 @@
-// The side of a sleeping thread that others see: what wakes it.
+// The side of a sleeping thread that other threads see: what wakes it.
 //
-// Any thread may wake it, while the lock that guards the list of those who wait
-// keeps the sleeper alive.
+// Any thread may wake it, while the lock that guards the list of waiters keeps
+// the sleeper alive.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WAKEABLE_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WAKEABLE_H_
 
@@ -17,17 +17,17 @@ namespace tocsin::inline v0_2::internal {
 
 class Sleeper;
 
-// What a sleeper sleeps in where its own futex will not do: poll(2), the queue
-// of an absl::Mutex, sigtimedwait(2). Outlives its sleeper.
+// What a sleeper sleeps in if its own futex will not do: poll(2), the queue of
+// an absl::Mutex, sigtimedwait(2). Outlives its sleeper.
 class BlockingCall {
  public:
-  // Blocks the thread until `until` at the latest, or Interrupt(), also one
-  // that was there first: sleeper.woken() is true then.
+  // Blocks the thread until `until` at the latest, or until Interrupt(), even
+  // if that came first: sleeper.woken() is true then.
   virtual void Block(const Sleeper& sleeper, absl::Time until) = 0;
 
   // Called by other threads, which hold a lock that keeps the sleeper alive,
-  // such as scope_tree_mutex: takes no lock and does not wait. May come too
-  // late, then the next Block() ends early.
+  // such as scope_tree_mutex: takes no lock and does not wait. It may come too
+  // late; then the next Block() ends early.
   virtual void Interrupt() = 0;
   // The same. May leave it to `wakes`, if a wake-up will do.
   virtual void InterruptLater(FutexWakes&) { Interrupt(); }
@@ -46,9 +46,9 @@ class Wakeable {
     if (const std::atomic<uint32_t>* word = WakeLater()) FutexWakeOne(word);
   }
 
-  // As Wake(), but leaves the system call to the caller, who makes it with
+  // Like Wake(), but leaves the system call to the caller, who makes it with
   // FutexWakeOne() once the lock that keeps the sleeper alive is released.
-  // Null where none is needed.
+  // Null if none is needed.
   [[nodiscard]] const std::atomic<uint32_t>* WakeLater() {
     const uint32_t was = word_.exchange(kWoken, std::memory_order_acq_rel);
     if (was == kInCall) call_->Interrupt();
@@ -60,9 +60,9 @@ class Wakeable {
     if (was == kAsleep) wakes.Add(&word_);
   }
 
-  // For a signal handler, which can call nothing of this and does the same: it
+  // For a signal handler, which cannot call these members and does the same: it
   // exchanges the word for kWoken and, if that was kAsleep, makes the system
-  // call. Only one that then sleeps by SleepOnWord(), or has no BlockingCall.
+  // call. Only for a sleeper that uses SleepOnWord() or has no BlockingCall.
   enum : uint32_t { kAwake, kAsleep, kInCall, kWoken };
   uint32_t* word() { return reinterpret_cast<uint32_t*>(&word_); }
 
@@ -78,7 +78,7 @@ class Wakeable {
 
   std::atomic<uint32_t> word_{kAwake};
   BlockingCall* const call_;
-  // Woken by the word that all share who sleep so in its scope.
+  // Whether it is woken by the word that all such sleepers of a scope share.
   const bool with_others_;
 
  private:

@@ -11,15 +11,15 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// As absl::Now(), which may hang in a forked child: it takes a lock at times,
-// that another thread of the parent held.
+// Like absl::Now(), which may hang in a forked child: it sometimes takes a
+// lock, which another thread of the parent may have held.
 inline absl::Time Now() {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
   return absl::TimeFromTimespec(now);
 }
 
-// A deadline, in Unix nanoseconds, that does not come.
+// A deadline, in Unix nanoseconds, that never comes.
 inline constexpr int64_t kNever = INT64_MAX;
 
 inline int64_t NowInNanoseconds() { return absl::ToUnixNanos(Now()); }

@@ -19,7 +19,7 @@ namespace {
 // How many of its own tasks a worker runs before it looks for those of others.
 constexpr int kTasksInARow = 1024;
 
-// What it takes about to carry tasks over from one core to another.
+// About the time it takes to carry tasks over from one core to another.
 constexpr std::chrono::nanoseconds kCarrying{500};
 constexpr std::chrono::nanoseconds kLongestHoldOff{20'000};
 
@@ -44,7 +44,7 @@ void Worker::Run() {
   delete this;
 }
 
-// Without a slot: it is not one of those that share the CPUs.
+// Without a slot: such a task is not one of those that share the CPUs.
 void Worker::RunOwnTask() {
   ++blocked_;
   const TaskOptions* options = task->options();
@@ -80,7 +80,7 @@ void Worker::StopSearching() {
   slots_.EndSearch();
 }
 
-// Stays on the look-out for some time. False if nothing came.
+// Looks for a ready task for some time. False if there was none.
 bool Worker::Search() {
   if (!searching_) {
     searching_ = true;
@@ -96,8 +96,9 @@ inline void Worker::Perform(RunningTask& running) {
   running.queue().Perform(running);
 }
 
-// Whether to go on: not if those whose slot was given away are back, and there
-// are more of us than slots. One that was just sent runs a task in any case.
+// Whether to go on: not if workers whose slots were given away are back, so
+// that more are active than there are slots. A worker that was just sent runs a
+// task in any case.
 inline bool Worker::KeepsSlot() {
   if (!ran_since_granted_) return true;
   if (!has_slot.load(std::memory_order_relaxed)) slots_.TakeSlot(*this);
@@ -119,8 +120,8 @@ void Worker::RunOwnTasks() {
   }
 }
 
-// If what it carried over took less time than the carrying, the thread that it
-// came from is better left alone for a while: it will have more by then.
+// If the tasks that it carried over took less time than the carrying, it leaves
+// the thread that they came from alone for a while, which then has more.
 void Worker::HoldOff() {
   if (!std::exchange(carried_, false)) return;
   const auto now = std::chrono::steady_clock::now();
@@ -132,7 +133,7 @@ void Worker::HoldOff() {
   while (std::chrono::steady_clock::now() - now < hold_off_) Pause();
 }
 
-// Runs a task of another shard, of which it takes some more over. False if
+// Runs a task of another shard, and carries some more over from there. False if
 // there was none.
 bool Worker::RunOtherTask() {
   HoldOff();
@@ -150,8 +151,8 @@ bool Worker::RunOtherTask() {
     if (searching_) {
       StopSearching();
     } else {
-      // Who looks at the shards one by one may have missed what was carried
-      // from one to another.
+      // A thread that looks at the shards one by one may have missed tasks that
+      // were carried from one to another.
       slots_.DispatchIfReady();
     }
     Perform(running);

@@ -1,6 +1,6 @@
 // A thread of a pool that runs tasks.
 //
-// Its members are called on that thread alone, but for what WorkerRecord tells.
+// Its members are called on that thread only; other threads use WorkerRecord.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WORKER_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WORKER_H_
 
@@ -19,10 +19,10 @@ class Worker final : public WorkerRecord, public WorkerSlot {
  public:
   Worker(WorkerSlots& slots, size_t number);
 
-  // Deletes this in the end.
+  // Deletes this before it returns.
   void Run() override;
 
-  // Leaves its slot to others, until the last Return().
+  // Gives its slot to others, until the last Return().
   void Leave() override {
     if (blocked_++ == 0) slots_.GiveSlot(*this);
   }

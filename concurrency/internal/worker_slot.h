@@ -1,4 +1,4 @@
-// The right of a pool's worker to run tasks, as one among so many at a time.
+// The right of a pool's worker to run tasks; a pool has a fixed number of them.
 //
 // A worker leaves its slot, and returns to it, on its own thread: around each
 // sleep in the library and each BlockingRegion.
@@ -17,10 +17,10 @@ class WorkerSlot {
   ~WorkerSlot() = default;
 };
 
-// Null on threads that are no workers.
+// Null on threads that are not workers.
 inline constinit thread_local WorkerSlot* worker_slot = nullptr;
 
-// Leaves the thread's slot, if it has one, for as long as it lives.
+// Leaves the thread's slot, if it has one, as long as this object lives.
 class [[nodiscard]] SlotRelease {
  public:
   SlotRelease() : slot_(worker_slot) {

@@ -1,28 +1,28 @@
 // Three orders of events make sure that nothing is overlooked. Both sides use
 // sequentially consistent operations, so that at least one sees the other:
 //
-//   who makes a task ready            who gives a slot up (parks, blocks)
+//   thread that makes a task ready    worker that gives up its slot
 //     sets shard.looks_ready            decrements active_
 //     reads active_: a slot free?       reads every shard.looks_ready
 //   => a ready task gets a free slot.
 //
-//   who makes a task ready            who stops searching
+//   thread that makes a task ready    worker that stops searching
 //     sets shard.looks_ready            decrements searching_
-//     reads searching_: anybody?        reads every shard.looks_ready
+//     reads searching_: any?            reads every shard.looks_ready
 //   => a ready task is found by a searcher, or gets a free slot. A worker that
 //      was sent counts as searching until it has a task or gives up. So there
-//      is one wake-up in flight at a time, and who finds something passes the
-//      search on if there is more.
+//      is one wake-up in flight at a time, and a worker that finds a task
+//      passes the search on if there is more.
 //
-//   who finds no slot free            the monitor, about to go dormant
-//     set shard.looks_ready before      sets watch_ to kDormant
+//   thread that finds no slot free    the monitor, about to go dormant
+//     has set shard.looks_ready         sets watch_ to kDormant
 //     reads watch_: dormant?            reads every shard.looks_ready
 //   => with no slot free, the monitor looks after a ready task.
 //
-// A shard that looks ready already is not set so again. Then who looks at it
-// takes its lock, and comes after whoever adds the task there, and sees it; or
-// before. Then it finds none and takes the look back, so that who adds the task
-// gives it again.
+// A thread that adds a task does not set looks_ready if it is set already. A
+// thread that reads it as set takes the shard's lock to look for a task. If it
+// locks after the adding thread, it sees the task. If before, it finds none and
+// clears looks_ready, so that the adding thread sets it again.
 #include "tocsin/concurrency/internal/worker_slots.h"
 
 #include <algorithm>
@@ -126,9 +126,9 @@ void WorkerSlots::Send() {
   RouseMonitor();
 }
 
-// Finds a worker for a slot that is already counted. One that is woken counts
-// as searching from here on, so that there is but one at a time on its way. One
-// that must be made first counts itself: who knows how long that takes.
+// Finds a worker for a slot that is already counted. A worker that is woken
+// counts as searching from here on, so that only one at a time is on its way. A
+// new worker counts itself once it runs: its thread may take long to start.
 void WorkerSlots::Grant() {
   WorkerRecord* idle = nullptr;
   WorkerRecord* fresh = nullptr;
@@ -153,7 +153,7 @@ void WorkerSlots::Grant() {
   }
   if (idle != nullptr) return FutexWakeOne(&idle->woken);
   // At the cap every worker is busy or blocked and will look for tasks before
-  // it parks. Where the system refuses a thread, the monitor tries again.
+  // it parks. If the system refuses a thread, the monitor tries again.
   if (fresh == nullptr || StartWorker(fresh) != 0) RouseMonitor();
 }
 
@@ -188,8 +188,8 @@ absl::Status WorkerSlots::RunOnThread(TaskQueue& queue, Task& task,
   return error == 0 ? absl::OkStatus() : RefusedThread(name_, error);
 }
 
-// Null where there is no memory: an exception would come when its task is in
-// the queue already.
+// Null if there is no memory: an exception would come when the task is already
+// in its queue.
 WorkerRecord* WorkerSlots::AddWorker() {
   WorkerRecord* worker = NewWorker(started_);
   if (worker == nullptr) return nullptr;
@@ -217,7 +217,7 @@ int WorkerSlots::StartWorker(WorkerRecord* worker) {
   return error;
 }
 
-// The last one lets the destructor go on.
+// The last thread lets the destructor go on.
 void WorkerSlots::LeaveThreads() {
   if (--threads_ > 0 || !ending_) return;
   empty_.store(1);
@@ -242,7 +242,7 @@ bool WorkerSlots::Park(WorkerRecord& worker) {
     worker.woken.store(ending_ ? 1 : 0);
     if (!ending_) worker.next_idle = std::exchange(idle_, &worker);
   }
-  // Perhaps this worker is the one that gets it.
+  // This worker may be the one that gets the task.
   DispatchIfReady();
   const absl::Time until = spare ? Now() + kSpareLife : absl::InfiniteFuture();
   while (worker.woken.load(std::memory_order_acquire) == 0) {
@@ -269,9 +269,9 @@ bool WorkerSlots::Park(WorkerRecord& worker) {
     if (joined) before = std::exchange(ended_, pthread_self());
     LeaveThreads();
   }
-  // If the pool is being destroyed, its destructor joins this thread. Else the
-  // pool may be gone from here on; a spare one is detached, because to leave it
-  // to the destructor is a leak in a pool that has none to come.
+  // If the pool is being destroyed, its destructor joins this thread. Otherwise
+  // the pool may be gone from here on. A spare thread is detached, because
+  // leaving it to the destructor is a leak in a pool that is never destroyed.
   if (!joined) pthread_detach(pthread_self());
   if (before.has_value()) pthread_join(*before, nullptr);
   return false;

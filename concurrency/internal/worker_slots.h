@@ -1,12 +1,12 @@
 // The slots of a pool, and the threads that they are lent to.
 //
-// So many tasks run at a time as there are slots: by workers, each of which has
-// one while it runs tasks or looks for some. Here a worker is found or made for
-// a free slot, and here it waits for the next. What it does with the slot is in
-// worker.h, and who looks after a task that found none free in pool_monitor.h.
+// As many tasks run at a time as there are slots. A worker has one while it
+// runs tasks or looks for some. This class finds or makes a worker for a free
+// slot, and lets it wait for the next. What a worker does with the slot is in
+// worker.h, and what happens to a task that finds none free in pool_monitor.h.
 //
-// Every member may be called from any thread, Park() and those beside it from
-// the worker's own.
+// Every member may be called from any thread, except that a worker calls those
+// for workers on its own thread.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOTS_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_WORKER_SLOTS_H_
 
@@ -33,29 +33,30 @@ namespace tocsin::inline v0_2::internal {
 class TaskQueue;
 class WorkerSlots;
 
-// By which a thread finds its shard; 0: not given yet.
+// The number by which a thread finds its shard; 0: not given yet.
 inline constinit thread_local uint32_t thread_number = 0;
 
 // Goes up in the child at each fork().
 inline constinit std::atomic<uint32_t> forks{0};
 
-// Those of the default pool, once there is one.
+// The slots of the default pool, once there is one.
 inline constinit std::atomic<WorkerSlots*> default_slots{nullptr};
 
 // What a worker is woken for.
 enum class Granted : uint32_t { kNothing, kSlot, kTask, kEnd };
 
-// A worker, as those know it who give it something to do.
+// A worker, as seen by the threads that give it something to do.
 struct WorkerRecord {
   virtual ~WorkerRecord() = default;
   // What its thread does from beginning to end.
   virtual void Run() = 0;
 
-  // Counted in active_. Also taken away by the monitor.
+  // Counted in active_. The monitor may take it away, too.
   std::atomic<bool> has_slot{false};
   std::atomic<uint64_t> tasks{0};
 
-  // Written by who takes it off the list of idle ones, before it is woken.
+  // Written before the worker is woken, by the thread that takes it off the
+  // list of idle ones; `granted` and `woken` also by the worker in Park().
   std::atomic<Granted> granted{Granted::kNothing};
   std::atomic<uint32_t> woken{0};
   TaskQueue* queue = nullptr;
@@ -70,7 +71,7 @@ struct WorkerRecord {
 
 class WorkerSlots {
  public:
-  // The kernel refuses longer ones.
+  // The kernel refuses longer names.
   static constexpr size_t kThreadNameSize = 15;
 
   WorkerSlots(std::string name, int slots, int max_threads);
@@ -80,26 +81,26 @@ class WorkerSlots {
 
   // For task groups. ------------------------------------------------------
 
-  // Where this thread's tasks are.
+  // The shard that has this thread's tasks.
   Shard& ShardOfThread() const {
     if (thread_number == 0) NumberThread();
     return shards_[thread_number & (shard_count_ - 1)];
   }
   std::span<Shard> shards() const { return {shards_.get(), shard_count_}; }
 
-  // Something became ready: unless a worker is searching, gives it one if a
-  // slot is free, and sees to it that the monitor is awake if not.
+  // Call it when a task became ready. Unless a worker is searching, sends one
+  // if a slot is free, and otherwise makes sure that the monitor is awake.
   void Dispatch() {
     if (searching_.load() > 0) return;
     if (active_.load() < slot_count_ || watch_.load() != kWatching) Send();
   }
   void DispatchIfReady() {
-    // One that searches looks at all shards before it stops.
+    // A worker that searches looks at all shards before it stops.
     if (searching_.load() == 0 && SomethingIsReady()) Dispatch();
   }
 
   // Runs the task, which is in no list, on a thread that does nothing else
-  // until it has ended. kResourceExhausted where none can be had.
+  // until it has ended. kResourceExhausted if there is no thread for it.
   absl::Status RunOnThread(TaskQueue& queue, Task& task, TaskKind kind);
 
   bool forked() const {
@@ -110,14 +111,14 @@ class WorkerSlots {
 
   // For workers. ----------------------------------------------------------
 
-  // A shard may look ready and turn out to be empty to who takes its lock.
+  // A shard may look ready and turn out to be empty under its lock.
   bool SomethingLooksReady() const;
 
   // Counts the worker as one that looks for a task, until it has one or gives
   // up.
   void BeginSearch() { searching_.fetch_add(1); }
-  // What became ready meanwhile was left to those who search, of whom this is
-  // perhaps the last.
+  // Tasks that became ready meanwhile were left to the searching workers, and
+  // this may be the last of them.
   void EndSearch() {
     searching_.fetch_sub(1);
     DispatchIfReady();
@@ -138,14 +139,14 @@ class WorkerSlots {
   std::string ThreadName(const std::string& suffix) const;
 
  protected:
-  // Ends all workers and waits for that.
+  // Ends all workers and waits until they have ended.
   void EndWorkers();
 
  private:
   friend class PoolMonitor;
   enum Watch : uint32_t { kNoThread, kDormant, kWatching, kEnded };
 
-  // Null where there is no memory.
+  // Null if there is no memory.
   virtual WorkerRecord* NewWorker(size_t number) = 0;
   virtual void RouseMonitor() = 0;
 
@@ -161,14 +162,14 @@ class WorkerSlots {
   const std::string name_;
   const int slot_count_;
   const int max_threads_;
-  const uint32_t made_in_process_;  // counts forks
+  const uint32_t made_in_process_;  // `forks` at that time
   const uint32_t shard_count_;      // a power of two
   const std::unique_ptr<Shard[]> shards_;
 
-  // Slots in use: by workers that run a task or look for one, and by those that
-  // are on their way to do so.
+  // Slots in use: by workers that run a task or look for one, and by workers
+  // that are on their way to do so.
   alignas(64) std::atomic<int> active_{0};
-  // Those of them that look for a task, before they give their slots back.
+  // How many of them look for a task, before they give their slots back.
   std::atomic<int> searching_{0};
   std::atomic<uint32_t> watch_{kNoThread};
 
@@ -176,11 +177,12 @@ class WorkerSlots {
   WorkerRecord* idle_ ABSL_GUARDED_BY(mutex_) = nullptr;  // last in, first out
   WorkerRecord* workers_ ABSL_GUARDED_BY(mutex_) = nullptr;
   int threads_ ABSL_GUARDED_BY(mutex_) = 0;
-  // 1 once there are none left and there will be no more.
+  // 1 once no threads are left and there will be no more.
   std::atomic<uint32_t> empty_{0};
   size_t started_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
-  // The errno of the last thread asked for. No absl::Status: that is allocated.
+  // The errno of the last thread asked for. No absl::Status: that would
+  // allocate.
   int refusal_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   // While the pool is destroyed, a thread that ends joins the one before it.

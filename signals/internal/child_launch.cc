@@ -14,8 +14,8 @@
 #include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/internal/raw_syscall.h"
 
-// The C library's other name for clone(2). Under the usual one ThreadSanitizer
-// takes it for a fork() and notes that in memory that is still ours.
+// The C library's other name for clone(2). Under the usual name ThreadSanitizer
+// takes it for a fork(), and records that in memory that is still ours.
 extern "C" int __clone(int (*)(void*), void* stack, int flags, void* argument,
                        ...);
 
@@ -41,7 +41,7 @@ TOCSIN_UNINSTRUMENTED bool Failed(Shared& shared, const char* call,
 TOCSIN_UNINSTRUMENTED bool SetStreams(Shared& shared) {
   int streams[3];
   for (int i = 0; i < 3; ++i) streams[i] = shared.launch.streams[i];
-  // Out of the way of those that take their places.
+  // Moves them out of the way of those that become 0, 1 and 2.
   for (int& stream : streams) {
     if (stream < 0 || stream > 2) continue;
     const long moved = Syscall(SYS_fcntl, stream, F_DUPFD_CLOEXEC, 3);
@@ -57,8 +57,8 @@ TOCSIN_UNINSTRUMENTED bool SetStreams(Shared& shared) {
   return true;
 }
 
-// As execvp(3) searches: what is missing is passed over, what may not be run is
-// too, but is remembered as the reason.
+// Searches as execvp(3) does: skips a file that is missing, and one that may
+// not be run, but remembers the latter as the reason.
 TOCSIN_UNINSTRUMENTED void Execute(Shared& shared) {
   long error = 0;
   for (const char* const* program = shared.launch.programs; *program != nullptr;
@@ -76,8 +76,8 @@ TOCSIN_UNINSTRUMENTED void Execute(Shared& shared) {
   Failed(shared, "execve", error);
 }
 
-// Every signal is blocked here until no handler of ours is left that could run
-// in our memory.
+// Every signal is blocked until all our handlers are reset, which would
+// otherwise run in our memory.
 TOCSIN_UNINSTRUMENTED int InChild(void* argument) {
   Shared& shared = *static_cast<Shared*>(argument);
   const Launch& launch = shared.launch;

@@ -1,11 +1,12 @@
 // The system call that makes a child process run another program.
 //
-// May be called from any thread. The child shares its memory until it runs the
-// program.
+// May be called from any thread. The child shares the caller's memory until it
+// runs the program.
 //
-// posix_spawn(3) will not do. It cannot leave a signal ignored that has a
-// handler here, and its process id may belong to somebody else by the time one
-// asks for a pidfd, where the kernel reaps children by itself.
+// posix_spawn(3) is not enough. It cannot make the child ignore a signal that
+// has a handler here. And where the kernel reaps children by itself, the
+// process id that it returns may belong to another process by the time a pidfd
+// is opened for it.
 #ifndef TOCSIN_SIGNALS_INTERNAL_CHILD_LAUNCH_H_
 #define TOCSIN_SIGNALS_INTERNAL_CHILD_LAUNCH_H_
 
@@ -15,8 +16,8 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// What the child is to do before it becomes the program. It shares our memory
-// until then and allocates nothing, so all of it is made ready before.
+// What the child does before it becomes the program. Until then it shares our
+// memory and allocates nothing, so the parent prepares all of this.
 struct Launch {
   const char* const* programs =
       nullptr;  // paths tried in turn, up to a null pointer
@@ -36,7 +37,7 @@ struct Launched {
   int error = 0;
 };
 
-// Returns once the program runs, or could not: then there is no child left, and
+// Returns once the program runs or has failed to. Then no child is left, and
 // the result names the call that failed and its errno.
 Launched Start(const Launch& launch);
 

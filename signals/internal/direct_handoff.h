@@ -1,10 +1,10 @@
-// Direct hand-off of a standard signal: while the one thread that is to have it
-// waits in Receive(), it offers a slot in which the handler leaves the signal
-// and then wakes that thread. That is one wake-up less, and none where the
+// Direct hand-off of a standard signal: the one thread that is to receive it
+// offers a slot while it waits in Receive(). The handler leaves the signal
+// there and wakes that thread. That saves one wake-up of two, and both if the
 // handler runs on that very thread.
 //
-// May be called from any thread; one at a time, under the service's lock,
-// offers and takes. What the handler does is in signal_handler.cc.
+// May be called from any thread. Only one at a time offers and takes slots,
+// under the service's lock. What the handler does is in signal_handler.cc.
 #ifndef TOCSIN_SIGNALS_INTERNAL_DIRECT_HANDOFF_H_
 #define TOCSIN_SIGNALS_INTERNAL_DIRECT_HANDOFF_H_
 
@@ -18,17 +18,17 @@ namespace tocsin::inline v0_2::internal {
 // From now on the handler of `signum` leaves it in its slot and wakes
 // `sleeper`.
 void OfferSlot(int signum, Sleeper& sleeper);
-// Ends that: the sleeper is not touched any more. Returns how many signals were
-// left in the slot, of which `info` is the first. Waits for a handler that is
-// about to leave one.
+// Ends that: no handler touches the sleeper any more. Returns how many signals
+// were left in the slot, of which `info` is the first. Waits for a handler that
+// is about to leave one.
 int TakeSlot(int signum, RawSiginfo& info);
-// Whether a slot is offered and no signal was left yet. For tests.
+// Whether a slot is offered and holds no signal yet. For tests.
 bool IsWaitedFor(int signum);
 
 // Who has offered the slot for each standard signal.
 class DirectHandoff {
  public:
-  // Offers it for `sleeper`. False if somebody has.
+  // Offers the slot for `sleeper`. False if it is already offered.
   bool Offer(int signum, Sleeper& sleeper);
   bool IsOfferedBy(int signum, const Sleeper& sleeper) const {
     return offered_by_[signum] == &sleeper;

@@ -1,8 +1,8 @@
 // Hands each signal to the queue of every receiver that is subscribed to it.
 //
-// Where the signals come from is not its concern: the kernel (kernel_signals.h)
-// or a test (testing/fake_signals.h). Public members may be called from any
-// thread.
+// The signals come from the kernel (kernel_signals.h) or a test
+// (testing/fake_signals.h); it makes no difference here. Public members may be
+// called from any thread.
 #ifndef TOCSIN_SIGNALS_INTERNAL_DISPATCHER_H_
 #define TOCSIN_SIGNALS_INTERNAL_DISPATCHER_H_
 
@@ -31,12 +31,12 @@ namespace tocsin::inline v0_2::internal {
 class Subscription;
 struct Waiter;
 
-// What looks at the signals of one subscription on the thread that takes them
-// from the kernel, without any other thread's help. It must not wait for one.
+// Observes the signals of one subscription on the thread that takes them from
+// the kernel, without the help of another thread. It must not wait for one.
 class SynchronousObserver {
  public:
   virtual void OnSignal(const SignalEvent& event) = 0;
-  // When OnAlarm() is due. Only calls of these two may change it.
+  // When OnAlarm() is due. Only OnSignal() and OnAlarm() may change it.
   virtual absl::Time alarm() const = 0;
   virtual void OnAlarm() = 0;
 
@@ -46,7 +46,7 @@ class SynchronousObserver {
 
 class Dispatcher {
  public:
-  // With a time, its clock stands at that until Advance().
+  // If `fake_time` is given, the clock stands still there until Advance().
   explicit Dispatcher(std::optional<absl::Time> fake_time = std::nullopt);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
@@ -62,32 +62,32 @@ class Dispatcher {
   SignalServiceStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // At most one observer at a time: kAlreadyExists for a second. It sees the
-  // signals of the subscription that is opened with it. None of its functions
-  // runs when StopObserving() has returned.
+  // signals of the subscription that is opened as observed. Once
+  // StopObserving() has returned, none of its functions runs.
   absl::Status Observe(SynchronousObserver& observer)
       ABSL_LOCKS_EXCLUDED(observer_mutex_);
   void StopObserving() ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
-  // The end of the service: closes what is open. Does nothing where the signals
-  // come from a test, which calls CloseAll().
+  // Ends the service: closes the open subscriptions. Does nothing if the
+  // signals come from a test, which calls CloseAll().
   virtual void Stop() {}
 
-  // Whether every signal that is received comes here; else the error says which
-  // do not.
+  // OK if every signal that is received comes here; else the error names those
+  // that do not.
   virtual absl::Status Verify() const { return absl::OkStatus(); }
 
   // Ends the process by `signum`, after writing `report` to stderr.
   virtual void Die(int signum, const std::string& report) = 0;
 
-  // Brings a subscription into the registry. May take signals out of it, as its
-  // options say.
+  // Adds a subscription to the registry. May remove signals from the
+  // subscription, as its options say.
   virtual absl::Status Enter(Subscriber& subscription);
 
-  // Takes it out. Its queue stays. Returns the signals that were on their way
-  // to it and must be sent again. Does nothing the second time.
+  // Removes it. Its queue stays. Returns the signals that were on their way to
+  // it, which the caller passes to Return(). Does nothing the second time.
   virtual std::vector<RawSiginfo> Leave(Subscriber& subscription);
 
-  // Closes all that are open, for good.
+  // Closes all open subscriptions, for good.
   void CloseAll() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Sends signals that nobody received to the process again, or discards them.
@@ -95,13 +95,13 @@ class Dispatcher {
               ReceiverOptions::OnClose on_close) ABSL_LOCKS_EXCLUDED(mutex_);
 
  protected:
-  // When the observer wants to be called without a signal; and calls it, if it
-  // is time.
+  // Alarm() is when the observer's alarm is due; RingAlarm() calls OnAlarm() if
+  // that time has come.
   absl::Time Alarm() const ABSL_LOCKS_EXCLUDED(observer_mutex_);
   void RingAlarm() ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
   // Whether this process is a forked child of the one whose signals these are.
-  // What is queued is then the parent's to receive.
+  // Then only the parent may receive what is queued.
   virtual bool Forked() const { return false; }
 
   // A signal that came from a test has nowhere to go back to.
@@ -113,20 +113,20 @@ class Dispatcher {
     return {};
   }
 
-  // Has signals of `subscription` come to `waiter`, which is about to wait and
-  // first in its line, by a shorter way than the service's thread, if there is
-  // one: it leads, or offers slots. StepDown() undoes it, when the wait is
-  // over.
+  // Routes signals of `subscription` to `waiter`, which is about to wait and
+  // first in line, by a shorter path than the service's thread, if there is
+  // one: the waiter leads, or offers slots. StepDown() undoes this when the
+  // wait is over.
   virtual void Promote(const Subscriber&, Waiter&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   virtual void StepDown(Waiter&, FutexWakes&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   // Delivers what is pending for a leader that stepped down and is expected
-  // back. `waits`: the caller is that leader; only what would starve in its
-  // wait is drained.
+  // back. `waits`: the caller goes on to wait, as that leader does; only
+  // signals that would starve in that wait are drained.
   virtual void Drain(bool, FutexWakes&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 
-  // Into the queues. False if nobody is subscribed to it.
+  // Puts a signal into the queues. False if nobody is subscribed to it.
   bool Deliver(const RawSiginfo& info, bool redirected, absl::Time now,
                FutexWakes& wakes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -30,8 +30,7 @@ void Forward(int signum) {
   action.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | kRestorer;
   action.mask = ~uint64_t{0};
   if (signum == SIGCHLD) {
-    // Which children become zombies, and which changes are told, stays as it
-    // was.
+    // Keeps which children become zombies, and which of their changes raise it.
     action.flags |= previous[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
     if (IgnoredBy(previous[signum])) action.flags |= SA_NOCLDWAIT;
   }

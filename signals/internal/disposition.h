@@ -1,6 +1,6 @@
-// The dispositions of signals: replaced by our handler, put back, asked for.
+// Replaces dispositions of signals by our handler, restores and queries them.
 //
-// May be called from any thread; one that changes a disposition holds
+// May be called from any thread; a thread that changes a disposition holds
 // disposition_mutex.
 #ifndef TOCSIN_SIGNALS_INTERNAL_DISPOSITION_H_
 #define TOCSIN_SIGNALS_INTERNAL_DISPOSITION_H_
@@ -12,25 +12,25 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// Serialises what changes dispositions. The service's thread never takes it, so
-// one may wait for that thread while holding it.
+// Serialises changes of dispositions. The service's thread never takes it, so
+// its holder may wait for that thread.
 extern SlimMutex disposition_mutex;
 
 // Installs the handler for `signum` and keeps the disposition it replaces.
 void Forward(int signum) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
-// Puts that back, to the last flag. False if somebody has replaced our handler
-// meanwhile: then theirs stays.
+// Restores that disposition, including every flag. False if other code has
+// replaced our handler meanwhile: then that handler stays.
 bool RestoreDisposition(int signum)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 
-// Whether `signum` is ignored, by the disposition that Forward() found if it is
-// being forwarded.
+// Whether `signum` is ignored; if it is being forwarded, whether it was before
+// Forward().
 bool IsIgnored(int signum) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 // Whether our handler is in place.
 bool HandlerInPlace(int signum);
 
 // Sets the disposition of `signum` to the default, as the kernel sees it, and
-// puts back what was there.
+// restores the previous one when destroyed.
 class [[nodiscard]] ScopedDefaultDisposition {
  public:
   explicit ScopedDefaultDisposition(int signum)

@@ -44,7 +44,7 @@ EventQueue::EventQueue(const SignalSet& signals, int capacity,
     : arrivals_(arrivals),
       capacity_(capacity),
       places_(PlacesFor(signals, capacity)),
-      // Not zeroed: it is touched as far as it is used.
+      // Not zeroed: only the part that is used is touched.
       ring_(new Queued[places_]) {}
 
 EventQueue::Pushed EventQueue::Push(const RawSiginfo& info, uint32_t arrival,

@@ -1,8 +1,8 @@
 // The events that wait for one receiver, and the ledger of signals that the
 // queues of several share.
 //
-// It takes no lock and knows no threads: the caller makes sure that one thread
-// at a time uses a queue, or a ledger.
+// It takes no lock: the caller makes sure that only one thread at a time uses a
+// queue, or a ledger.
 #ifndef TOCSIN_SIGNALS_INTERNAL_EVENT_QUEUE_H_
 #define TOCSIN_SIGNALS_INTERNAL_EVENT_QUEUE_H_
 
@@ -17,24 +17,24 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// The signals that came, as the queues share them. Whether one must be sent
-// again when a receiver goes depends on what became of it in the others.
+// The signals that came, shared by the queues. Whether one must be sent again
+// when a receiver is destroyed depends on what happened to it in the others.
 class Arrivals {
  public:
-  // Makes room for what `places` more places of queues can hold, so that
+  // Makes room for what `places` more places in queues can hold, so that
   // nothing else here allocates. Changes nothing if it throws.
   void AddPlaces(uint32_t places);
   void RemovePlaces(uint32_t places) { places_ -= places; }
 
-  // One more, held by the caller, who is about to put it into queues.
+  // Adds a signal, held by the caller, which is about to put it into queues.
   uint32_t Add();
   // Each queue that it is in holds it.
   void Hold(uint32_t arrival) { ++arrivals_[arrival].holders; }
   void Release(uint32_t arrival);
 
-  // Somebody took it out of a queue.
+  // Notes that a thread received it from a queue.
   void MarkReceived(uint32_t arrival) { arrivals_[arrival].received = true; }
-  // Whether nobody but the one holder that asks has it or had it.
+  // Whether only the calling holder has it, and no thread received it.
   bool IsOnlyHere(uint32_t arrival) const {
     const Arrival& a = arrivals_[arrival];
     return !a.received && a.holders == 1;
@@ -43,19 +43,19 @@ class Arrivals {
  private:
   struct Arrival {
     uint32_t holders;  // queues that it is in
-    bool received;     // somebody took it out of one of them
+    bool received;     // a thread took it out of one of them
   };
 
-  // As many as all queues can hold together and one more, made by the
-  // subscriptions, so that dispatching allocates nothing.
+  // As many as all queues can hold together and one more, allocated when
+  // subscriptions are made, so that dispatching allocates nothing.
   std::vector<Arrival> arrivals_{Arrival{}};
   std::vector<uint32_t> free_{0};
   size_t places_ = 0;
 };
 
-// What came for one receiver and was not received yet, in order of arrival:
-// room for `capacity` real-time signals and for one event of each standard
-// signal, into which those merge that come before it is taken.
+// The events that came for one receiver and were not received yet, in order of
+// arrival. Has room for `capacity` real-time signals and for one event of each
+// standard signal, into which further ones merge until it is taken.
 class EventQueue {
  public:
   struct Queued {
@@ -66,7 +66,7 @@ class EventQueue {
   };
   enum class Pushed { kQueued, kMerged, kDropped };
 
-  // The caller has `arrivals` make room for places().
+  // The caller makes room for places() in `arrivals`.
   EventQueue(const SignalSet& signals, int capacity, Arrivals& arrivals);
   EventQueue(const EventQueue&) = delete;
   EventQueue& operator=(const EventQueue&) = delete;
@@ -80,9 +80,10 @@ class EventQueue {
   // Holds `arrival` from then on, unless there was no room.
   Pushed Push(const RawSiginfo& info, uint32_t arrival, absl::Time now);
 
-  // Takes the oldest out, which is then received. REQUIRES: !empty().
+  // Takes the oldest out and marks it received. REQUIRES: !empty().
   Queued Pop();
-  // Takes the oldest out unreceived. Whether nobody else has it or had it.
+  // Takes the oldest out unreceived. Returns whether no other queue has it and
+  // no thread received it.
   bool Remove(RawSiginfo& info);
 
  private:

@@ -18,7 +18,8 @@ int32_t RandomMark() {
   if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
     random = static_cast<uint32_t>(absl::ToUnixNanos(internal::Now()));
   }
-  // Negative, for the kernel takes only these; and below all that it defines.
+  // Negative, because the kernel accepts only that, and below all that it
+  // defines.
   return -1000 - static_cast<int32_t>(random & 0x3fffffff);
 }
 

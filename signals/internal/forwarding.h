@@ -1,5 +1,5 @@
-// The other end of the handlers' forwarding: to whom they forward, what is in
-// what arrives, and when none is under way any more.
+// The receiving end of the handlers' forwarding: sets the thread to forward to,
+// unwraps what arrives, and waits until no handler is under way.
 //
 // May be called from any thread, but not in a signal handler.
 #ifndef TOCSIN_SIGNALS_INTERNAL_FORWARDING_H_
@@ -15,33 +15,33 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// Names the thread that handlers forward to; before the first Forward().
+// Sets the thread that handlers forward to. Call it before the first Forward().
 void SetServiceThread(pid_t thread)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 
 // Handlers that start from now on give their signal back to the process.
 void StopForwarding(int signum)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
-// Waits until handlers that had started before have forwarded theirs.
+// Waits until handlers that had started before have forwarded their signals.
 void AwaitHandlers(int signum);
 
-// Takes the mark off a forwarded siginfo. False if it bears none.
+// Removes the mark from a forwarded siginfo. False if it has none.
 bool Unwrap(RawSiginfo& info);
 
 // Takes a signal that the kernel's queue had no room for (RLIMIT_SIGPENDING),
-// and that a handler kept in a slot. False if there is none. The bell rings for
-// each.
+// and that a handler kept in a slot. False if there is none. The doorbell rings
+// for each.
 bool TakeSpilled(RawSiginfo& info);
 
-// Whether the doorbell rings for every signal that is forwarded, because the
-// service's thread leaves some to a leader (leader.h).
+// Sets whether the doorbell rings for every signal that is forwarded, because
+// the service's thread leaves some to a leader (leader.h).
 void RingForEach(bool ring);
 
 // Signals whose siginfo could not be kept because the process was at its
 // RLIMIT_SIGPENDING for long: they arrived as a bare number.
 uint64_t LostSiginfoCount();
 
-// In a forked child: what handlers did in the parent did not happen here.
+// Called in a forked child: resets what handlers in the parent had begun.
 void ForgetHandlersAfterFork();
 
 }  // namespace tocsin::inline v0_2::internal

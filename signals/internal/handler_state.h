@@ -1,8 +1,8 @@
 // What signal handlers share with threads, and how either side copies a siginfo
 // and waits for the other.
 //
-// A handler may run on any thread at any moment, also in the middle of what
-// that thread does here.
+// A handler may run on any thread at any moment, even while that thread runs
+// code of this file.
 #ifndef TOCSIN_SIGNALS_INTERNAL_HANDLER_STATE_H_
 #define TOCSIN_SIGNALS_INTERNAL_HANDLER_STATE_H_
 
@@ -27,8 +27,8 @@ struct SpillSlot {
 };
 enum : uint32_t { kFree, kWriting, kReady };
 
-// A direct hand-off: not offered, until a thread offers it; then being written
-// by one handler, and filled with `count` signals that came before the thread
+// A direct hand-off. Not offered until a thread offers it; then being written
+// by one handler, then filled with `count` signals that came before the thread
 // took it back.
 struct HandoffSlot {
   uint32_t state;
@@ -38,15 +38,18 @@ struct HandoffSlot {
 };
 enum : uint32_t { kNotOffered, kOffered, kFilling, kFilled };
 
-// More than a thread that is being woken ever misses. It keeps the time short
-// that handing them on takes.
+// More signals than come while a thread is being woken. The limit keeps short
+// how long delivering them takes.
 constexpr int32_t kMostInSlot = 1000;
 
-// What a sleeper's word says, as far as a handler looks (wakeable.h).
+// The values of a sleeper's word that a handler uses (wakeable.h).
 enum : uint32_t { kAsleep = 1, kWoken = 3 };
 
-// All that handlers share with threads. Threads write it while they hold the
-// service's control mutex; both sides use only the __atomic builtins on it.
+// All that handlers share with threads. Threads write it under
+// disposition_mutex or the dispatcher's mutex, except to free spill slots and
+// to count lost siginfos. Both sides use the __atomic builtins on it, except on
+// the contents of a slot, which belong to one side at a time, as its state
+// says.
 struct HandlerState {
   pid_t process;
   pid_t service_thread;
@@ -81,7 +84,7 @@ constexpr int kRawWords = sizeof(RawSiginfo) / sizeof(uint64_t);
   for (int i = kRawWords; i < kFullWords; ++i) info[i] = 0;
 }
 
-// Lets others run, also those of a lower priority if need be.
+// Lets other threads run; after 100 tries also those of a lower priority.
 [[maybe_unused]] TOCSIN_UNINSTRUMENTED static void Pause(int tries) {
   if (tries < 100) {
     Syscall(SYS_sched_yield);

@@ -5,9 +5,9 @@
 namespace tocsin::inline v0_2::internal {
 namespace {
 
-// The signals that were ignored when the process started, as a mask. Looked at
-// before anything of the program runs: what it ignores by its own choice,
-// SIGPIPE for instance, is no wish of those who started it.
+// The signals that were ignored when the process started, as a mask. Read
+// before any code of the program runs: what the program itself ignores, for
+// example SIGPIPE, is not its parent's choice.
 constinit uint64_t ignored_at_start = 0;
 
 [[gnu::constructor(101)]] void RememberIgnored() {

@@ -1,5 +1,5 @@
-// Which signals were ignored when the process started: the wish of what started
-// it, for a child to inherit.
+// Which signals were ignored when the process started, as its parent chose. A
+// child inherits that choice.
 //
 // May be called from any thread.
 #ifndef TOCSIN_SIGNALS_INTERNAL_IGNORED_AT_START_H_

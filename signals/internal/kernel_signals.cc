@@ -25,8 +25,8 @@
 namespace tocsin::inline v0_2::internal {
 namespace {
 
-// Blocks signals in the calling thread. While dispositions change and locks are
-// held, no handler of the program's runs here, which might call us again.
+// Blocks signals in the calling thread, so that no handler of the program runs
+// here while dispositions change and locks are held: it might call us again.
 class ScopedMask {
  public:
   ScopedMask() {
@@ -41,8 +41,8 @@ class ScopedMask {
   sigset_t previous_;
 };
 
-// Of this process among those that were forked from each other: one more than
-// its parent's.
+// The generation of this process among those forked from each other: one more
+// than its parent's.
 constinit std::atomic<int> process_generation = 0;
 
 constinit KernelSignals* alive ABSL_GUARDED_BY(disposition_mutex) = nullptr;
@@ -70,7 +70,7 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
     MutexLock lock(kernel->mutex_);
     kernel->leadership_.MakeTimer(kernel->thread_.id());
   }
-  Forward(kDoorbell);  // so that a stranger's does not end the process
+  Forward(kDoorbell);  // so that a stray one does not end the process
   alive = kernel.get();
   return kernel;
 }
@@ -130,10 +130,10 @@ absl::Status KernelSignals::Enter(Subscriber& subscription) {
   {
     FutexWakes wakes;
     MutexLock lock(mutex_);
-    // Nobody has a slot for what several receive.
+    // No thread offers a slot for a signal that several receive.
     for (int signum : subscription.signals()) TakeBackAndDeliver(signum, wakes);
-    Register(subscription);  // the last that can throw
-    // Nor leads for it: who does looks again.
+    Register(subscription);  // the last step that can throw
+    // No thread leads for it either: the leader looks again.
     leadership_.TakeBack(subscription.signals());
     leadership_.WakeLeader(wakes);
     for (int signum : subscription.signals()) {
@@ -142,12 +142,13 @@ absl::Status KernelSignals::Enter(Subscriber& subscription) {
     }
     thread_.NoteChange();
   }
-  // The thread must block SIGPROF before a handler forwards one to it, or it
-  // would be its own handler that takes it there, for ever.
+  // The thread must block SIGPROF before a handler forwards one to it.
+  // Otherwise the handler would run on that thread and forward it to itself for
+  // ever.
   if (first.contains(SIGPROF)) thread_.Synchronize();
   for (int signum : first) Forward(signum);
-  // Nothing to wait for: what is forwarded stays pending on the thread until it
-  // waits for it.
+  // No need to wait: what is forwarded stays pending on the thread until the
+  // thread waits for it.
   RingDoorbell();
   return absl::OkStatus();
 }
@@ -183,13 +184,12 @@ bool KernelSignals::Forked() const {
   return generation_ != process_generation.load(std::memory_order_relaxed);
 }
 
-// For the end of a process in which nothing may work any more. A reader of
-// stderr that hangs must not keep it from ending: what does not fit is left
-// out.
+// Ends a process in which perhaps nothing works any more. A reader of stderr
+// that hangs must not prevent that: what does not fit is left out.
 void KernelSignals::Die(int signum, const std::string& report) {
   pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
   if (poll(&out, 1, 0) == 1) {
-    // A pipe that is ready takes so much without blocking (pipe(7)).
+    // A pipe that is ready takes this much without blocking (pipe(7)).
     const size_t size = std::min(report.size(), size_t{PIPE_BUF});
     [[maybe_unused]] const ssize_t written =
         write(STDERR_FILENO, report.data(), size);
@@ -210,8 +210,9 @@ struct KernelSignals::Fork {
     if (alive != nullptr) alive->mutex_.Unlock();
     disposition_mutex.Unlock();
   }
-  // The child has this thread only, and the parent's handlers. A signal that
-  // comes before this is dealt with in the handler, by its look at the process.
+  // The child has only this thread, and the parent's handlers. If a signal
+  // comes earlier, the handler sees that this is another process, and acts on
+  // that.
   static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     ++process_generation;
     if (KernelSignals* mine = std::exchange(alive, nullptr)) {
@@ -226,7 +227,7 @@ struct KernelSignals::Fork {
       mine->handoff_.ForgetAfterFork();
       mine->mutex_.Unlock();
     }
-    // Also where no service is alive any more.
+    // Also if no service is alive.
     ForgetHandlersAfterFork();
     Leader::ForgetAfterFork();
     disposition_mutex.Unlock();

@@ -1,5 +1,5 @@
-// The source of real signals: starts and stops what hears them, lets receivers
-// in and out, and puts all of it in order in a forked child.
+// The source of real signals: starts and stops the thread that takes them, adds
+// and removes receivers, and resets all of it in a forked child.
 //
 // Public members may be called from any thread but the service's own.
 #ifndef TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
@@ -44,7 +44,7 @@ class KernelSignals final : public SignalRoutes {
   bool Forked() const override;
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
 
-  const int generation_;  // the process that this was made in
+  const int generation_;  // of the process that made this
   ServiceThread thread_;
 };
 

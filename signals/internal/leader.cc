@@ -15,7 +15,7 @@
 namespace tocsin::inline v0_2::internal {
 namespace {
 
-// How long signals are left to a leader, at most, that does not wait for them.
+// How long signals are left, at most, to a leader that does not wait for them.
 constexpr absl::Duration kAbsence = absl::Milliseconds(10);
 
 // Asked of the kernel once.
@@ -91,7 +91,7 @@ void Leadership::Promote(const SignalSet& signals, Leader& leader,
   led_ = led;
   RingForEach(true);
   leader.WaitFor(led);
-  // The service's thread looks, and leaves them to this one.
+  // Makes the service's thread look and leave them to this one.
   if (left_out_ != led) RingDoorbell();
 }
 
@@ -99,7 +99,7 @@ void Leadership::StepDown(const Sleeper& sleeper, int took) {
   if (leader_ != &sleeper) return;
   leader_ = nullptr;
   had_its_turn_ = took;
-  // Not each time: to set a timer takes longer than all else here.
+  // Not each time: setting a timer takes longer than all else here.
   if (timer_set_) return;
   timer_set_ = true;
   itimerspec time = {};
@@ -118,8 +118,8 @@ void Leadership::WakeLeader(FutexWakes& wakes) {
 uint64_t Leadership::ToDrain(bool waits) const {
   if (leader_ != nullptr) return 0;
   uint64_t signals = Mask(led_);
-  // The lowest number comes first in a wait: without a look at the others, a
-  // storm of it would starve them.
+  // A wait takes the lowest number first: without a look at the others, a storm
+  // of that signal would starve them.
   if (waits && had_its_turn_ != 0) signals &= ~Bit(had_its_turn_);
   return signals;
 }

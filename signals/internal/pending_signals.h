@@ -26,8 +26,8 @@ inline uint64_t Mask(const SignalSet& signals) {
 int TakePending(uint64_t signals, RawSiginfo& info,
                 absl::Duration timeout = absl::InfiniteDuration());
 
-// Takes one that is pending of `left`, and strikes its number off, so that a
-// storm of one does not starve the others. False if there is none.
+// Takes a pending signal of `left`, and removes its number from `left`, so that
+// a storm of one does not starve the others. False if there is none.
 bool TakeNext(uint64_t& left, RawSiginfo& info);
 
 }  // namespace tocsin::inline v0_2::internal

@@ -1,4 +1,4 @@
-// A siginfo as far as the kernel fills it, as handlers and queues carry it.
+// The part of a siginfo that the kernel fills, as handlers and queues carry it.
 //
 // A value, used by one thread at a time; signal handlers may carry it too.
 #ifndef TOCSIN_SIGNALS_INTERNAL_RAW_SIGINFO_H_
@@ -9,7 +9,8 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// Of these the kernel keeps one of each number; the rest are real-time signals.
+// The kernel keeps at most one pending signal of each of these; the rest are
+// real-time signals.
 inline constexpr int kStandardSignals = 31;
 inline bool IsStandard(int signum) { return signum <= kStandardSignals; }
 

@@ -20,7 +20,7 @@ namespace tocsin::inline v0_2::internal {
 
 // Returns what the kernel does, an error as its negated number, and leaves
 // errno alone. Each file that includes this has its own copy: a call into
-// another library might have to be bound first.
+// another library might need lazy binding first.
 [[maybe_unused]] TOCSIN_UNINSTRUMENTED static long Syscall(
     long number, long a = 0, long b = 0, long c = 0, long d = 0) {
 #if defined(__x86_64__)

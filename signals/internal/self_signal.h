@@ -1,5 +1,4 @@
-// A signal that the calling thread sends to itself, and the end of the process
-// by one.
+// Sends a signal to the calling thread, and ends the process by one.
 //
 // May be called from any thread.
 #ifndef TOCSIN_SIGNALS_INTERNAL_SELF_SIGNAL_H_
@@ -7,8 +6,9 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// Has `signum` delivered to the calling thread here, even if the thread blocks
-// it. It is blocked before it is raised, so that it is not delivered earlier.
+// Delivers `signum` to the calling thread before it returns, even if the thread
+// blocks it. It is blocked before it is raised, so that it is not delivered
+// earlier.
 void RaiseAndDeliver(int signum);
 
 // What tocsin::DieBySignal() does (process.h). Takes no lock: it is the way out

@@ -20,13 +20,13 @@
 namespace tocsin::inline v0_2::internal {
 namespace {
 
-// How many of one real-time signal are taken in a row before the others get a
-// look; standard signals have one each.
+// How many real-time signals are taken before the number of the last one yields
+// to the others; a standard signal yields each time.
 constexpr int kRealTimeBatch = 64;
 
-// What is pending on the thread, the kernel hands out before what is pending on
-// the process. Of the latter a close takes no more than this: a timer can send
-// them as fast as they are taken, and where they are they are not lost.
+// The kernel hands out what is pending on the thread before what is pending on
+// the process. A close takes no more than this of the latter: a timer can send
+// signals as fast as they are taken, and those left pending are not lost.
 constexpr int kMostOfProcess = 1024;
 
 }  // namespace
@@ -48,7 +48,7 @@ int ServiceThread::Start() {
     static_cast<ServiceThread*>(self)->Run();
     return nullptr;
   };
-  // The thread is born with the mask of this one.
+  // The thread inherits the mask of this one.
   const int error = pthread_create(&thread_, nullptr, run, this);
   if (error != 0) return error;
   while (id_.load() == 0) FutexWait(id_, 0);
@@ -62,7 +62,7 @@ void ServiceThread::Synchronize() {
     change = change_.fetch_add(1) + 1;
   }
   RingDoorbell();
-  // Nobody else moves it on: the caller holds the disposition mutex.
+  // No other thread changes it: the caller holds the disposition mutex.
   for (uint32_t seen; (seen = taken_over_.load()) != change;) {
     TOCSIN_STEP("ServiceThread: is waited for");
     FutexWait(taken_over_, seen);
@@ -111,8 +111,8 @@ void ServiceThread::Run() {
         taken_over_.store(change);
         FutexWakeAll(&taken_over_);
       }
-      // What is forwarded comes to this thread all the same, and each with a
-      // bell; and so did what was forwarded before.
+      // Forwarded signals still come to this thread, each with a bell. Those
+      // that were forwarded earlier, without one, are here already.
       while (TakeNext(left, info)) {
         const bool redirected = Unwrap(info);
         routes_.Dispatch(info, redirected);

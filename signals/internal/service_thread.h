@@ -22,8 +22,8 @@ namespace tocsin::inline v0_2::internal {
 class SignalRoutes;
 
 // All signals but the faults, which are raised on the thread that caused them:
-// a blocked one would skip the program's crash handler. SIGPROF stays open too,
-// so that a profiler sees this thread, unless it is itself received.
+// a blocked one would skip the program's crash handler. SIGPROF stays unblocked
+// too, so that a profiler sees this thread, unless it is itself received.
 sigset_t ServiceMask(bool receives_sigprof);
 
 // The dedicated thread, which waits for all that nobody else waits for, and
@@ -35,16 +35,16 @@ class ServiceThread {
   ServiceThread& operator=(const ServiceThread&) = delete;
 
   // Starts it, with the mask of the calling thread, and returns when it runs.
-  // 0, or the error of pthread_create(3).
+  // Returns 0, or the error of pthread_create(3).
   int Start();
   void Join() { pthread_join(thread_, nullptr); }
   pid_t id() const { return static_cast<pid_t>(id_.load()); }
 
-  // Has it look at what the caller changes under the routes' mutex; the bell
-  // tells it to.
+  // Notes that the caller changes something under the routes' mutex, which the
+  // thread must look at. The caller then rings the doorbell.
   void NoteChange() { change_.fetch_add(1); }
-  // Has it take over what was changed, and waits until it has: it is then in no
-  // wait for signals that it should not take any more.
+  // Makes it take over what was changed, and waits until it has: it then does
+  // not wait for signals that it must not take any more.
   void Synchronize() ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 
  private:

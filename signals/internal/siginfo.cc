@@ -38,8 +38,8 @@ SignalEvent::Origin OriginOf(const siginfo_t& info) {
   }
   if (info.si_code < 0) return Origin::kOther;
   // Positive codes mean different things for different signals. Those of SIGIO
-  // come with any signal that was chosen with F_SETSIG; and no other signal
-  // that can be received has codes of its own.
+  // come with any signal that was chosen with F_SETSIG. Apart from SIGCHLD, no
+  // other signal that can be received has codes of its own.
   return info.si_signo == SIGCHLD ? Origin::kChild : Origin::kIo;
 }
 

@@ -11,7 +11,7 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// What a signal that was taken from the kernel tells a receiver.
+// The event that a receiver gets for a signal taken from the kernel.
 SignalEvent ToEvent(const RawSiginfo& raw, int count, absl::Time received_at);
 
 }  // namespace tocsin::inline v0_2::internal

@@ -13,13 +13,13 @@
 #include "tocsin/signals/internal/raw_syscall.h"
 
 // Handlers are not instrumented and use nothing but the __atomic builtins and
-// raw system calls, which leave errno alone. Where they copy, they do so
-// through volatile words, so that the compiler makes no call to memcpy of it.
+// raw system calls, which leave errno alone. They copy through volatile words,
+// so that the compiler does not turn that into a call of memcpy.
 
-// Where our handler returns to when the kernel has called it: a
-// rt_sigreturn(2). x86-64 asks the program for it; on AArch64 it is in the
-// place of the kernel's own. The bytes are those of the C library or the
-// kernel, by which debuggers and unwinders know a signal frame.
+// Where our handler returns to when the kernel has called it: an
+// rt_sigreturn(2). On x86-64 the program must provide it; on AArch64 it
+// replaces the kernel's own. The bytes are those of the C library or the
+// kernel, because debuggers and unwinders recognize a signal frame by them.
 extern "C" void tocsin_restore_rt();
 asm(R"(
 .pushsection .text
@@ -48,16 +48,16 @@ constinit HandlerState handler_state{};
 
 namespace {
 
-// The process is at its RLIMIT_SIGPENDING. Gives those who drain the queue
-// about 50 ms; false when that was in vain.
+// The process is at its RLIMIT_SIGPENDING. Gives the threads that drain the
+// queue about 50 ms; returns false after that.
 TOCSIN_UNINSTRUMENTED bool WaitForRoom(int tries) {
   if (tries >= 600) return false;
   Pause(tries);
   return true;
 }
 
-// To the process as a whole, siginfo unchanged. The kernel allows that under
-// the thread id of the caller only, which stands for its process here.
+// Sends to the process as a whole, siginfo unchanged. The kernel allows that
+// only with the caller's thread id, which stands for its process here.
 TOCSIN_UNINSTRUMENTED void SendToProcess(int signum, uint64_t* info) {
   const long self = Syscall(SYS_gettid);
   for (int tries = 0;; ++tries) {
@@ -66,8 +66,8 @@ TOCSIN_UNINSTRUMENTED void SendToProcess(int signum, uint64_t* info) {
     if (result != -EAGAIN) return;
     if (!WaitForRoom(tries)) break;
   }
-  // A signal by kill(2) is never refused: the number survives, its siginfo does
-  // not.
+  // A signal as from kill(2) is never refused: the number survives, its siginfo
+  // does not.
   __atomic_fetch_add(&handler_state.siginfo_lost, 1, __ATOMIC_RELAXED);
   for (int i = 1; i < kFullWords; ++i) {
     const_cast<volatile uint64_t*>(info)[i] = 0;
@@ -113,7 +113,8 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
         __atomic_load_n(&handler_state.service_thread, __ATOMIC_SEQ_CST),
         signum, Address(info));
     if (result == 0) {
-      // After the signal is there: who sets this has the thread look once more.
+      // Read after the signal is there: a thread that sets it then makes the
+      // service's thread look again.
       if (__atomic_load_n(&handler_state.ring_for_each, __ATOMIC_SEQ_CST)) {
         Ring(process);
       }
@@ -128,7 +129,7 @@ TOCSIN_UNINSTRUMENTED void SendToService(long process, int signum,
   SendToProcess(signum, info);
 }
 
-// False if nobody has offered a slot, or another handler is at it.
+// False if no slot is offered, another handler is writing it, or it is full.
 TOCSIN_UNINSTRUMENTED bool HandOver(int signum, const uint64_t* info) {
   if (signum > kStandardSignals) return false;
   HandoffSlot& slot = handler_state.handoff_slots[signum];
@@ -142,8 +143,8 @@ TOCSIN_UNINSTRUMENTED bool HandOver(int signum, const uint64_t* info) {
   TOCSIN_STEP("Handler: about to hand over");
   CopyRaw(slot.info.words, info);
   slot.count = 1;
-  // Its thread may be gone once the slot is filled; then only the address
-  // counts.
+  // Once the slot is filled, its thread may be gone; then only the address is
+  // used.
   uint32_t* const word = slot.word;
   const bool asleep =
       __atomic_exchange_n(word, uint32_t{kWoken}, __ATOMIC_SEQ_CST) == kAsleep;
@@ -155,8 +156,9 @@ TOCSIN_UNINSTRUMENTED bool HandOver(int signum, const uint64_t* info) {
   return true;
 }
 
-// A child made behind the back of pthread_atfork(), by vfork(), _Fork() or
-// clone(): the signal is its own, and it does what it would do without us.
+// For a child made without pthread_atfork(), by vfork(), _Fork() or clone():
+// the signal is the child's own. It is ignored if it was before us, and else
+// has its default action.
 TOCSIN_UNINSTRUMENTED void TakeDefaultAction(int signum, uint64_t* info) {
   if (signum == kDoorbell) return;
   KernelAction action = GetAction(signum);
@@ -176,7 +178,7 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
   const bool called_by_kernel = __builtin_return_address(0) ==
                                 reinterpret_cast<void*>(&tocsin_restore_rt);
 
-  // The padding is zeroed: with a si_code it does not know, the kernel takes
+  // The padding is zeroed: with a si_code it does not know, the kernel accepts
   // nothing else.
   uint64_t info[kFullWords];
   CopyRaw(info, reinterpret_cast<const volatile uint64_t*>(received));

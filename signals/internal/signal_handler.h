@@ -1,14 +1,14 @@
-// What runs in signal handlers.
+// The code that runs in signal handlers.
 //
-// That is on any thread and at any moment, so all of it makes raw system calls
-// and uses atomics only, calls nothing outside of its file, and leaves errno
-// alone. GiveBack() and RingDoorbell() may be called by threads as well.
+// It runs on any thread at any moment, so it uses only raw system calls and
+// atomics, calls nothing outside of its file, and leaves errno alone. Threads
+// may call GiveBack() and RingDoorbell() as well.
 //
-// Only the service's thread blocks signals. So the kernel hands a signal to
-// some other thread, where our handler runs; its one act is to queue the signal
-// again, siginfo and all, for the service's thread (rt_tgsigqueueinfo(2)). The
-// kernel's queue is the only queue, and counters and slots are the only memory
-// that the handler writes and a thread reads.
+// By default only the service's thread blocks signals. So the kernel hands a
+// signal to some other thread, where our handler runs. It queues the signal
+// again, siginfo and all, for the service's thread (rt_tgsigqueueinfo(2)), or
+// leaves it in a slot. The kernel's queue is the only queue, and counters and
+// slots are the only memory that the handler writes and a thread reads.
 //
 // The kernel lets nobody send another thread a siginfo that claims to come from
 // kill(2) or from the kernel. A forwarded one is therefore marked: si_code is a
@@ -23,19 +23,19 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// What wakes the service's thread to look at its state. Linux never generates
-// this signal; one from a stranger, or several merged into one, do no harm.
+// Wakes the service's thread to look at its state. Linux never generates this
+// signal; a stray one, or several merged into one, do no harm.
 inline constexpr int kDoorbell = SIGSTKFLT;
 
-// What a disposition takes to have the kernel call the handler.
+// What a disposition needs for the kernel to call the handler.
 struct HandlerAddresses {
   void (*handler)(int, siginfo_t*, void*);
   void (*restorer)();
 };
 extern const HandlerAddresses kHandlerAddresses;
 
-// Sends a signal that we took to the process again, as it was: the disposition
-// in force decides what becomes of it.
+// Sends a signal that we took to the process again, unchanged: the disposition
+// in force decides what happens to it.
 void GiveBack(const RawSiginfo& info);
 
 // Wakes the service's thread.

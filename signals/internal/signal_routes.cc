@@ -14,7 +14,7 @@ SignalSet SignalRoutes::Alone(const Subscriber& subscription) const {
   if (subscription.observed()) return alone;
   for (int signum : subscription.signals()) {
     if (!IsStandard(signum) || shared_.contains(signum)) continue;
-    // While it leaves, it is still registered.
+    // A subscription that is leaving is still registered.
     if (wanted_.contains(signum)) alone.insert(signum);
   }
   return alone;
@@ -22,7 +22,7 @@ SignalSet SignalRoutes::Alone(const Subscriber& subscription) const {
 
 SignalSet SignalRoutes::ToLeadFor(const Subscriber& subscription) {
   if (!leadership_.possible()) return {};
-  // Its descriptor is to become readable also while no thread waits.
+  // Its descriptor must become readable even while no thread waits.
   if (subscription.GaveOutDescriptor()) return {};
   return Alone(subscription);
 }

@@ -1,8 +1,8 @@
-// Which signals are received, and by which way each comes: by the service's
-// thread, by one that leads in its place, or by a slot that a waiting thread
-// has offered.
+// Which signals are received, and on which path each comes: through the
+// service's thread, through a thread that leads instead, or through a slot that
+// a waiting thread has offered.
 //
-// Any thread may use it that holds the dispatcher's mutex.
+// Any thread that holds the dispatcher's mutex may use it.
 #ifndef TOCSIN_SIGNALS_INTERNAL_SIGNAL_ROUTES_H_
 #define TOCSIN_SIGNALS_INTERNAL_SIGNAL_ROUTES_H_
 
@@ -37,11 +37,11 @@ class SignalRoutes : public Dispatcher {
   void Drain(bool waits, FutexWakes& wakes) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // The standard signals of `subscription` that nobody else receives or looks
-  // at. Others would have to wait until its thread gets to run.
+  // The standard signals of `subscription` that nobody else receives or
+  // observes. Others would have to wait until its thread gets to run.
   SignalSet Alone(const Subscriber& subscription) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Delivers what is in the slot for `signum`, and takes that back.
+  // Takes the slot for `signum` back, and delivers what is in it.
   void TakeBackAndDeliver(int signum, FutexWakes& wakes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -50,7 +50,7 @@ class SignalRoutes : public Dispatcher {
   SignalSet wanted_ ABSL_GUARDED_BY(mutex_);
   SignalSet leaving_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  // What was still on its way of those in `leaving_`.
+  // Those of `leaving_` that were still on their way.
   std::vector<RawSiginfo> left_over_ ABSL_GUARDED_BY(mutex_);
 
   DirectHandoff handoff_ ABSL_GUARDED_BY(mutex_);

@@ -1,8 +1,8 @@
-// What a dispatcher knows of a receiver's subscription: for which signals it is
-// open, and how they come to it.
+// What a dispatcher knows about a receiver's subscription: for which signals it
+// is open, and how they reach it.
 //
-// Any thread may use it that holds the dispatcher's mutex; the constants, also
-// without.
+// Any thread that holds the dispatcher's mutex may use it; the constants need
+// no mutex.
 #ifndef TOCSIN_SIGNALS_INTERNAL_SUBSCRIBER_H_
 #define TOCSIN_SIGNALS_INTERNAL_SUBSCRIBER_H_
 
@@ -28,17 +28,17 @@ class Subscriber {
   // Whether the dispatcher's observer sees its signals.
   bool observed() const { return observed_; }
 
-  // Puts a signal into its queue, or merges or drops it, and wakes a thread.
+  // Puts a signal into its queue and wakes a thread, or merges or drops it.
   virtual void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
                        FutexWakes& wakes) = 0;
   void MarkOpen() { closed_ = false; }
   // Wakes all its threads, for good.
   virtual void MarkClosed(FutexWakes& wakes) = 0;
-  // Has all its threads look again, at the time for instance.
+  // Makes all its threads look again, for example at the time.
   virtual void WakeAll(FutexWakes& wakes) = 0;
   // In a forked child: the threads that waited are not in this process.
   virtual void ForgetWaiters() = 0;
-  // Whether somebody may wait for its descriptor.
+  // Whether the program may wait for its descriptor.
   virtual bool GaveOutDescriptor() const = 0;
 
  protected:

@@ -73,8 +73,8 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
       FutexWakes wakes;
       MutexLock lock(dispatcher_->mutex_);
       dispatcher_->StepDown(waiter, wakes);
-      // A thread whose wait is over takes an event all the same if it was
-      // picked for it: nobody else was.
+      // A thread whose wait is over still takes an event if it was picked for
+      // it: no other thread was.
       if (status.ok() || !waiter.listed) queued = Dequeue();
       if (!queued.has_value() && status.ok()) status = WhyOver(until);
       if (queued.has_value() || !status.ok()) {
@@ -89,7 +89,7 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
     TOCSIN_STEP("Receive: wait is over");
     if (const auto taken = waiter.leader.Taken(); taken.has_value()) {
       waiter.took = taken->signum();
-      // Nobody is subscribed to it when the receiver was closed meanwhile.
+      // Nobody is subscribed to it if the receiver was closed meanwhile.
       if (!dispatcher_->Dispatch(*taken, /*redirected=*/false)) {
         dispatcher_->Return({*taken}, options_.on_close);
       }
@@ -110,7 +110,7 @@ absl::StatusOr<SignalEvent> Subscription::TryReceive() {
     if (!queued.has_value()) over = WhyOver(absl::InfiniteFuture());
   }
   if (!queued.has_value()) {
-    // Without a message, so that to ask again and again allocates nothing.
+    // Without a message, so that polling allocates nothing.
     return over.ok() ? absl::UnavailableError("") : over;
   }
   return ToEvent(queued->info, queued->count, queued->received_at);
@@ -208,8 +208,8 @@ void Subscription::List(Waiter& waiter) {
 void Subscription::Unlist(Waiter& waiter) {
   if (!waiter.listed) return;
   waiter.listed = false;
-  // The child of a handler's fork() has come back into the wait: the list is
-  // empty here (ForgetWaiters()).
+  // A handler has called fork(), and this child has returned into the wait: the
+  // list is empty here (ForgetWaiters()).
   if (dispatcher_->Forked()) return;
   Waiter* before = nullptr;
   for (Waiter* w = first_waiter_; w != &waiter; w = w->next) before = w;

@@ -53,7 +53,8 @@ class Subscription final : public Subscriber {
   void Enqueue(const RawSiginfo& info, uint32_t arrival, absl::Time now,
                FutexWakes& wakes) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   std::optional<Queued> Dequeue() ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  // Also of what is pending for one that led and is expected back.
+  // If nothing is queued, first drains what is pending for a leader that is
+  // expected back.
   std::optional<Queued> DequeueOrDrain(bool waits, FutexWakes& wakes)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
   absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
@@ -68,7 +69,7 @@ class Subscription final : public Subscriber {
 
   const std::shared_ptr<Dispatcher> dispatcher_;
   EventQueue queue_;
-  Waiter* first_waiter_ = nullptr;  // in the order of their coming
+  Waiter* first_waiter_ = nullptr;  // in order of arrival
   Waiter* last_waiter_ = nullptr;
   int fd_ = -1;
 };

@@ -1,7 +1,7 @@
-// A thread in Receive(), and by which way it is woken.
+// A thread in Receive(), and how it is woken.
 //
-// It lives on the stack of its thread; others touch it under the dispatcher's
-// mutex.
+// It lives on the stack of its thread; other threads touch it under the
+// dispatcher's mutex.
 #ifndef TOCSIN_SIGNALS_INTERNAL_WAITER_H_
 #define TOCSIN_SIGNALS_INTERNAL_WAITER_H_
 
@@ -15,13 +15,13 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// A thread in Receive(). It is in its subscription's list until somebody picks
-// it, because there is an event for it, or it gives up.
+// A thread in Receive(). It is in its subscription's list until it is picked,
+// for an event or because the receiver closes, or gives up.
 struct Waiter {
   Waiter(absl::Time until, const SignalSet& to_lead_for, WaitingRoom& room)
       : leader(to_lead_for), place(room), sleeper(until, Call()) {}
 
-  // Where it has offered a slot, the handler wakes it.
+  // If it has offered a slot, a handler wakes it.
   absl::Status Sleep() {
     return offered.empty() ? sleeper.Sleep() : sleeper.SleepOnWord();
   }

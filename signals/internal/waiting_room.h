@@ -3,8 +3,8 @@
 //
 // Any thread may sleep here, and wake those that do.
 //
-// Each sleeps with one of 32 bits, which a wake-up names. One that shares its
-// bit with another wakes for nothing at times, and sleeps on.
+// Each thread sleeps with one of 32 bits, which a wake-up names. A thread that
+// shares its bit with another sometimes wakes for nothing, and sleeps on.
 #ifndef TOCSIN_SIGNALS_INTERNAL_WAITING_ROOM_H_
 #define TOCSIN_SIGNALS_INTERNAL_WAITING_ROOM_H_
 
@@ -28,7 +28,7 @@ class WaitingRoom {
   WaitingRoom& operator=(const WaitingRoom&) = delete;
 
  private:
-  std::atomic<uint32_t> calls_{0};  // how many times somebody was called
+  std::atomic<uint32_t> calls_{0};  // how many wake-ups were called for
   std::atomic<uint32_t> places_{0};
 };
 
@@ -40,8 +40,8 @@ class WaitingRoom::Place final : public BlockingCall {
                                                    std::memory_order_relaxed) %
                                 32) {}
 
-  // Who calls marks the sleeper, then counts, then makes the system call. So
-  // either the mark is seen, or the count is another one by then.
+  // A thread that wakes this one marks the sleeper, then counts, then makes the
+  // system call. So this one sees either the mark or a new count.
   void Block(const Sleeper& sleeper, absl::Time until) override {
     bool time_left = true;
     while (time_left) {

@@ -11,7 +11,7 @@
 //     EXPECT_EQ(server.reloads(), 1);
 //   }
 //
-// Any number of them may exist, next to a real service too. They touch neither
+// Any number of them may exist, even beside a real service. They touch neither
 // dispositions nor masks. All members may be called from any thread.
 #ifndef TOCSIN_SIGNALS_TESTING_FAKE_SIGNALS_H_
 #define TOCSIN_SIGNALS_TESTING_FAKE_SIGNALS_H_
@@ -38,31 +38,31 @@ class FakeSignals {
   // Receivers may outlive it; they get nothing more.
   ~FakeSignals();
 
-  // What the code under test takes. Lives as long as this does.
+  // The service for the code under test. It lives as long as this object.
   SignalService& service() { return *service_; }
 
   // Hands a signal to every open receiver that is subscribed to it, before it
   // returns: the receivers merge, order and drop as real ones do. By default it
-  // comes from this process, as by kill(2).
-  // kInvalidArgument for what can never be received, and kNotFound if no open
-  // receiver is subscribed to it: a real one would have its default action.
+  // comes from this process, as by kill(2). kInvalidArgument for a signal that
+  // can never be received, and kNotFound if no open receiver is subscribed to
+  // it: a real one would have its default action.
   absl::Status Send(int signum);
 
-  // The same, with the origin and all that belongs to it as in `event`. Its
-  // count is ignored: a signal is sent once. Its time is that of the clock.
+  // The same, with the origin and its fields taken from `event`. The count is
+  // ignored: a signal is sent once. The time is that of the clock.
   absl::Status Send(const SignalEvent& event);
 
-  // The time by which ReceiveFor() ends and `received_at` is set. Deadlines of
-  // cancel scopes go by the real clock.
+  // The time that ReceiveFor() and `received_at` use. Deadlines of cancel
+  // scopes use the real clock.
   absl::Time now() const;
 
   // Moves the time. Threads in ReceiveFor() whose timeout it passes return, and
-  // the phases of a Shutdown go by it.
+  // the phases of a Shutdown follow it.
   void Advance(absl::Duration duration);
 
-  // What a Shutdown that was forced did instead of ending this process: the
-  // signal that it would have died by, and what it would have written. Nothing
-  // if none was forced.
+  // What a forced Shutdown did instead of ending this process: the signal that
+  // it would have died by, and what it would have written. std::nullopt if none
+  // was forced.
   struct Death {
     int signum;
     std::string report;
