@@ -227,7 +227,7 @@ std::string GroupState::NextName(const char* what) {
 }
 
 absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
-  const absl::Status status = body();
+  absl::Status status = body();
   const bool cancelled = scope().IsCancellation(status);
   if (!status.ok() && !cancelled) {
     // A body that ends with `return group.Wait();` returns a known error.
