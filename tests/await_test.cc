@@ -1,4 +1,5 @@
 #include <malloc.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +32,28 @@ namespace tocsin {
 namespace {
 
 using internal::MutexLock;
+
+// The number of threads that the library has for Await().
+ptrdiff_t Visitors() {
+  const std::vector<std::string> threads = Threads();
+  return std::count_if(threads.begin(), threads.end(), [](const auto& thread) {
+    return StatusField(thread, "Name") == "tocsin-await";
+  });
+}
+
+// The one that there is, as a task.
+std::string Visitor() {
+  const std::vector<std::string> threads = Threads();
+  return *std::find_if(threads.begin(), threads.end(), [](const auto& thread) {
+    return StatusField(thread, "Name") == "tocsin-await";
+  });
+}
+
+// A thread that goes to sleep later finds what is asked of it without a bell.
+void AwaitVisitorAsleep() {
+  while (Visitors() == 0) sched_yield();
+  AwaitState(Visitor(), "S");
+}
 
 class AwaitTest : public ::testing::Test {
  protected:
@@ -80,6 +103,7 @@ TEST_F(AwaitTest, CancelEndsIt) {
   absl::Status status;
   ScopedThread waiter([&] { status = AwaitReady(); });
   waiter.AwaitAsleep();
+  AwaitVisitorAsleep();
   waiter.scope().Cancel(absl::CancelledError("enough"));
   waiter.Join();
   EXPECT_THAT(status, Says(absl::CancelledError("enough")));
@@ -154,22 +178,6 @@ TEST_F(AwaitTest, ADeadlineThatIsMovedAwayLetsItWaitOn) {
   SetReady();
   waiter.Join();
   EXPECT_TRUE(status.ok());
-}
-
-// The number of threads that the library has for Await().
-ptrdiff_t Visitors() {
-  const std::vector<std::string> threads = Threads();
-  return std::count_if(threads.begin(), threads.end(), [](const auto& thread) {
-    return StatusField(thread, "Name") == "tocsin-await";
-  });
-}
-
-// The one that there is, as a task.
-std::string Visitor() {
-  const std::vector<std::string> threads = Threads();
-  return *std::find_if(threads.begin(), threads.end(), [](const auto& thread) {
-    return StatusField(thread, "Name") == "tocsin-await";
-  });
 }
 
 // A condition that is true from the second look on.

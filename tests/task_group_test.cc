@@ -28,6 +28,7 @@
 #include "tests/status_matchers.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/task_set.h"
 #include "tocsin/concurrency/thread_pool.h"
 
 namespace tocsin {
@@ -986,12 +987,13 @@ TEST(TaskGroup, OfTheParentDoesNothingInAForkedChild) {
   EXPECT_EQ(ran, 1);
 }
 
-TEST(TaskGroup, IsLeftInAForkedChildWithoutTheScopesOfItsTasks) {
-  std::optional<TaskGroup> group(std::in_place);
+// The thread that forks is not in its scope.
+TEST(TaskSet, IsDestroyedInAForkedChildWithoutTheScopesOfItsTasks) {
+  std::optional<TaskSet> tasks(std::in_place);
   std::latch has_scope(1);
   std::latch go_on(1);
   std::stop_token token;
-  group->Spawn([&] {
+  tasks->Spawn([&] {
     CancelScope inner;
     token = inner.stop_token();
     has_scope.count_down();
@@ -999,13 +1001,13 @@ TEST(TaskGroup, IsLeftInAForkedChildWithoutTheScopesOfItsTasks) {
   });
   has_scope.wait();
   Child child(Fork([&] {
-    group->scope().Cancel();
+    tasks->scope().Cancel();
     EXPECT_FALSE(token.stop_requested());
-    group.reset();
+    tasks.reset();
   }));
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
   go_on.count_down();
-  EXPECT_TRUE(group->Wait().ok());
+  EXPECT_TRUE(tasks->Wait().ok());
 }
 
 TEST(TaskGroup, WhoseBodyForksIsLeftInTheChildToo) {
