@@ -7,15 +7,14 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/status_text.h"
 #include "tocsin/signals/internal/die_at_exit.h"
 
 namespace tocsin::inline v0_2 {
 namespace {
 
 void Print(const absl::Status& error) {
-  std::fprintf(
-      stderr, "%s\n",
-      error.ToString(absl::StatusToStringMode::kWithNoExtraData).c_str());
+  std::fprintf(stderr, "%s\n", internal::TextOf(error).c_str());
 }
 
 }  // namespace
