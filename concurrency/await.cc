@@ -2,8 +2,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/mutex_waker.h"
 #include "tocsin/concurrency/internal/scope_links.h"
@@ -28,7 +28,7 @@ class AwaitCall final : public internal::BlockingCall {
     if (internal::current_scope == nullptr) return absl::OkStatus();
     MutexLock lock(scope_tree_mutex);
     absl::StatusOr<MutexWaker::Visits*> visits =
-        MutexWaker::Get().Enter(mutex_);
+        MutexWaker::Get().Enter(alarm_);
     if (visits.ok()) visits_ = *visits;
     return visits.status();
   }
@@ -38,7 +38,7 @@ class AwaitCall final : public internal::BlockingCall {
     if (visits_ == nullptr) return true;
     {
       MutexLock lock(scope_tree_mutex);
-      if (MutexWaker::Get().Leave(mutex_)) return true;
+      if (MutexWaker::Get().Leave(alarm_)) return true;
     }
     auto visit_is_over = [this] { return !visits_->under_way.load(); };
     mutex_.Await(absl::Condition(&visit_is_over));
@@ -46,9 +46,16 @@ class AwaitCall final : public internal::BlockingCall {
   }
 
   void Block(const internal::Sleeper& sleeper,
-             absl::Time until) override ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    auto over = [&] { return sleeper.woken() || condition_.Eval(); };
-    mutex_.AwaitWithDeadline(absl::Condition(&over), until);
+             internal::Instant until) override ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (visits_ != nullptr) {
+      MutexLock lock(scope_tree_mutex);
+      MutexWaker::Get().Set(alarm_, until);
+    }
+    auto over = [&] {
+      return sleeper.woken() || condition_.Eval() ||
+             (until != internal::kNever && until <= internal::Now());
+    };
+    mutex_.Await(absl::Condition(&over));
   }
 
   void Interrupt() override ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -59,6 +66,7 @@ class AwaitCall final : public internal::BlockingCall {
   absl::Mutex& mutex_;
   const absl::Condition& condition_;
   MutexWaker::Visits* visits_ = nullptr;
+  MutexWaker::Alarm alarm_{mutex_};
 };
 
 }  // namespace
@@ -69,7 +77,7 @@ absl::Status Await(absl::Mutex& mutex, const absl::Condition& condition) {
   if (condition.Eval()) return absl::OkStatus();
   AwaitCall call(mutex, condition);
   if (absl::Status status = call.Enter(); !status.ok()) return status;
-  internal::Sleeper sleeper(absl::InfiniteFuture(), &call);
+  internal::Sleeper sleeper(internal::kNever, &call);
   while (true) {
     absl::Status status = sleeper.Sleep();
     const bool holds = condition.Eval();

@@ -1,24 +1,26 @@
 #include "tocsin/concurrency/cancel_scope.h"
 
-#include <algorithm>
-
-#include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/concurrency/internal/clock.h"
 
 namespace tocsin::inline v0_2 {
 
-absl::Time CancelScope::Deadline(const Options& options) {
-  if (options.timeout == absl::InfiniteDuration()) return options.deadline;
-  return std::min(options.deadline, internal::Now() + options.timeout);
+internal::Deadline CancelScope::DeadlineOf(const Options& options) {
+  const internal::Deadline deadline(options.deadline);
+  if (options.timeout == absl::InfiniteDuration()) return deadline;
+  const internal::Deadline timeout(options.timeout);
+  return timeout.instant < deadline.instant ? timeout : deadline;
 }
 
 absl::Duration CancelScope::remaining() const {
-  const absl::Time ends = deadline();
-  if (ends == absl::InfiniteFuture()) return absl::InfiniteDuration();
-  return std::max(ends - internal::Now(), absl::ZeroDuration());
+  return internal::TimeUntil(state_.ends());
 }
 
 void CancelScope::set_timeout(absl::Duration timeout) {
-  set_deadline(internal::Now() + timeout);
+  state_.set_deadline(internal::Deadline(timeout));
+}
+
+void CancelScope::set_deadline(absl::Time deadline) {
+  state_.set_deadline(internal::Deadline(deadline));
 }
 
 TimeLimit MoveOnAfter(absl::Duration timeout, absl::FunctionRef<void()> body) {

@@ -48,7 +48,8 @@ struct CancelScopeOptions {
   // The time after which the scope cancels itself, counted from its
   // construction. Zero or less means at once.
   absl::Duration timeout = absl::InfiniteDuration();
-  // The same as a point in time, on the wall clock; the earlier one counts.
+  // The same as a point in time; the earlier one counts. It is read off the
+  // wall clock once: nobody who sets that clock later moves it.
   absl::Time deadline = absl::InfiniteFuture();
   // Keeps out the cancellation and the deadlines of the scopes around this one:
   // for clean-up that must finish. Give it a timeout of its own.
@@ -61,7 +62,7 @@ class [[nodiscard]] CancelScope {
 
   // Makes a child of the thread's current scope, and enters it.
   explicit CancelScope(Options options = {})
-      : state_(Deadline(options), options.shield) {}
+      : state_(DeadlineOf(options), options.shield) {}
   // Also cancelled when `stop` is requested. If that is a token of another
   // scope or of a StopOnSignal, then for the same reason, as long as the other
   // exists.
@@ -87,14 +88,15 @@ class [[nodiscard]] CancelScope {
   // was cancelled first. OK as long as cancelled() is false.
   absl::Status status() const { return state_.status(); }
 
-  // The nearest of its own deadline and those around it, up to a shield.
+  // The nearest of its own deadline and those around it, up to a shield: on the
+  // wall clock as that was when the deadline was set, or was first asked for.
   absl::Time deadline() const { return state_.deadline(); }
   // The time until then; zero if it has passed.
   absl::Duration remaining() const;
 
   // Moves the scope's own deadline, with effect on waits that have begun.
   // Without effect once the scope is cancelled.
-  void set_deadline(absl::Time deadline) { state_.set_deadline(deadline); }
+  void set_deadline(absl::Time deadline);
   // The same, counted from now.
   void set_timeout(absl::Duration timeout);
 
@@ -112,7 +114,7 @@ class [[nodiscard]] CancelScope {
   friend class TaskSet;  // whose tasks enter its scope
   friend class internal::Scope;
 
-  static absl::Time Deadline(const Options& options);
+  static internal::Deadline DeadlineOf(const Options& options);
 
   // Makes a child of `parent`, which may be null. No thread is in it yet.
   explicit CancelScope(internal::ScopeState* parent) : state_(parent) {}

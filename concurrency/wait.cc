@@ -4,7 +4,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <ctime>
@@ -12,26 +11,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/wakeable.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::inline v0_2 {
-
-absl::Status Sleep(absl::Duration duration) {
-  return SleepUntil(internal::Now() + duration);
-}
-
-absl::Status SleepUntil(absl::Time time) {
-  internal::Sleeper sleeper(time, internal::Sleeper::WithOthers());
-  while (true) {
-    if (absl::Status status = CheckCancelled(); !status.ok()) return status;
-    if (time <= internal::Now()) return absl::OkStatus();
-    sleeper.Sleep().IgnoreError();
-  }
-}
 
 namespace {
 
@@ -83,8 +69,8 @@ class PollCall final : public internal::BlockingCall {
     return fds_[0].revents;
   }
 
-  void Block(const internal::Sleeper&, absl::Time until) override {
-    Poll(std::max(until - internal::Now(), absl::ZeroDuration()));
+  void Block(const internal::Sleeper&, internal::Instant until) override {
+    Poll(internal::TimeUntil(until));
   }
 
   void Interrupt() override {
@@ -99,6 +85,20 @@ class PollCall final : public internal::BlockingCall {
 
 }  // namespace
 
+absl::Status Sleep(absl::Duration duration) {
+  const internal::Instant until = internal::After(duration);
+  internal::Sleeper sleeper(until, internal::Sleeper::WithOthers());
+  while (true) {
+    if (absl::Status status = CheckCancelled(); !status.ok()) return status;
+    if (until <= internal::Now()) return absl::OkStatus();
+    sleeper.Sleep().IgnoreError();
+  }
+}
+
+absl::Status SleepUntil(absl::Time time) {
+  return Sleep(time - internal::WallNow());
+}
+
 absl::StatusOr<short> PollFd(int fd, short events) {
   if (fd < 0) {  // which poll(2) would ignore
     return absl::InvalidArgumentError(Failed("ppoll", fd, EBADF));
@@ -110,7 +110,7 @@ absl::StatusOr<short> PollFd(int fd, short events) {
   if (internal::current_scope != nullptr) {
     if (absl::Status status = call.OpenDoorbell(); !status.ok()) return status;
   }
-  internal::Sleeper sleeper(absl::InfiniteFuture(), &call);
+  internal::Sleeper sleeper(internal::kNever, &call);
   while (true) {
     absl::Status status = sleeper.Sleep();
     if (call.over()) return call.Result();

@@ -29,9 +29,10 @@
 namespace tocsin::inline v0_2 {
 
 // OK once the time has come. Zero, a negative duration and a time in the past
-// return at once; an infinite one ends only with the scope. (Not SleepFor():
-// by its argument, a call without `tocsin::` would find Abseil's, which
-// observes no scope.)
+// return at once; an infinite one ends only with the scope. `time` is read off
+// the wall clock once: a clock that is set during the sleep does not move it.
+// (Not SleepFor(): by its argument, a call without `tocsin::` would find
+// Abseil's, which observes no scope.)
 absl::Status Sleep(absl::Duration duration);
 absl::Status SleepUntil(absl::Time time);
 

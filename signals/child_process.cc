@@ -6,9 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
@@ -25,6 +23,7 @@
 #include "absl/synchronization/mutex.h"
 #include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -317,20 +316,16 @@ void ChildProcess::Child::Kill() {
 }
 
 bool ChildProcess::Child::AwaitEnd(absl::Duration timeout) const {
-  using Clock = std::chrono::steady_clock;
   BlockingRegion region;
-  const Clock::time_point start = Clock::now();
+  const internal::Instant until = internal::After(timeout);
   while (true) {
     timespec left;
-    if (timeout != absl::InfiniteDuration()) {
-      left = absl::ToTimespec(
-          std::max(timeout - absl::FromChrono(Clock::now() - start),
-                   absl::ZeroDuration()));
+    if (until != internal::kNever) {
+      left = absl::ToTimespec(internal::TimeUntil(until));
     }
     pollfd ended{.fd = pidfd, .events = POLLIN, .revents = 0};
     const int ready =
-        ppoll(&ended, 1, timeout == absl::InfiniteDuration() ? nullptr : &left,
-              nullptr);
+        ppoll(&ended, 1, until == internal::kNever ? nullptr : &left, nullptr);
     if (ready >= 0 || errno != EINTR) return ready > 0;
   }
 }

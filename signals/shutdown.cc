@@ -13,6 +13,7 @@
 #include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
@@ -58,13 +59,14 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
 
  private:
   void OnSignal(const SignalEvent& event) override;
-  absl::Time alarm() const override;
+  internal::Instant alarm() const override;
   void OnAlarm() override;
 
   void Act();
   // Blocks until the phase is past `phase`. False if the shutdown is over.
   bool AwaitEndOf(Phase phase);
-  void Move(Phase phase, absl::Time ends) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Move(Phase phase, internal::Instant ends)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Force(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   internal::Dispatcher& dispatcher_;
@@ -75,7 +77,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   mutable internal::SlimMutex mutex_;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kRunning;
   std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
-  absl::Time phase_ends_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  internal::Instant phase_ends_ ABSL_GUARDED_BY(mutex_) = internal::kNever;
   bool forced_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
   std::atomic<uint32_t> moves_{
@@ -160,13 +162,14 @@ std::optional<SignalEvent> Shutdown::Phases::cause() const {
 }
 
 void Shutdown::Phases::OnSignal(const SignalEvent& event) {
+  const internal::Instant now = dispatcher_.Now();
   MutexLock lock(mutex_);
   if (phase_ == Phase::kRunning) {
     cause_ = event;
     if (policy_.drain > absl::ZeroDuration()) {
-      Move(Phase::kDraining, event.received_at + policy_.drain);
+      Move(Phase::kDraining, internal::Add(now, policy_.drain));
     } else {
-      Move(Phase::kStopping, event.received_at + policy_.grace);
+      Move(Phase::kStopping, internal::Add(now, policy_.grace));
     }
     return;
   }
@@ -179,7 +182,7 @@ void Shutdown::Phases::OnSignal(const SignalEvent& event) {
   Force(absl::StrCat("a second signal came, ", Words(event)));
 }
 
-absl::Time Shutdown::Phases::alarm() const {
+internal::Instant Shutdown::Phases::alarm() const {
   MutexLock lock(mutex_);
   return phase_ends_;
 }
@@ -187,14 +190,14 @@ absl::Time Shutdown::Phases::alarm() const {
 void Shutdown::Phases::OnAlarm() {
   MutexLock lock(mutex_);
   if (phase_ == Phase::kDraining) {
-    Move(Phase::kStopping, phase_ends_ + policy_.grace);
+    Move(Phase::kStopping, internal::Add(phase_ends_, policy_.grace));
   } else {
     Force(absl::StrCat("the grace of ", absl::FormatDuration(policy_.grace),
                        " is over"));
   }
 }
 
-void Shutdown::Phases::Move(Phase phase, absl::Time ends) {
+void Shutdown::Phases::Move(Phase phase, internal::Instant ends) {
   phase_ = phase;
   phase_ends_ = ends;
   moves_.fetch_add(1);
@@ -227,7 +230,7 @@ bool Shutdown::Phases::AwaitEndOf(Phase phase) {
 
 void Shutdown::Phases::Force(const std::string& why) {
   if (std::exchange(forced_, true)) return;
-  phase_ends_ = absl::InfiniteFuture();
+  phase_ends_ = internal::kNever;
   std::string report =
       absl::StrCat("tocsin: stopping since ", Words(*cause_), " at ",
                    absl::FormatTime(cause_->received_at), " and ", why, ".\n");

@@ -435,7 +435,7 @@ TEST(RealReceiveRaces, ACancelledLeaderReturnsWhatItTook) {
 class UntoldWatch final : public internal::SynchronousObserver {
  public:
   void OnSignal(const SignalEvent& event) override { ADD_FAILURE() << event; }
-  absl::Time alarm() const override { return absl::InfiniteFuture(); }
+  internal::Instant alarm() const override { return internal::kNever; }
   void OnAlarm() override { ADD_FAILURE() << "no alarm is set"; }
 };
 

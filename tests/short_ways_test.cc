@@ -568,18 +568,18 @@ TEST(Leader, WaitsForABellAndForWhatItIsTold) {
   SendSelf(SIGUSR1);
   SendSelf(SIGHUP);
   leader.Interrupt();
-  leader.Block(sleeper, absl::InfinitePast());
+  leader.Block(sleeper, internal::Instant::min());
   EXPECT_FALSE(leader.Taken().has_value());
   EXPECT_FALSE(HasBell());
   leader.WaitFor({SIGUSR1});
-  leader.Block(sleeper, absl::InfinitePast());
+  leader.Block(sleeper, internal::Instant::min());
   EXPECT_EQ(leader.Taken().value().signum(), SIGUSR1);
   EXPECT_FALSE(leader.Taken().has_value());
   // Nothing it waits for is left.
-  leader.Block(sleeper, absl::InfinitePast());
+  leader.Block(sleeper, internal::Instant::min());
   EXPECT_FALSE(leader.Taken().has_value());
   leader.WaitFor({SIGHUP});
-  leader.Block(sleeper, absl::InfinitePast());
+  leader.Block(sleeper, internal::Instant::min());
   EXPECT_EQ(leader.Taken().value().signum(), SIGHUP);
 }
 

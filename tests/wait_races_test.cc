@@ -21,10 +21,10 @@
 #include "tests/process_status.h"
 #include "tests/steps.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/concurrency/semaphore.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -100,9 +100,9 @@ TEST(SleepRaces, WhatCancelsAfterTheLookAtTheScopeEndsTheSleep) {
 TEST(SleepRaces, ADeadlineThatIsMovedAfterTheLookAtTheScopeEndsTheSleep) {
   for (const Wait& wait : {kOnWord, kWithOthers, kInPoll, kInMutex}) {
     SCOPED_TRACE(wait.name);
-    CancelScope scope({.deadline = internal::Now() + absl::Hours(1)});
+    CancelScope scope({.deadline = internal::WallNow() + absl::Hours(1)});
     AtStep looked("Sleeper: found its scope clear",
-                  [&] { scope.set_deadline(internal::Now()); });
+                  [&] { scope.set_deadline(internal::WallNow()); });
     EXPECT_TRUE(absl::IsDeadlineExceeded(wait.wait()));
     EXPECT_TRUE(looked.passed());
   }
@@ -142,9 +142,9 @@ TEST(SleepRaces, ADeadlineThatPassesAtTheLastMomentEndsTheSleep) {
     SCOPED_TRACE(wait.name);
     bool passed = false;
     for (absl::Duration ahead = absl::Milliseconds(1); !passed; ahead *= 2) {
-      CancelScope scope({.deadline = internal::Now() + ahead});
+      CancelScope scope({.deadline = internal::WallNow() + ahead});
       AtStep sleeping("Sleeper: about to sleep", [&] {
-        while (internal::Now() < scope.deadline()) sched_yield();
+        while (scope.remaining() > absl::ZeroDuration()) sched_yield();
       });
       EXPECT_TRUE(absl::IsDeadlineExceeded(wait.wait()));
       passed = sleeping.passed();  // or it had passed before
@@ -155,7 +155,7 @@ TEST(SleepRaces, ADeadlineThatPassesAtTheLastMomentEndsTheSleep) {
 // A call that does what it promises, and tells.
 class Call final : public internal::BlockingCall {
  public:
-  void Block(const Sleeper& sleeper, absl::Time) override {
+  void Block(const Sleeper& sleeper, internal::Instant) override {
     ++blocked;
     EXPECT_TRUE(interrupted);
     EXPECT_TRUE(sleeper.woken());
@@ -168,7 +168,7 @@ class Call final : public internal::BlockingCall {
 
 TEST(SleepRaces, AWakeUpInterruptsTheCallThatItSleepsIn) {
   Call call;
-  Sleeper sleeper(absl::InfiniteFuture(), &call);
+  Sleeper sleeper(internal::kNever, &call);
   AtStep sleeping("Sleeper: about to sleep",
                   [&] { EXPECT_EQ(sleeper.WakeLater(), nullptr); });
   EXPECT_TRUE(sleeper.Sleep().ok());
@@ -177,7 +177,7 @@ TEST(SleepRaces, AWakeUpInterruptsTheCallThatItSleepsIn) {
 
 TEST(SleepRaces, OneWithACallCanSleepWithoutIt) {
   Call call;
-  Sleeper sleeper(absl::InfiniteFuture(), &call);
+  Sleeper sleeper(internal::kNever, &call);
   AtStep sleeping("Sleeper: about to sleep", [&] { sleeper.Wake(); });
   EXPECT_TRUE(sleeper.SleepOnWord().ok());
   EXPECT_EQ(call.blocked, 0);
@@ -274,11 +274,11 @@ TEST(CancelScopeRaces, AForkInTheMiddleOfACancelWaitsForItsEnd) {
 }
 
 TEST(DeadlineTimerRaces, AnAlarmThatIsSetWhileItGoesToSleepRings) {
-  CancelScope late({.deadline = internal::Now() + absl::Hours(1)});
+  CancelScope late({.deadline = internal::WallNow() + absl::Hours(1)});
   HeldAt looked("DeadlineTimer: has looked at its alarms");
   late.stop_token();
   looked.AwaitThread();
-  CancelScope soon({.deadline = internal::Now() + absl::Milliseconds(1)});
+  CancelScope soon({.deadline = internal::WallNow() + absl::Milliseconds(1)});
   std::latch requested(1);
   std::stop_callback callback(soon.stop_token(),
                               [&] { requested.count_down(); });

@@ -26,8 +26,8 @@
 #include "tests/process_status.h"
 #include "tests/status_matchers.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/concurrency/thread_pool.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -36,9 +36,9 @@ namespace tocsin {
 namespace {
 
 TEST(SleepUntil, ReturnsOnceTheTimeHasCome) {
-  const absl::Time time = internal::Now() + absl::Milliseconds(2);
+  const absl::Time time = internal::WallNow() + absl::Milliseconds(2);
   EXPECT_TRUE(SleepUntil(time).ok());
-  EXPECT_GE(internal::Now(), time);
+  EXPECT_GE(internal::WallNow(), time);
 }
 
 // T008, J: negative means already expired
@@ -109,13 +109,13 @@ TEST(SleepUntil, WokenByADeadlineThatIsMovedAwayItDoesNotSpin) {
 
 // The time comes while the scope has news all the time.
 TEST(SleepUntil, NewsOfTheScopeDoNotEndItEarly) {
-  const absl::Time time = internal::Now() + absl::Milliseconds(5);
+  const absl::Time time = internal::WallNow() + absl::Milliseconds(5);
   ScopedThread sleeper([&] {
     EXPECT_TRUE(SleepUntil(time).ok());
-    EXPECT_GE(internal::Now(), time);
+    EXPECT_GE(internal::WallNow(), time);
   });
-  while (internal::Now() < time) {
-    sleeper.scope().set_deadline(internal::Now() + absl::Hours(1));
+  while (internal::WallNow() < time) {
+    sleeper.scope().set_deadline(internal::WallNow() + absl::Hours(1));
     std::this_thread::yield();
   }
 }

@@ -4,12 +4,11 @@
 
 #include <memory>
 
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -18,7 +17,7 @@ DeadlineTimer& DeadlineTimer::Get() {
   return timer;
 }
 
-void DeadlineTimer::Set(const ScopeState* scope, int64_t time) {
+void DeadlineTimer::Set(const ScopeState* scope, Instant time) {
   if (scope->links_.timer == time && (running_ || time == kNever)) return;
   if (time != kNever) alarms_.insert({time, scope});
   if (scope->links_.timer != kNever && scope->links_.timer != time) {
@@ -50,19 +49,19 @@ void DeadlineTimer::ForgetAll() {
 void DeadlineTimer::Run() {
   while (true) {
     const uint32_t changes = changes_.load(std::memory_order_acquire);
-    absl::Time next = absl::InfiniteFuture();
+    Instant next = kNever;
     std::unique_ptr<StopRequest> due;
     {
       MutexLock lock(scope_tree_mutex);
       if (!alarms_.empty()) {
         const auto [time, scope] = *alarms_.begin();
-        if (time <= NowInNanoseconds() && scope->cancelled()) {
+        if (time <= Now() && scope->cancelled()) {
           alarms_.erase(alarms_.begin());
           scope->links_.timer = kNever;
           due = std::move(scope->links_.request);
           due->cause = scope->WaitCause();
         } else {
-          next = FromNanoseconds(time);
+          next = time;
         }
       }
     }

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -24,9 +25,8 @@ class DeadlineTimer {
   // Never destroyed: scopes may end after main().
   static DeadlineTimer& Get();
 
-  // Moves the alarm of `scope` to `time`, in Unix nanoseconds; kNever removes
-  // it.
-  void Set(const ScopeState* scope, int64_t time)
+  // Moves the alarm of `scope` to `time`; kNever removes it.
+  void Set(const ScopeState* scope, Instant time)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
   // In a forked child, where the thread is gone and so are all scopes but those
@@ -36,7 +36,7 @@ class DeadlineTimer {
  private:
   void Run() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
-  std::set<std::pair<int64_t, const ScopeState*>> alarms_
+  std::set<std::pair<Instant, const ScopeState*>> alarms_
       ABSL_GUARDED_BY(scope_tree_mutex);
   bool running_ ABSL_GUARDED_BY(scope_tree_mutex) = false;
   std::atomic<uint32_t> changes_{0};  // what the thread sleeps on

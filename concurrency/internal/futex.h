@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <ctime>
 
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -26,17 +26,14 @@ namespace tocsin::inline v0_2::internal {
 inline constexpr uint32_t kAnyBit = FUTEX_BITSET_MATCH_ANY;
 
 // Sleeps while `word` is `expected`, until a wake-up, a signal handler or
-// `deadline`; the caller then checks again what it waits for. The deadline is
-// on the wall clock, like Abseil's. False if it has passed.
+// `deadline`; the caller then checks again what it waits for. False if the
+// deadline has passed.
 inline bool FutexWait(std::atomic<uint32_t>& word, uint32_t expected,
-                      absl::Time deadline = absl::InfiniteFuture(),
-                      uint32_t bits = kAnyBit) {
+                      Instant deadline = kNever, uint32_t bits = kAnyBit) {
   timespec until;
-  if (deadline != absl::InfiniteFuture()) until = absl::ToTimespec(deadline);
-  return syscall(SYS_futex, &word,
-                 FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME,
-                 expected,
-                 deadline == absl::InfiniteFuture() ? nullptr : &until, nullptr,
+  if (deadline != kNever) until = ToTimespec(deadline);
+  return syscall(SYS_futex, &word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG,
+                 expected, deadline == kNever ? nullptr : &until, nullptr,
                  bits) == 0 ||
          errno != ETIMEDOUT;
 }

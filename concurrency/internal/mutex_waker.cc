@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include <utility>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
@@ -11,7 +13,7 @@
 
 namespace tocsin::inline v0_2::internal {
 
-absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(absl::Mutex& mutex) {
+absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(Alarm& alarm) {
   if (threads_ == 0) {
     if (const int error = StartThread(); error != 0) {
       return absl::ResourceExhaustedError(absl::StrCat(
@@ -19,15 +21,18 @@ absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(absl::Mutex& mutex) {
           ErrorText(error)));
     }
   }
-  Visits& visits = visited_[&mutex];
+  alarms_.insert(&alarm);
+  alarm.node = alarms_.extract(&alarm);
+  Visits& visits = visited_[&alarm.mutex];
   ++visits.waiters;
   return &visits;
 }
 
-bool MutexWaker::Leave(absl::Mutex& mutex) {
-  const auto it = visited_.find(&mutex);
+bool MutexWaker::Leave(Alarm& alarm) {
+  const auto it = visited_.find(&alarm.mutex);
   if (it->second.waiters == 1 && it->second.under_way) return false;
   if (--it->second.waiters == 0) visited_.erase(it);
+  Set(alarm, kNever);
   return true;
 }
 
@@ -38,9 +43,32 @@ void MutexWaker::Request(absl::Mutex& mutex) {
   }
   it->second.requested = true;
   requests_.push_back(&mutex);
-  if (free_ == 0) StartThread();  // on failure, the next free thread takes it
+  CallThread();
+}
+
+void MutexWaker::CallThread() {
+  if (free_ == 0) StartThread();  // on failure, the next free thread looks
   bell_.fetch_add(1, std::memory_order_release);
   FutexWakeOne(&bell_);
+}
+
+void MutexWaker::Set(Alarm& alarm, Instant time) {
+  if (alarm.time == time) return;
+  if (alarm.time != kNever) alarm.node = alarms_.extract(&alarm);
+  alarm.time = time;
+  if (time == kNever) return;
+  alarms_.insert(std::move(alarm.node));
+  if (*alarms_.begin() == &alarm) CallThread();
+}
+
+Instant MutexWaker::RingAlarms() {
+  while (!alarms_.empty()) {
+    Alarm& next = **alarms_.begin();
+    if (next.time > Now()) return next.time;
+    Request(next.mutex);
+    Set(next, kNever);
+  }
+  return kNever;
 }
 
 int MutexWaker::StartThread() {
@@ -75,13 +103,15 @@ void MutexWaker::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
   while (true) {
     const uint32_t bell = bell_.load(std::memory_order_acquire);
     absl::Mutex* mutex;
+    Instant next_alarm;
     {
       MutexLock lock(scope_tree_mutex);
+      next_alarm = RingAlarms();
       mutex = TakeRequest();
     }
     if (mutex == nullptr) TOCSIN_STEP("MutexWaker: found no request");
     if (mutex == nullptr) {
-      FutexWait(bell_, bell);
+      FutexWait(bell_, bell, next_alarm);
       continue;
     }
     TOCSIN_STEP("MutexWaker: about to visit");
@@ -89,7 +119,9 @@ void MutexWaker::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (must_block) {
       {
         MutexLock lock(scope_tree_mutex);
-        if (--free_ == 0 && !requests_.empty()) StartThread();
+        if (--free_ == 0 && !(requests_.empty() && alarms_.empty())) {
+          StartThread();
+        }
       }
       TOCSIN_STEP("MutexWaker: about to block");
       mutex->Lock();
@@ -114,6 +146,7 @@ void MutexWaker::ForgetAllInForkedChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
   MutexWaker& waker = Get();
   waker.visited_.clear();
   waker.requests_.clear();
+  waker.alarms_.clear();
   waker.threads_ = waker.free_ = 0;
 }
 

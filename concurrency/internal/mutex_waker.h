@@ -1,5 +1,6 @@
-// Locks and unlocks the mutexes of threads whose scope has changed while they
-// were in Await(): unlocking makes Abseil evaluate their conditions again.
+// Locks and unlocks the mutexes of threads in Await() whose scope has changed,
+// or whose deadline has passed: unlocking makes Abseil evaluate their
+// conditions again. (Abseil's own timeouts follow the wall clock.)
 //
 // Any thread that holds scope_tree_mutex may request it; that mutex guards all
 // of this. In the lock order it comes after the mutexes visited.
@@ -16,11 +17,14 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <set>
+#include <tuple>
 #include <unordered_map>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -33,16 +37,33 @@ class MutexWaker {
     std::atomic<bool> under_way{false};  // written under scope_tree_mutex
   };
 
+  // When the mutex is to be visited for a thread in Await(), whose deadline
+  // passes then. Guarded by scope_tree_mutex.
+  struct Alarm {
+    struct Earlier {
+      bool operator()(const Alarm* a, const Alarm* b) const {
+        return std::tie(a->time, a) < std::tie(b->time, b);
+      }
+    };
+
+    absl::Mutex& mutex;
+    Instant time = kNever;
+    std::set<Alarm*, Earlier>::node_type node = {};  // while it is not set
+  };
+
   static MutexWaker& Get() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex) {
     static MutexWaker& waker = *new MutexWaker;
     return waker;
   }
 
-  absl::StatusOr<Visits*> Enter(absl::Mutex& mutex)
+  absl::StatusOr<Visits*> Enter(Alarm& alarm)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
   // False for the last one while a visit is under way.
-  bool Leave(absl::Mutex& mutex)
+  bool Leave(Alarm& alarm) ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+
+  // Takes no memory. kNever: not at all.
+  void Set(Alarm& alarm, Instant time)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
   // Does nothing if no thread is between Enter() and Leave().
@@ -51,6 +72,9 @@ class MutexWaker {
 
  private:
   int StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+  // Requests what is due. Returns when the next alarm is.
+  Instant RingAlarms() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+  void CallThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
   absl::Mutex* TakeRequest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
   void Run();
   static void ForgetAllInForkedChild();
@@ -59,6 +83,7 @@ class MutexWaker {
   std::unordered_map<absl::Mutex*, Visits> visited_
       ABSL_GUARDED_BY(scope_tree_mutex);  // node-based: Await() points to them
   std::deque<absl::Mutex*> requests_ ABSL_GUARDED_BY(scope_tree_mutex);
+  std::set<Alarm*, Alarm::Earlier> alarms_ ABSL_GUARDED_BY(scope_tree_mutex);
   int threads_ ABSL_GUARDED_BY(scope_tree_mutex) = 0;
   int free_ ABSL_GUARDED_BY(scope_tree_mutex) = 0;  // not blocked in a mutex
   std::atomic<uint32_t> bell_{0};                   // free threads sleep on it

@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -80,7 +80,7 @@ void PoolMonitor::Run() {
       uint32_t dormant = WorkerSlots::kDormant;
       slots_.watch_.compare_exchange_strong(dormant, WorkerSlots::kWatching);
     }
-    const absl::Time next_look = Now() + kBetweenLooks;
+    const Instant next_look = After(kBetweenLooks);
     while (slots_.watch_.load() != WorkerSlots::kEnded && Now() < next_look) {
       FutexWait(slots_.watch_, WorkerSlots::kWatching, next_look);
     }

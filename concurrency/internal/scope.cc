@@ -36,7 +36,7 @@ void Scope::Cancel(absl::Status reason) {
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
   reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
-  cancelled_at_ = NowInNanoseconds();
+  cancelled_at_ = Now();
   const ScopeState* const outer = OuterInReach();
   const bool late = outer != nullptr && outer->cancelled();
   State live = State::kLive;
@@ -49,11 +49,12 @@ void Scope::Cancel(absl::Status reason) {
   ScopeTree::CollectWakeUps(*this, wake_ups);
 }
 
-void Scope::set_deadline(absl::Time deadline) {
+void Scope::set_deadline(const Deadline& deadline) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   if (Latched()) return;
-  deadline_.store(ToNanoseconds(deadline), std::memory_order_release);
+  wall_ahead_.store(deadline.wall_ahead, std::memory_order_release);
+  deadline_.store(deadline.instant, std::memory_order_release);
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   ScopeTree::CollectWakeUps(*this, wake_ups);

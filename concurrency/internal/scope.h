@@ -13,28 +13,28 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
 class Scope final : public ScopeState {
  public:
   // Makes a child of the thread's current scope, and enters it.
-  Scope(absl::Time deadline, bool shield)
-      : Scope(current_scope, true, ToNanoseconds(deadline), shield) {
+  Scope(const Deadline& deadline, bool shield)
+      : Scope(current_scope, true, deadline, shield) {
     current_scope = this;
   }
   // Also cancelled when `stop` is requested. If that is the token of another
   // scope, then for the same reason.
-  explicit Scope(const std::stop_token& stop)
-      : Scope(absl::InfiniteFuture(), false) {
+  explicit Scope(const std::stop_token& stop) : Scope(Deadline(), false) {
     Adopt(stop);
   }
   // Makes a child of `parent`, which may be null. No thread is in it yet:
   // threads enter it by ScopeEntry, and any thread may destroy it.
-  explicit Scope(ScopeState* parent) : Scope(parent, false, kNever, false) {}
+  explicit Scope(ScopeState* parent)
+      : Scope(parent, false, Deadline(), false) {}
   ~Scope() {
     if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
   }
@@ -47,7 +47,7 @@ class Scope final : public ScopeState {
 
   // The members of CancelScope, documented there.
   void Cancel(absl::Status reason = absl::CancelledError());
-  void set_deadline(absl::Time deadline);
+  void set_deadline(const Deadline& deadline);
   void set_shield(bool shield);
   std::stop_token stop_token() const { return ScopeTree::TokenOf(*this); }
   // The error of FailAfter().
@@ -60,7 +60,7 @@ class Scope final : public ScopeState {
     void operator()() const;
   };
 
-  Scope(ScopeState* parent, bool entered, int64_t deadline, bool shield)
+  Scope(ScopeState* parent, bool entered, const Deadline& deadline, bool shield)
       : ScopeState(parent, deadline, shield), entered_(entered) {}
 
   void Adopt(const std::stop_token& stop);

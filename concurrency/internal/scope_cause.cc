@@ -36,11 +36,10 @@ std::optional<uint64_t> ScopeOf(const absl::Status& status) {
 
 absl::Status ScopeCause::status() const {
   if (!reason.ok()) return Marked(reason, scope);
-  return Marked(
-      absl::DeadlineExceededError(absl::StrCat(
-          "the deadline of the cancel scope passed: ",
-          absl::FormatTime(FromNanoseconds(deadline), absl::UTCTimeZone()))),
-      scope);
+  return Marked(absl::DeadlineExceededError(absl::StrCat(
+                    "the deadline of the cancel scope passed: ",
+                    absl::FormatTime(deadline, absl::UTCTimeZone()))),
+                scope);
 }
 
 absl::Status ScopeCause::WaitStatus() const {

@@ -10,7 +10,7 @@
 #include <optional>
 
 #include "absl/status/status.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
+#include "absl/time/time.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -21,9 +21,9 @@ struct ScopeCause {
   // the code alone.
   absl::Status WaitStatus() const;
 
-  absl::Status reason;        // OK: the deadline passed
-  int64_t deadline = kNever;  // in Unix nanoseconds
-  uint64_t scope = 0;         // the number of the scope
+  absl::Status reason;  // OK: the deadline passed
+  absl::Time deadline = absl::InfiniteFuture();
+  uint64_t scope = 0;  // the number of the scope
 };
 
 // The number of the scope that `status` is marked with.

@@ -12,9 +12,9 @@
 #include <stop_token>
 
 #include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/scope_cause.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -61,7 +61,7 @@ struct ScopeLinks {
   const ScopeState* next_exporter ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
   const ScopeState* previous_exporter ABSL_GUARDED_BY(scope_tree_mutex) =
       nullptr;
-  int64_t timer ABSL_GUARDED_BY(scope_tree_mutex) = kNever;
+  Instant timer ABSL_GUARDED_BY(scope_tree_mutex) = kNever;
 };
 
 }  // namespace tocsin::inline v0_2::internal

@@ -39,7 +39,7 @@ ScopeCause ScopeState::Cause() const {
   if (state == State::kCancelled || state == State::kCancelledLate) {
     cause.reason = reason_;
   } else {
-    cause.deadline = deadline_.load(std::memory_order_relaxed);
+    cause.deadline = OwnDeadline();
   }
   cause.scope = number_.load(std::memory_order_acquire);
   if (cause.scope == 0) {
@@ -65,20 +65,40 @@ bool ScopeState::Made(const absl::Status& status) const {
   return ScopeOf(status) == number_.load(std::memory_order_acquire);
 }
 
-absl::Time ScopeState::deadline() const {
-  int64_t nearest = kNever;
+Instant ScopeState::ends() const {
+  Instant nearest = kNever;
   for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
     nearest = std::min(nearest, s->deadline_.load(std::memory_order_acquire));
   }
-  return FromNanoseconds(nearest);
+  return nearest;
 }
 
-// A deadline counts from the moment it is seen to have passed, so that a wall
-// clock that is set back does not un-cancel a scope.
+absl::Time ScopeState::deadline() const {
+  const Instant nearest = ends();
+  for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
+    if (s->deadline_.load(std::memory_order_acquire) == nearest) {
+      return s->OwnDeadline();
+    }
+  }
+  return ToWallTime(nearest, WallAhead());  // moved since
+}
+
+absl::Time ScopeState::OwnDeadline() const {
+  const Instant deadline = deadline_.load(std::memory_order_acquire);
+  if (deadline == kNever) return absl::InfiniteFuture();
+  int64_t ahead = wall_ahead_.load(std::memory_order_acquire);
+  if (ahead == Deadline::kUnknown) {
+    const int64_t now = WallAhead();
+    if (wall_ahead_.compare_exchange_strong(ahead, now)) ahead = now;
+  }
+  return ToWallTime(deadline, ahead);
+}
+
+// A deadline that was seen to have passed is not moved any more.
 bool ScopeState::Latched() const {
   if (state_.load(std::memory_order_acquire) != State::kLive) return true;
-  const int64_t deadline = deadline_.load(std::memory_order_acquire);
-  if (deadline == kNever || deadline > NowInNanoseconds()) return false;
+  const Instant deadline = deadline_.load(std::memory_order_acquire);
+  if (deadline == kNever || deadline > Now()) return false;
   State live = State::kLive;
   state_.compare_exchange_strong(live, IsCancelledAround(deadline)
                                            ? State::kExpiredLate
@@ -88,7 +108,7 @@ bool ScopeState::Latched() const {
 
 // Whether a scope around this one, in reach, was cancelled by the time
 // `before`, even if only by a deadline that no thread has seen to pass.
-bool ScopeState::IsCancelledAround(int64_t before) const {
+bool ScopeState::IsCancelledAround(Instant before) const {
   for (const ScopeState* s = OuterInReach(); s != nullptr;
        s = s->OuterInReach()) {
     if (s->CancelledAt() <= before) return true;
@@ -96,7 +116,7 @@ bool ScopeState::IsCancelledAround(int64_t before) const {
   return false;
 }
 
-int64_t ScopeState::CancelledAt() const {
+Instant ScopeState::CancelledAt() const {
   const State state = state_.load(std::memory_order_acquire);
   return state == State::kCancelled || state == State::kCancelledLate
              ? cancelled_at_

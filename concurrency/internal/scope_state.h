@@ -7,13 +7,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/scope_cause.h"
 #include "tocsin/concurrency/internal/scope_links.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -25,6 +26,24 @@ inline constinit std::atomic<uint64_t> scope_epoch{1};
 
 // The scope that the thread is in; null if it is in none.
 inline constinit thread_local ScopeState* current_scope = nullptr;
+
+// When a scope cancels itself.
+struct Deadline {
+  static constexpr int64_t kUnknown = INT64_MIN;
+
+  Deadline() = default;
+  explicit Deadline(absl::Duration timeout) : instant(After(timeout)) {}
+  explicit Deadline(absl::Time time) {
+    if (time == absl::InfiniteFuture()) return;
+    wall_ahead = WallAhead();
+    instant = FromWallTime(time, wall_ahead);
+  }
+
+  Instant instant = kNever;
+  // What the wall clock was ahead by then, if it has been asked: so that a
+  // deadline is shown as it was given.
+  int64_t wall_ahead = kUnknown;
+};
 
 class ScopeState {
  public:
@@ -39,6 +58,8 @@ class ScopeState {
   }
   absl::Status status() const;
   absl::Time deadline() const;
+  // The same on the library's clock.
+  Instant ends() const;
 
   // Whether `status` is what this scope, or one around it, ended a wait with,
   // or a copy of it.
@@ -88,11 +109,12 @@ class ScopeState {
     kExpiredLate
   };
 
-  ScopeState(ScopeState* parent, int64_t deadline, bool shield)
+  ScopeState(ScopeState* parent, const Deadline& deadline, bool shield)
       : parent_(parent),
         shield_(shield),
-        deadline_(deadline),
-        clear_at_(deadline != kNever ? 0
+        deadline_(deadline.instant),
+        wall_ahead_(deadline.wall_ahead),
+        clear_at_(deadline.instant != kNever ? 0
                   : parent != nullptr
                       ? parent->clear_at_.load(std::memory_order_acquire)
                       : scope_epoch.load(std::memory_order_acquire)) {}
@@ -101,19 +123,21 @@ class ScopeState {
 
   // The scope in reach that was cancelled first, this one included; or null.
   const ScopeState* CancelledBy() const;
-  bool IsCancelledAround(int64_t before) const;
-  // When it was cancelled, or will be by its own deadline; in Unix nanoseconds.
-  int64_t CancelledAt() const;
+  bool IsCancelledAround(Instant before) const;
+  // When it was cancelled, or will be by its own deadline.
+  Instant CancelledAt() const;
+  absl::Time OwnDeadline() const;
   ScopeCause Cause() const;  // of one that is Latched()
 
   ScopeState* const parent_;
   std::atomic<bool> shield_;
   mutable std::atomic<State> state_{State::kLive};
-  std::atomic<int64_t> deadline_;           // its own, in Unix nanoseconds
-  mutable std::atomic<uint64_t> clear_at_;  // see scope_epoch
+  std::atomic<Instant> deadline_;            // its own
+  mutable std::atomic<int64_t> wall_ahead_;  // of that; written before it
+  mutable std::atomic<uint64_t> clear_at_;   // see scope_epoch
   // Written once, before state_ becomes kCancelled or kCancelledLate.
   absl::Status reason_;
-  int64_t cancelled_at_;
+  Instant cancelled_at_;
   // No other scope of the process ever has the same. 0 until it is first asked
   // for.
   mutable std::atomic<uint64_t> number_{0};

@@ -5,10 +5,9 @@
 #include <new>
 #include <utility>
 
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/deadline_timer.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -71,8 +70,7 @@ void ScopeTree::CollectWakeUps(const ScopeState& scope,
     }
     if (links.request != nullptr) {
       const bool cancelled = s->cancelled();
-      DeadlineTimer::Get().Set(
-          s, cancelled ? kNever : absl::ToUnixNanos(s->deadline()));
+      DeadlineTimer::Get().Set(s, cancelled ? kNever : s->ends());
       if (cancelled) {
         links.request->cause = s->WaitCause();
         *wake_ups.next_request = std::move(links.request);

@@ -2,24 +2,22 @@
 
 #include <algorithm>
 
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/concurrency/internal/worker_slot.h"
 
 namespace tocsin::inline v0_2::internal {
 
-Sleeper::Sleeper(absl::Time timeout, BlockingCall* call)
+Sleeper::Sleeper(Instant timeout, BlockingCall* call)
     : Wakeable(call, false), scope_(current_scope), timeout_(timeout) {}
 
 Sleeper::Sleeper(Unscoped)
-    : Wakeable(nullptr, false),
-      scope_(nullptr),
-      timeout_(absl::InfiniteFuture()) {}
+    : Wakeable(nullptr, false), scope_(nullptr), timeout_(kNever) {}
 
-Sleeper::Sleeper(absl::Time timeout, WithOthers)
+Sleeper::Sleeper(Instant timeout, WithOthers)
     : Wakeable(nullptr, current_scope != nullptr),
       scope_(current_scope),
       timeout_(timeout) {}
@@ -37,13 +35,13 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   const uint32_t wake_ups =
       with_others_ ? scope_->links_.wake_ups.load(std::memory_order_acquire)
                    : 0;
-  absl::Time until = timeout_;
+  Instant until = timeout_;
   if (scope_ != nullptr) {
     if (absl::Status status = scope_->WaitStatus(); !status.ok()) return status;
     TOCSIN_STEP("Sleeper: found its scope clear");
-    until = std::min(until, scope_->deadline());
+    until = std::min(until, scope_->ends());
   }
-  if (timeout_ != absl::InfiniteFuture() && timeout_ <= internal::Now()) {
+  if (timeout_ != kNever && timeout_ <= Now()) {
     return absl::DeadlineExceededError("the timeout of the call passed");
   }
   if (with_others_) {

@@ -27,7 +27,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
@@ -38,8 +38,7 @@ namespace tocsin::inline v0_2::internal {
 class Sleeper final : public Wakeable {
  public:
   // Sleeps in the thread's current scope, until `timeout` at the latest.
-  explicit Sleeper(absl::Time timeout = absl::InfiniteFuture(),
-                   BlockingCall* call = nullptr);
+  explicit Sleeper(Instant timeout = kNever, BlockingCall* call = nullptr);
   // Sleeps until woken, whatever happens to the scope: for a wait that must not
   // end early.
   struct Unscoped {};
@@ -48,7 +47,7 @@ class Sleeper final : public Wakeable {
   // `timeout` at the latest. One system call wakes all that sleep this way in a
   // scope. Wake() must not be called.
   struct WithOthers {};
-  Sleeper(absl::Time timeout, WithOthers);
+  Sleeper(Instant timeout, WithOthers);
   ~Sleeper() {
     if (joined_in_ == scope_generation) ScopeTree::Leave(*scope_, *this);
   }
@@ -67,7 +66,7 @@ class Sleeper final : public Wakeable {
   void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
   const ScopeState* const scope_;
-  const absl::Time timeout_;
+  const Instant timeout_;
   int joined_in_ = -1;  // which process; only its own thread reads it
 };
 

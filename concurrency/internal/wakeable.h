@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 
@@ -23,7 +23,7 @@ class BlockingCall {
  public:
   // Blocks the thread until `until` at the latest, or until Interrupt(), even
   // if that came first: sleeper.woken() is true then.
-  virtual void Block(const Sleeper& sleeper, absl::Time until) = 0;
+  virtual void Block(const Sleeper& sleeper, Instant until) = 0;
 
   // Called by other threads, which hold a lock that keeps the sleeper alive,
   // such as scope_tree_mutex: takes no lock and does not wait. It may come too

@@ -31,11 +31,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -207,7 +207,7 @@ int WorkerSlots::StartWorker(WorkerRecord* worker) {
   MutexLock lock(mutex_);
   refusal_ = error;
   if (error == 0) return 0;
-  retry_at_ = Now() + kPauseAfterRefusal;
+  retry_at_ = After(kPauseAfterRefusal);
   WorkerRecord** link = &workers_;
   while (*link != worker) link = &(*link)->next;
   *link = worker->next;
@@ -244,7 +244,7 @@ bool WorkerSlots::Park(WorkerRecord& worker) {
   }
   // This worker may be the one that gets the task.
   DispatchIfReady();
-  const absl::Time until = spare ? Now() + kSpareLife : absl::InfiniteFuture();
+  const Instant until = spare ? After(kSpareLife) : kNever;
   while (worker.woken.load(std::memory_order_acquire) == 0) {
     FutexWait(worker.woken, 0, until);
     if (Now() < until) continue;

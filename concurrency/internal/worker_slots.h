@@ -22,7 +22,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
@@ -184,7 +184,7 @@ class WorkerSlots {
   // The errno of the last thread asked for. No absl::Status: that would
   // allocate.
   int refusal_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  Instant retry_at_ ABSL_GUARDED_BY(mutex_) = Instant::min();
   // While the pool is destroyed, a thread that ends joins the one before it.
   std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);
 };

@@ -2,26 +2,25 @@
 
 #include <algorithm>
 
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/siginfo.h"
 
 namespace tocsin::inline v0_2::internal {
 
 Dispatcher::Dispatcher(std::optional<absl::Time> fake_time)
     : fake_(fake_time.has_value()),
-      fake_now_(fake_time.value_or(absl::InfinitePast())) {}
+      fake_wall_ahead_(absl::ToUnixNanos(fake_time.value_or(absl::Time()))) {}
 
 bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
   const int signum = info.signum();
   bool subscribed = false;
   bool observed = false;
-  absl::Time now;
+  const absl::Time now = WallNow();
   {
     FutexWakes wakes;
     MutexLock lock(mutex_);
-    now = fake_ ? fake_now_ : internal::Now();
     subscribed = Deliver(info, redirected, now, wakes);
     for (const Subscriber* subscription : registered_) {
       observed |=
@@ -62,13 +61,13 @@ void Dispatcher::StopObserving() {
   observer_ = nullptr;
 }
 
-absl::Time Dispatcher::Alarm() const {
+Instant Dispatcher::Alarm() const {
   MutexLock lock(observer_mutex_);
-  return observer_ != nullptr ? observer_->alarm() : absl::InfiniteFuture();
+  return observer_ != nullptr ? observer_->alarm() : kNever;
 }
 
 void Dispatcher::RingAlarm() {
-  const absl::Time now = Now();
+  const Instant now = Now();
   MutexLock lock(observer_mutex_);
   while (observer_ != nullptr && observer_->alarm() <= now)
     observer_->OnAlarm();
@@ -81,17 +80,21 @@ void Dispatcher::ShowToObserver(const RawSiginfo& info, absl::Time now) {
   if (observer_ != nullptr) observer_->OnSignal(event);
 }
 
-absl::Time Dispatcher::Now() const {
+Instant Dispatcher::Now() const {
   if (!fake_) return internal::Now();
   MutexLock lock(mutex_);
   return fake_now_;
+}
+
+absl::Time Dispatcher::WallNow() const {
+  return fake_ ? ToWallTime(Now(), fake_wall_ahead_) : internal::WallNow();
 }
 
 void Dispatcher::Advance(absl::Duration duration) {
   {
     FutexWakes wakes;
     MutexLock lock(mutex_);
-    fake_now_ += duration;
+    fake_now_ = Add(fake_now_, duration);
     for (Subscriber* subscription : registered_) {
       subscription->WakeAll(wakes);
     }

@@ -14,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/internal/event_queue.h"
@@ -37,7 +38,7 @@ class SynchronousObserver {
  public:
   virtual void OnSignal(const SignalEvent& event) = 0;
   // When OnAlarm() is due. Only OnSignal() and OnAlarm() may change it.
-  virtual absl::Time alarm() const = 0;
+  virtual Instant alarm() const = 0;
   virtual void OnAlarm() = 0;
 
  protected:
@@ -46,7 +47,8 @@ class SynchronousObserver {
 
 class Dispatcher {
  public:
-  // If `fake_time` is given, the clock stands still there until Advance().
+  // If `fake_time` is given, both clocks stand still, and the wall clock there,
+  // until Advance().
   explicit Dispatcher(std::optional<absl::Time> fake_time = std::nullopt);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
@@ -57,7 +59,8 @@ class Dispatcher {
   bool Dispatch(const RawSiginfo& info, bool redirected)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  absl::Time Now() const ABSL_LOCKS_EXCLUDED(mutex_);
+  Instant Now() const ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Time WallNow() const ABSL_LOCKS_EXCLUDED(mutex_);
   void Advance(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
   SignalServiceStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -97,7 +100,7 @@ class Dispatcher {
  protected:
   // Alarm() is when the observer's alarm is due; RingAlarm() calls OnAlarm() if
   // that time has come.
-  absl::Time Alarm() const ABSL_LOCKS_EXCLUDED(observer_mutex_);
+  Instant Alarm() const ABSL_LOCKS_EXCLUDED(observer_mutex_);
   void RingAlarm() ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
   // Whether this process is a forked child of the one whose signals these are.
@@ -159,8 +162,9 @@ class Dispatcher {
   SynchronousObserver* observer_ ABSL_GUARDED_BY(observer_mutex_) = nullptr;
 
   const uint64_t siginfo_lost_before_ = LostSiginfoCount();
-  const bool fake_;  // whether the clock is fake_now_
-  absl::Time fake_now_ ABSL_GUARDED_BY(mutex_);
+  const bool fake_;  // whether fake_now_ is the clock
+  Instant fake_now_ ABSL_GUARDED_BY(mutex_);
+  const int64_t fake_wall_ahead_;
   Arrivals arrivals_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -4,9 +4,8 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/handler_state.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -16,7 +15,7 @@ namespace {
 int32_t RandomMark() {
   uint32_t random = 0;
   if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
-    random = static_cast<uint32_t>(absl::ToUnixNanos(internal::Now()));
+    random = static_cast<uint32_t>(Now().time_since_epoch().count());
   }
   // Negative, because the kernel accepts only that, and below all that it
   // defines.

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <csignal>
 
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/pending_signals.h"
 #include "tocsin/signals/internal/signal_handler.h"
@@ -46,13 +46,10 @@ Leader::~Leader() {
   TakePending(Bit(kDoorbell), bell, absl::ZeroDuration());
 }
 
-void Leader::Block(const Sleeper&, absl::Time until) {
+void Leader::Block(const Sleeper&, Instant until) {
   RawSiginfo info;
-  const int signum = TakePending(
-      Mask(signals_) | Bit(kDoorbell), info,
-      until == absl::InfiniteFuture()
-          ? absl::InfiniteDuration()
-          : std::max(until - internal::Now(), absl::ZeroDuration()));
+  const int signum =
+      TakePending(Mask(signals_) | Bit(kDoorbell), info, TimeUntil(until));
   TOCSIN_STEP("Leader: wait is over");
   if (signum > 0 && signum != kDoorbell) taken_ = info;
 }

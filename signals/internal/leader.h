@@ -19,7 +19,7 @@
 #include <optional>
 #include <utility>
 
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/wakeable.h"
@@ -50,7 +50,7 @@ class Leader final : public BlockingCall {
   // What Block() took since the last call.
   std::optional<RawSiginfo> Taken() { return std::exchange(taken_, {}); }
 
-  void Block(const Sleeper& sleeper, absl::Time until) override;
+  void Block(const Sleeper& sleeper, Instant until) override;
   void Interrupt() override;
 
   // Called in a forked child, whose thread has another id than the one that

@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/pending_signals.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
@@ -118,9 +118,8 @@ void ServiceThread::Run() {
         routes_.Dispatch(info, redirected);
       }
     }
-    const absl::Duration timeout = had_their_turn != 0
-                                       ? absl::ZeroDuration()
-                                       : routes_.Alarm() - internal::Now();
+    const absl::Duration timeout =
+        had_their_turn != 0 ? absl::ZeroDuration() : TimeUntil(routes_.Alarm());
     TOCSIN_STEP("ServiceThread: about to wait");
     const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
     if (signum == -EAGAIN) {

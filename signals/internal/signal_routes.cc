@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/time/time.h"
-#include "tocsin/concurrency/internal/wall_clock.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/signals/internal/pending_signals.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -51,7 +51,7 @@ void SignalRoutes::Drain(bool waits, FutexWakes& wakes) {
   uint64_t left = leadership_.ToDrain(waits);
   RawSiginfo info;
   while (TakeNext(left, info)) {
-    Deliver(info, /*redirected=*/false, internal::Now(), wakes);
+    Deliver(info, /*redirected=*/false, internal::WallNow(), wakes);
   }
 }
 
@@ -59,7 +59,7 @@ void SignalRoutes::TakeBackAndDeliver(int signum, FutexWakes& wakes) {
   RawSiginfo info;
   const int count = handoff_.TakeBack(signum, info);
   if (count == 0) return;
-  const absl::Time now = internal::Now();
+  const absl::Time now = internal::WallNow();
   for (int i = 0; i < count; ++i) {
     Deliver(info, /*redirected=*/true, now, wakes);
   }

@@ -62,11 +62,9 @@ absl::StatusOr<SignalEvent> Subscription::Receive(absl::Duration timeout) {
   }
   if (queued.has_value())
     return ToEvent(queued->info, queued->count, queued->received_at);
-  const absl::Time until = timeout == absl::InfiniteDuration()
-                               ? absl::InfiniteFuture()
-                               : dispatcher_->Now() + timeout;
-  Waiter waiter(dispatcher_->fake_ ? absl::InfiniteFuture() : until,
-                to_lead_for, dispatcher_->waiting_room_);
+  const Instant until = Add(dispatcher_->Now(), timeout);
+  Waiter waiter(dispatcher_->fake_ ? kNever : until, to_lead_for,
+                dispatcher_->waiting_room_);
   TOCSIN_STEP("Receive: found nothing");
   while (true) {
     {
@@ -107,7 +105,7 @@ absl::StatusOr<SignalEvent> Subscription::TryReceive() {
     FutexWakes wakes;
     MutexLock lock(dispatcher_->mutex_);
     queued = DequeueOrDrain(/*waits=*/false, wakes);
-    if (!queued.has_value()) over = WhyOver(absl::InfiniteFuture());
+    if (!queued.has_value()) over = WhyOver(kNever);
   }
   if (!queued.has_value()) {
     // Without a message, so that polling allocates nothing.
@@ -172,7 +170,7 @@ std::optional<Subscription::Queued> Subscription::DequeueOrDrain(
   return Dequeue();
 }
 
-absl::Status Subscription::WhyOver(absl::Time until) const {
+absl::Status Subscription::WhyOver(Instant until) const {
   if (dispatcher_->Forked()) {
     return absl::FailedPreconditionError(
         "forked: this receiver belongs to the parent process; start a "

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/event_queue.h"
@@ -57,7 +58,7 @@ class Subscription final : public Subscriber {
   // expected back.
   std::optional<Queued> DequeueOrDrain(bool waits, FutexWakes& wakes)
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  absl::Status WhyOver(absl::Time until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  absl::Status WhyOver(Instant until) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void MarkClosed(FutexWakes& wakes) override;
   void WakeAll(FutexWakes& wakes) override;
   void ForgetWaiters() override { first_waiter_ = last_waiter_ = nullptr; }

@@ -6,7 +6,7 @@
 #define TOCSIN_SIGNALS_INTERNAL_WAITER_H_
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/wakeable.h"
 #include "tocsin/signals/internal/leader.h"
@@ -18,7 +18,7 @@ namespace tocsin::inline v0_2::internal {
 // A thread in Receive(). It is in its subscription's list until it is picked,
 // for an event or because the receiver closes, or gives up.
 struct Waiter {
-  Waiter(absl::Time until, const SignalSet& to_lead_for, WaitingRoom& room)
+  Waiter(Instant until, const SignalSet& to_lead_for, WaitingRoom& room)
       : leader(to_lead_for), place(room), sleeper(until, Call()) {}
 
   // If it has offered a slot, a handler wakes it.

@@ -11,7 +11,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -42,7 +42,7 @@ class WaitingRoom::Place final : public BlockingCall {
 
   // A thread that wakes this one marks the sleeper, then counts, then makes the
   // system call. So this one sees either the mark or a new count.
-  void Block(const Sleeper& sleeper, absl::Time until) override {
+  void Block(const Sleeper& sleeper, Instant until) override {
     bool time_left = true;
     while (time_left) {
       const uint32_t calls = room_.calls_.load();

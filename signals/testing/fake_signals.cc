@@ -122,7 +122,7 @@ absl::Status FakeSignals::Send(const SignalEvent& event) {
   return absl::OkStatus();
 }
 
-absl::Time FakeSignals::now() const { return dispatcher_->Now(); }
+absl::Time FakeSignals::now() const { return dispatcher_->WallNow(); }
 
 std::optional<FakeSignals::Death> FakeSignals::death() const {
   return dispatcher_->death();
