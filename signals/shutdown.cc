@@ -29,6 +29,10 @@ using internal::MutexLock;
 
 namespace {
 
+// Two signals for one Ctrl+C are closer together, and a person's second one
+// comes later.
+constexpr absl::Duration kOneKeystroke = absl::Milliseconds(250);
+
 std::string Words(const SignalEvent& event) {
   std::ostringstream out;
   out << event;
@@ -65,7 +69,9 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   void Act();
   // Blocks until the phase is past `phase`. False if the shutdown is over.
   bool AwaitEndOf(Phase phase);
-  void Move(Phase phase, internal::Instant ends)
+  void OnSecondSignal(const SignalEvent& event, internal::Instant now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Move(Phase phase, internal::Instant began, absl::Duration lasts)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Force(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -77,6 +83,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   mutable internal::SlimMutex mutex_;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kRunning;
   std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
+  internal::Instant phase_began_ ABSL_GUARDED_BY(mutex_);
   internal::Instant phase_ends_ ABSL_GUARDED_BY(mutex_) = internal::kNever;
   bool forced_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
@@ -164,22 +171,33 @@ std::optional<SignalEvent> Shutdown::Phases::cause() const {
 void Shutdown::Phases::OnSignal(const SignalEvent& event) {
   const internal::Instant now = dispatcher_.Now();
   MutexLock lock(mutex_);
-  if (phase_ == Phase::kRunning) {
-    cause_ = event;
-    if (policy_.drain > absl::ZeroDuration()) {
-      Move(Phase::kDraining, internal::Add(now, policy_.drain));
-    } else {
-      Move(Phase::kStopping, internal::Add(now, policy_.grace));
-    }
-    return;
+  if (phase_ != Phase::kRunning) return OnSecondSignal(event, now);
+  cause_ = event;
+  if (policy_.drain > absl::ZeroDuration()) {
+    Move(Phase::kDraining, now, policy_.drain);
+  } else {
+    Move(Phase::kStopping, now, policy_.grace);
   }
-  const bool repeated_in_drain = phase_ == Phase::kDraining &&
-                                 event.signum == cause_->signum &&
-                                 event.signum != SIGINT;
-  if (policy_.on_second_signal == SecondSignal::kIgnore || repeated_in_drain) {
-    return;
+}
+
+void Shutdown::Phases::OnSecondSignal(const SignalEvent& event,
+                                      internal::Instant now) {
+  const bool draining = phase_ == Phase::kDraining;
+  const bool interrupt = event.signum == SIGINT;
+  bool forces = false;
+  switch (policy_.on_second_signal) {
+    case SecondSignal::kInterruptForces:
+      if (!interrupt) return;
+      if (draining) return Move(Phase::kStopping, now, policy_.grace);
+      forces = now >= internal::Add(phase_began_, kOneKeystroke);
+      break;
+    case SecondSignal::kAnyForces:
+      forces = !draining || interrupt || event.signum != cause_->signum;
+      break;
+    case SecondSignal::kIgnore:
+      break;
   }
-  Force(absl::StrCat("a second signal came, ", Words(event)));
+  if (forces) Force(absl::StrCat("a second signal came, ", Words(event)));
 }
 
 internal::Instant Shutdown::Phases::alarm() const {
@@ -190,16 +208,18 @@ internal::Instant Shutdown::Phases::alarm() const {
 void Shutdown::Phases::OnAlarm() {
   MutexLock lock(mutex_);
   if (phase_ == Phase::kDraining) {
-    Move(Phase::kStopping, internal::Add(phase_ends_, policy_.grace));
+    Move(Phase::kStopping, phase_ends_, policy_.grace);
   } else {
     Force(absl::StrCat("the grace of ", absl::FormatDuration(policy_.grace),
                        " is over"));
   }
 }
 
-void Shutdown::Phases::Move(Phase phase, internal::Instant ends) {
+void Shutdown::Phases::Move(Phase phase, internal::Instant began,
+                            absl::Duration lasts) {
   phase_ = phase;
-  phase_ends_ = ends;
+  phase_began_ = began;
+  phase_ends_ = internal::Add(began, lasts);
   moves_.fetch_add(1);
   internal::FutexWakeAll(&moves_);
 }

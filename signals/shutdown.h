@@ -13,9 +13,9 @@
 //              program tells its clients to go elsewhere while it still serves;
 //   stopping   the scope of the tasks is cancelled, with the signal as reason,
 //              and the program has ShutdownPolicy::grace to clean up;
-//   forced     a second signal came, or the grace is over: the names of the
-//              tasks that have not ended are written to stderr, and the process
-//              dies by the first signal.
+//   forced     the grace is over, or a second signal forces the end (see
+//              SecondSignal): the names of the tasks that have not ended are
+//              written to stderr, and the process dies by the first signal.
 //
 // The first signal also tells the service manager, if there is one, as
 // NotifyStopping() does.
@@ -47,12 +47,19 @@
 
 namespace tocsin::inline v0_2 {
 
-// What a second of the policy's signals does. Repeating the first signal while
-// draining does nothing in either case, unless it is SIGINT: supervisors repeat
-// a signal by routine, people at a terminal mean it.
+// What a second of the policy's signals does. Programs send signals twice by
+// routine: timeout(1) to its child and then to its group, a supervisor to all
+// processes that it knows of, a terminal to a parent that passes them on. Only
+// a person at a terminal means the second one.
 enum class SecondSignal {
-  kDieNow,
-  kIgnore,  // only the end of the grace forces the end
+  // A SIGINT while draining ends the drain. One that comes 250 ms or more after
+  // stopping began forces the end. No other signal does anything.
+  kInterruptForces,
+  // Any forces the end at once; but the first one again while draining, unless
+  // it is SIGINT, does nothing.
+  kAnyForces,
+  // Only the end of the grace forces the end.
+  kIgnore,
 };
 
 struct ShutdownPolicy {
@@ -63,7 +70,7 @@ struct ShutdownPolicy {
   // How long the clean-up may take, from the beginning of stopping. Kubernetes
   // and systemd kill after a limit of their own: stay below it.
   absl::Duration grace = absl::Seconds(30);
-  SecondSignal on_second_signal = SecondSignal::kDieNow;
+  SecondSignal on_second_signal = SecondSignal::kInterruptForces;
 };
 
 class Shutdown {

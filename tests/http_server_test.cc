@@ -1,11 +1,14 @@
 // The example http_server under real connections.
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -144,8 +147,16 @@ TEST(HttpServer, DiesAtTheSecondInterrupt) {
   EXPECT_EQ(server.ReadLine(), "Hanging request");
   server.Send(SIGINT);
   while (Connection(server).connected()) continue;
-  server.Send(SIGINT);
+  std::atomic<bool> dead = false;
+  std::jthread impatient([&] {
+    while (!dead) {
+      server.Send(SIGINT);
+      sched_yield();
+    }
+  });
   EXPECT_THAT(server.ReadAll(), HasSubstr("a second signal came, SIGINT from"));
+  dead = true;
+  impatient.join();
   EXPECT_EQ(KillingSignal(server.Wait()), SIGINT);
 }
 

@@ -251,25 +251,27 @@ TEST(RunDeathTest, InsideItselfItIsRefused) {
 
 // P5, P7
 TEST(RunDeathTest, ASecondSignalEndsAProgramThatHangsInItsCleanUp) {
-  EXPECT_EXIT(RunAndExit([](Program& program) {
-                Event never;
-                std::latch started(1);
-                std::latch stopping(1);
-                program.tasks().Spawn(
-                    [&] {
-                      started.count_down();
-                      Event().Wait().IgnoreError();
-                      CancelScope shield({.shield = true});
-                      stopping.count_down();
-                      never.Wait().IgnoreError();
-                    },
-                    {.name = "stuck task"});
-                started.wait();
-                SendSelf(SIGINT);
-                stopping.wait();
-                SendSelf(SIGINT);
-                return program.tasks().Wait();
-              }),
+  EXPECT_EXIT(RunAndExit(
+                  [](Program& program) {
+                    Event never;
+                    std::latch started(1);
+                    std::latch stopping(1);
+                    program.tasks().Spawn(
+                        [&] {
+                          started.count_down();
+                          Event().Wait().IgnoreError();
+                          CancelScope shield({.shield = true});
+                          stopping.count_down();
+                          never.Wait().IgnoreError();
+                        },
+                        {.name = "stuck task"});
+                    started.wait();
+                    SendSelf(SIGINT);
+                    stopping.wait();
+                    SendSelf(SIGINT);
+                    return program.tasks().Wait();
+                  },
+                  {.shutdown = {.on_second_signal = SecondSignal::kAnyForces}}),
               KilledBySignal(SIGINT),
               "a second signal came, SIGINT.*has not ended: stuck task");
 }

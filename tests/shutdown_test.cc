@@ -88,13 +88,77 @@ TEST(Shutdown, WithoutDrainingStopsAtOnce) {
   EXPECT_TRUE(shutdown->drain_token().stop_requested());
 }
 
+// GNU timeout, terminals and supervisors send one stop twice.
+TEST(Shutdown, ATerminationForcesAndShortensNothing) {
+  for (absl::Duration drain : {absl::ZeroDuration(), absl::Seconds(5)}) {
+    for (int first : {SIGTERM, SIGINT, SIGHUP}) {
+      FakeSignals signals;
+      TaskGroup group;
+      auto shutdown = Shutdown::Start(signals.service(), group,
+                                      {.signals = {SIGINT, SIGTERM, SIGHUP},
+                                       .drain = drain})
+                          .value();
+      ASSERT_TRUE(signals.Send(first).ok());
+      const Phase phase = shutdown->phase();
+      ASSERT_TRUE(signals.Send(SIGTERM).ok());
+      signals.Advance(absl::Seconds(4));
+      ASSERT_TRUE(signals.Send(SIGTERM).ok());
+      ASSERT_TRUE(signals.Send(SIGHUP).ok());
+      EXPECT_EQ(shutdown->phase(), phase);
+      EXPECT_FALSE(signals.death().has_value());
+    }
+  }
+}
+
+TEST(Shutdown, AnInterruptForcesOnceStoppingHasLastedAMoment) {
+  for (int first : {SIGTERM, SIGINT}) {
+    FakeSignals signals;
+    TaskGroup group;
+    auto shutdown = Shutdown::Start(signals.service(), group).value();
+    ASSERT_TRUE(signals.Send(first).ok());
+    ASSERT_TRUE(signals.Send(SIGINT).ok());
+    signals.Advance(absl::Milliseconds(249));
+    ASSERT_TRUE(signals.Send(SIGINT).ok());
+    EXPECT_FALSE(signals.death().has_value());
+    signals.Advance(absl::Milliseconds(1));
+    ASSERT_TRUE(signals.Send(SIGINT).ok());
+    ASSERT_TRUE(signals.death().has_value());
+    EXPECT_EQ(signals.death()->signum, first);
+    EXPECT_THAT(signals.death()->report, HasSubstr("SIGINT from pid"));
+  }
+}
+
+// A person does not wait for it. The clean-up has its grace all the same.
+TEST(Shutdown, AnInterruptEndsTheDrain) {
+  for (int first : {SIGTERM, SIGINT}) {
+    FakeSignals signals;
+    TaskGroup group;
+    auto shutdown =
+        Shutdown::Start(signals.service(), group,
+                        {.drain = absl::Seconds(5), .grace = absl::Seconds(10)})
+            .value();
+    ASSERT_TRUE(signals.Send(first).ok());
+    signals.Advance(absl::Seconds(1));
+    ASSERT_TRUE(signals.Send(SIGINT).ok());
+    EXPECT_EQ(shutdown->phase(), Phase::kStopping);
+    ASSERT_TRUE(signals.Send(SIGINT).ok());
+    signals.Advance(absl::Seconds(10) - absl::Nanoseconds(1));
+    EXPECT_FALSE(signals.death().has_value());
+    signals.Advance(absl::Nanoseconds(1));
+    EXPECT_EQ(signals.death()->signum, first);
+  }
+}
+
 // P6: TERM and then INT is a second signal, also while draining.
-TEST(Shutdown, AnInterruptAfterATerminationForces) {
+TEST(Shutdown, AnyOtherSignalForcesByOption) {
   for (absl::Duration drain : {absl::ZeroDuration(), absl::Seconds(5)}) {
     FakeSignals signals;
     TaskGroup group;
     auto shutdown =
-        Shutdown::Start(signals.service(), group, {.drain = drain}).value();
+        Shutdown::Start(
+            signals.service(), group,
+            {.drain = drain, .on_second_signal = SecondSignal::kAnyForces})
+            .value();
     ASSERT_TRUE(signals.Send(SIGTERM).ok());
     ASSERT_TRUE(signals.Send(SIGINT).ok());
     ASSERT_TRUE(signals.death().has_value());
@@ -103,11 +167,13 @@ TEST(Shutdown, AnInterruptAfterATerminationForces) {
   }
 }
 
-TEST(Shutdown, ARepeatedInterruptForcesAlsoWhileDraining) {
+TEST(Shutdown, ARepeatedInterruptForcesByOptionAlsoWhileDraining) {
   FakeSignals signals;
   TaskGroup group;
   auto shutdown =
-      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+      Shutdown::Start(signals.service(), group,
+                      {.drain = absl::Seconds(5),
+                       .on_second_signal = SecondSignal::kAnyForces})
           .value();
   ASSERT_TRUE(signals.Send(SIGINT).ok());
   EXPECT_FALSE(signals.death().has_value());
@@ -246,11 +312,13 @@ TEST(Shutdown, ARepetitionWhileDrainingIsNotItsCause) {
   EXPECT_EQ(shutdown->phase(), Phase::kStopping) << "the drain was not renewed";
 }
 
-TEST(Shutdown, ARepetitionOfWhatItDrainsForForcesOnceItStops) {
+TEST(Shutdown, ARepetitionOfWhatItDrainsForForcesByOptionOnceItStops) {
   FakeSignals signals;
   TaskGroup group;
   auto shutdown =
-      Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
+      Shutdown::Start(signals.service(), group,
+                      {.drain = absl::Seconds(5),
+                       .on_second_signal = SecondSignal::kAnyForces})
           .value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
@@ -278,7 +346,9 @@ TEST(Shutdown, IsForcedOnce) {
   FakeSignals signals;
   TaskGroup group;
   auto shutdown =
-      Shutdown::Start(signals.service(), group, {.grace = absl::Seconds(1)})
+      Shutdown::Start(signals.service(), group,
+                      {.grace = absl::Seconds(1),
+                       .on_second_signal = SecondSignal::kAnyForces})
           .value();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   ASSERT_TRUE(signals.Send(SIGINT).ok());
@@ -407,7 +477,8 @@ TEST(Shutdown, WaitsInItsEndForACallbackThatRuns) {
 TEST(Shutdown, ASecondSignalForcesNothingOnceItsEndHasBegun) {
   FakeSignals signals;
   TaskGroup group;
-  EndingShutdown shutdown(signals, group, {});
+  EndingShutdown shutdown(signals, group,
+                          {.on_second_signal = SecondSignal::kAnyForces});
   EXPECT_TRUE(signals.Send(SIGINT).ok());
   EXPECT_FALSE(signals.death().has_value());
 }
@@ -458,7 +529,10 @@ TEST(ShutdownDeathTest, ASecondSignalEndsAProcessInWhichEverythingHangs) {
       {
         auto service = StartService();
         TaskGroup group;
-        auto shutdown = Shutdown::Start(*service, group).value();
+        auto shutdown =
+            Shutdown::Start(*service, group,
+                            {.on_second_signal = SecondSignal::kAnyForces})
+                .value();
         Pipe never;
         std::latch reading(2);  // a task that has not started would be skipped
         for (int i = 0; i < 2; ++i) {
@@ -503,7 +577,10 @@ TEST(ShutdownDeathTest, ASecondSignalEndsAProcessWhoseDrainCallbackHangs) {
         auto service = StartService();
         TaskGroup group;
         auto shutdown =
-            Shutdown::Start(*service, group, {.drain = absl::Hours(1)}).value();
+            Shutdown::Start(*service, group,
+                            {.drain = absl::Hours(1),
+                             .on_second_signal = SecondSignal::kAnyForces})
+                .value();
         Pipe never;
         std::latch hanging(1);
         std::stop_callback callback(shutdown->drain_token(), [&] {
