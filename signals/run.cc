@@ -5,10 +5,13 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/status_text.h"
 #include "tocsin/signals/internal/die_at_exit.h"
+#include "tocsin/signals/internal/watchdog.h"
 
 namespace tocsin::inline v0_2 {
 namespace {
@@ -20,8 +23,15 @@ void Print(const absl::Status& error) {
 }  // namespace
 
 int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
+  absl::StatusOr<std::unique_ptr<internal::Watchdog>> watchdog =
+      internal::Watchdog::Start();
+  if (!watchdog.ok()) {
+    Print(watchdog.status());
+    return 1;
+  }
   absl::Status status;
   std::optional<int> stopped_by;
+  internal::Instant forced_at;
   {
     absl::StatusOr<std::unique_ptr<SignalService>> service =
         SignalService::Start();
@@ -43,6 +53,9 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
           if (absl::Status tasks = group.Wait(); ended.ok()) ended = tasks;
           if (const auto cause = (*shutdown)->cause()) {
             stopped_by = cause->signum;
+            forced_at = (*shutdown)->forced_at();
+            // The Shutdown forces nothing any more once its destructor runs.
+            (*watchdog)->Set(*stopped_by, forced_at);
           }
           return ended;
         },
@@ -50,9 +63,12 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   }
   if (!status.ok()) Print(status);
   if (!stopped_by.has_value()) return status.ok() ? 0 : 1;
+  if (!options.grace_until_exit) (*watchdog)->Unset();
   if (options.after_signal == RunOptions::AfterSignal::kDieBySignal &&
       getpid() != 1) {
-    internal::DieAtExit(*stopped_by);
+    internal::DieAtExit(*stopped_by, forced_at, *std::move(watchdog));
+  } else if (options.grace_until_exit) {
+    (void)watchdog->release();  // Lives until the process ends.
   }
   return 128 + *stopped_by;
 }

@@ -27,6 +27,10 @@
 // always do. A child that is forked after Run() exits normally. Process 1 of a
 // pid namespace, which no signal can end, exits with the status.
 //
+// After a signal all of this ends with the grace, whatever hangs: a destructor,
+// a callback, the printing of an error to a pipe that nobody reads, the last
+// flush. What comes after Run() is bounded by option.
+//
 // Once Run() has returned, a further signal has its previous effect.
 //
 // Call it once, from main(), before other threads are started if possible.
@@ -49,6 +53,11 @@ struct RunOptions {
   // kReturn128Plus: the process exits with what main() returns.
   enum class AfterSignal { kDieBySignal, kReturn128Plus };
   AfterSignal after_signal = AfterSignal::kDieBySignal;
+
+  // After a signal the grace bounds all that Run() does, up to its return. Here
+  // it also bounds what comes then: the rest of main(), atexit(3) functions and
+  // static destructors.
+  bool grace_until_exit = false;
 };
 
 // What Run() has started, for the function that it calls and its tasks. All

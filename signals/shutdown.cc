@@ -41,8 +41,9 @@ std::string Words(const SignalEvent& event) {
 
 }  // namespace
 
-// Moves through the phases: observes the signals on the service's thread, and
-// acts on a thread of its own.
+// Moves through the phases: observes the signals on the service's thread, which
+// changes the phase, and carries each phase out on a thread of its own, because
+// that may take any time.
 class Shutdown::Phases final : private internal::SynchronousObserver {
  public:
   Phases(internal::Dispatcher& dispatcher, TaskSet& tasks,
@@ -61,12 +62,19 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   // Afterwards nothing is forced. Waits for callbacks that are running.
   void End();
 
+  // When the end is forced, as things are.
+  internal::Instant forced_at() const;
+
  private:
   void OnSignal(const SignalEvent& event) override;
   internal::Instant alarm() const override;
   void OnAlarm() override;
 
-  void Act();
+  absl::Status StartThread(void (Phases::*run)());
+  // Each on a thread of its own, so that callbacks of the drain do not hold up
+  // the stop.
+  void BeginDrain();
+  void BeginStop();
   // Blocks until the phase is past `phase`. False if the shutdown is over.
   bool AwaitEndOf(Phase phase);
   void OnSecondSignal(const SignalEvent& event, internal::Instant now)
@@ -92,7 +100,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
 
   bool observes_ = false;
   std::optional<SignalReceiver> receiver_;
-  std::optional<pthread_t> thread_;
+  std::vector<pthread_t> threads_;
 };
 
 absl::StatusOr<std::unique_ptr<Shutdown>> Shutdown::Start(
@@ -113,6 +121,8 @@ Shutdown::~Shutdown() { phases_->End(); }
 
 Shutdown::Phase Shutdown::phase() const { return phases_->phase(); }
 
+internal::Instant Shutdown::forced_at() const { return phases_->forced_at(); }
+
 std::stop_token Shutdown::drain_token() const { return phases_->drain_token(); }
 
 std::optional<SignalEvent> Shutdown::cause() const { return phases_->cause(); }
@@ -123,18 +133,10 @@ absl::Status Shutdown::Phases::Begin(SignalService& service) {
     return status;
   }
   observes_ = true;
-  pthread_t thread;
-  auto act = [](void* self) -> void* {
-    pthread_setname_np(pthread_self(), "tocsin-shutdown");
-    static_cast<Phases*>(self)->Act();
-    return nullptr;
-  };
-  if (const int error = pthread_create(&thread, nullptr, act, this);
-      error != 0) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "pthread_create for Shutdown: ", internal::ErrorText(error)));
+  threads_.reserve(2);
+  for (auto run : {&Phases::BeginDrain, &Phases::BeginStop}) {
+    if (absl::Status status = StartThread(run); !status.ok()) return status;
   }
-  thread_ = thread;
   // Nobody reads from it. It keeps the signals coming to the observer.
   ReceiverOptions options;
   options.honor_ignored = true;
@@ -146,16 +148,44 @@ absl::Status Shutdown::Phases::Begin(SignalService& service) {
   return absl::OkStatus();
 }
 
+absl::Status Shutdown::Phases::StartThread(void (Phases::*run)()) {
+  struct Start {
+    Phases* self;
+    void (Phases::*run)();
+  };
+  auto start = std::make_unique<Start>(Start{this, run});
+  auto call = [](void* argument) -> void* {
+    pthread_setname_np(pthread_self(), "tocsin-shutdown");
+    const std::unique_ptr<Start> start(static_cast<Start*>(argument));
+    (start->self->*start->run)();
+    return nullptr;
+  };
+  pthread_t thread;
+  if (const int error = pthread_create(&thread, nullptr, call, start.get());
+      error != 0) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "pthread_create for Shutdown: ", internal::ErrorText(error)));
+  }
+  (void)start.release();  // Its thread has it now.
+  threads_.push_back(thread);
+  return absl::OkStatus();
+}
+
 void Shutdown::Phases::End() {
   if (observes_) dispatcher_.StopObserving();
-  if (!thread_.has_value()) return;
   {
     MutexLock lock(mutex_);
     over_ = true;
     moves_.fetch_add(1);
   }
   internal::FutexWakeAll(&moves_);
-  pthread_join(*thread_, nullptr);
+  for (pthread_t thread : threads_) pthread_join(thread, nullptr);
+}
+
+internal::Instant Shutdown::Phases::forced_at() const {
+  MutexLock lock(mutex_);
+  return phase_ == Phase::kDraining ? internal::Add(phase_ends_, policy_.grace)
+                                    : phase_ends_;
 }
 
 Shutdown::Phase Shutdown::Phases::phase() const {
@@ -224,13 +254,14 @@ void Shutdown::Phases::Move(Phase phase, internal::Instant began,
   internal::FutexWakeAll(&moves_);
 }
 
-// The service's thread changes the phase. This thread carries the phase out,
-// because that may take any time.
-void Shutdown::Phases::Act() {
+void Shutdown::Phases::BeginDrain() {
   if (!AwaitEndOf(Phase::kRunning)) return;
   drain_.request_stop();
   // A manager that does not listen must not change how the program ends.
   NotifyStopping().IgnoreError();
+}
+
+void Shutdown::Phases::BeginStop() {
   if (!AwaitEndOf(Phase::kDraining)) return;
   tasks_.Cancel(absl::CancelledError(Words(*cause())));
 }

@@ -25,8 +25,9 @@
 //
 // The last phase runs on the service's thread and takes no lock that code of
 // the program can hold: it is reached even if every worker, main() and a stop
-// callback hang. Callbacks of drain_token() and of the scope run on a thread of
-// the shutdown's own.
+// callback hang. Callbacks of drain_token() and those of the scope run on two
+// threads of the shutdown's own: those of the drain do not hold up the stop,
+// and run beside it where there is no drain.
 //
 // Signals that are ignored in Start() (nohup(1), background jobs) are left
 // ignored. All members may be called from any thread. The service and the tasks
@@ -38,8 +39,11 @@
 #include <optional>
 #include <stop_token>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/task_set.h"
 #include "tocsin/signals/signal_event.h"
 #include "tocsin/signals/signal_service.h"
@@ -73,6 +77,9 @@ struct ShutdownPolicy {
   SecondSignal on_second_signal = SecondSignal::kInterruptForces;
 };
 
+class Program;
+struct RunOptions;
+
 class Shutdown {
  public:
   enum class Phase { kRunning, kDraining, kStopping };
@@ -101,9 +108,14 @@ class Shutdown {
   std::optional<SignalEvent> cause() const;
 
  private:
+  friend int Run(absl::FunctionRef<absl::Status(Program&)> main,
+                 RunOptions options);
   class Phases;
 
   explicit Shutdown(std::unique_ptr<Phases> phases);
+
+  // When the end is forced, as things are.
+  internal::Instant forced_at() const;
 
   const std::unique_ptr<Phases> phases_;
 };

@@ -217,8 +217,8 @@ TEST(NoThread, RunPrintsTheReasonAndReturnsOne) {
             }),
             1);
   EXPECT_THAT(::testing::internal::GetCapturedStderr(),
-              HasSubstr("RESOURCE_EXHAUSTED: pthread_create for the signal "
-                        "service: "));
+              HasSubstr("RESOURCE_EXHAUSTED: pthread_create for the watchdog "
+                        "of Run(): "));
 }
 
 TEST(NoThread, AServiceOfAGroupFailsTheGroup) {

@@ -1,6 +1,7 @@
 // Run() on whole processes: what the one that waits for them sees.
 #include "tocsin/signals/run.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <iostream>
 #include <latch>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -26,6 +28,7 @@
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
+#include "tocsin/concurrency/wait.h"
 
 namespace tocsin {
 namespace {
@@ -358,6 +361,116 @@ TEST(RunDeathTest, StopsWhenItHasDrained) {
                   },
                   {.shutdown = {.drain = absl::Milliseconds(1)}}),
               KilledBySignal(SIGTERM), "^$");
+}
+
+// A pipe that nobody reads, full to the last byte.
+int FullPipe() {
+  int ends[2];
+  if (pipe2(ends, O_NONBLOCK) != 0) return -1;
+  while (write(ends[1], "x", 1) == 1) {
+  }
+  fcntl(ends[1], F_SETFL, 0);
+  return ends[1];
+}
+
+const RunOptions kShortGrace = {.shutdown = {.grace = absl::Milliseconds(50)}};
+
+TEST(RunDeathTest, AThreadThatReadsStdinDoesNotKeepItFromDying) {
+  Pipe input;
+  EXPECT_EXIT(
+      {
+        dup2(input.reader(), STDIN_FILENO);
+        std::thread reader([] {
+          std::string line;
+          std::getline(std::cin, line);
+        });
+        reader.detach();
+        // Until it holds the lock.
+        while (ftrylockfile(stdin) == 0) {
+          funlockfile(stdin);
+          sched_yield();
+        }
+        std::exit(RunUntilStopped());
+      },
+      KilledBySignal(SIGTERM), "^$");
+}
+
+// The flush takes as long as the grace, in case somebody still reads.
+TEST(RunDeathTest, AFullStdoutDoesNotKeepItFromDying) {
+  EXPECT_EXIT(
+      {
+        dup2(FullPipe(), STDOUT_FILENO);
+        std::fputs("x", stdout);
+        std::exit(RunUntilStopped(kShortGrace));
+      },
+      KilledBySignal(SIGTERM), "the program has not exited");
+}
+
+TEST(RunDeathTest, AFullStderrDoesNotKeepItFromDying) {
+  EXPECT_EXIT(
+      {
+        dup2(FullPipe(), STDERR_FILENO);
+        RunAndExit(
+            [](Program& program) {
+              SendSelf(SIGTERM);
+              while (!program.tasks().scope().cancelled()) sched_yield();
+              return absl::InternalError("not printed");
+            },
+            kShortGrace);
+      },
+      KilledBySignal(SIGTERM), "");
+}
+
+TEST(RunDeathTest, ADestructorThatHangsDoesNotKeepItFromDying) {
+  EXPECT_EXIT(
+      {
+        std::atexit([] { Pipe().Take(); });
+        RunOptions options = kShortGrace;
+        options.grace_until_exit = true;
+        std::exit(RunUntilStopped(options));
+      },
+      KilledBySignal(SIGTERM), "the program has not exited");
+}
+
+TEST(RunDeathTest, WhatComesAfterItMayTakeLongerThanTheGrace) {
+  EXPECT_EXIT(
+      {
+        const int status =
+            RunUntilStopped({.shutdown = {.grace = absl::Milliseconds(50)}});
+        Sleep(absl::Milliseconds(100)).IgnoreError();
+        std::fputs("after Run\n", stderr);
+        std::exit(status);
+      },
+      KilledBySignal(SIGTERM), "^after Run\n$");
+}
+
+TEST(RunDeathTest, ADrainCallbackThatHangsHoldsUpNeitherTheStopNorTheEnd) {
+  EXPECT_EXIT(RunAndExit(
+                  [](Program& program) {
+                    std::stop_callback hang(program.shutdown().drain_token(),
+                                            [] { Pipe().Take(); });
+                    SendSelf(SIGTERM);
+                    Event().Wait().IgnoreError();
+                    std::fputs("cleaned up\n", stderr);
+                    Pipe().Take();  // as the callback's destructor would
+                    return absl::OkStatus();
+                  },
+                  {.shutdown = {.drain = absl::Milliseconds(1),
+                                .grace = absl::Milliseconds(50)}}),
+              KilledBySignal(SIGTERM), "^cleaned up\n");
+}
+
+TEST(RunDeathTest, ItsShutdownsEndIsBoundedToo) {
+  EXPECT_EXIT(RunAndExit(
+                  [](Program& program) {
+                    // Never destroyed, and runs for ever.
+                    new std::stop_callback(program.shutdown().drain_token(),
+                                           [] { Pipe().Take(); });
+                    SendSelf(SIGTERM);
+                    return Event().Wait();
+                  },
+                  kShortGrace),
+              KilledBySignal(SIGTERM), "the program has not exited");
 }
 
 // The shutdown has seen a signal when the next one is received: neither has a

@@ -49,21 +49,18 @@ TEST(ShutdownRaces, ASignalAtTheMomentOfTheSleepIsHeard) {
 TEST(ShutdownRaces, TheEndOfTheDrainAtTheMomentOfTheSleepIsHeard) {
   FakeSignals signals;
   TaskGroup group;
+  HeldAt asleep("Shutdown: about to sleep");
   auto shutdown =
       Shutdown::Start(signals.service(), group, {.drain = absl::Seconds(5)})
           .value();
-  std::latch draining(1), stopped(1), seen(1);
-  std::stop_callback on_drain(shutdown->drain_token(), [&] {
-    draining.count_down();
-    seen.wait();
-  });
+  std::latch draining(1), stopped(1);
+  std::stop_callback on_drain(shutdown->drain_token(),
+                              [&] { draining.count_down(); });
   std::stop_callback on_stop(group.scope().stop_token(),
                              [&] { stopped.count_down(); });
+  asleep.AwaitThread();
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   draining.wait();
-  HeldAt asleep("Shutdown: about to sleep");
-  seen.count_down();
-  asleep.AwaitThread();
   signals.Advance(absl::Seconds(5));
   asleep.Release();
   stopped.wait();

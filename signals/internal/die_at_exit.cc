@@ -1,11 +1,14 @@
 #include "tocsin/signals/internal/die_at_exit.h"
 
+#include <stdio_ext.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <iostream>
+#include <utility>
 
 #include "tocsin/signals/internal/self_signal.h"
 
@@ -15,8 +18,14 @@ extern "C" __attribute__((weak)) void __lsan_do_leak_check();
 namespace tocsin::inline v0_2::internal {
 namespace {
 
-constinit std::atomic<int> signal_to_die_by{0};
 constinit std::atomic<pid_t> process_to_die{0};  // none
+// Written before that.
+constinit int signal_to_die_by = 0;
+constinit Instant time_to_die;
+constinit Watchdog* watchdog_of_exit = nullptr;
+
+// For a flush that nothing holds up.
+constexpr absl::Duration kFlushTime = absl::Milliseconds(100);
 
 // exit(3) runs what atexit(3) and static destructors registered, and then
 // .fini_array from its end to its beginning. Priority 0 is at the beginning, so
@@ -30,17 +39,25 @@ __attribute__((destructor(0))) void Die() {
   if (process_to_die.load(std::memory_order_acquire) != getpid()) return;
   // It is usually a shared library, whose turn would come later.
   if (__lsan_do_leak_check != nullptr) __lsan_do_leak_check();
+  watchdog_of_exit->Set(signal_to_die_by,
+                        std::max(time_to_die, After(kFlushTime)));
   std::cout.flush();
   std::clog.flush();
+  // A thread that waits for input holds its lock; there is nothing to flush.
+  if (ftrylockfile(stdin) != 0) __fsetlocking(stdin, FSETLOCKING_BYCALLER);
   std::fflush(nullptr);
-  DieBySignal(signal_to_die_by.load(std::memory_order_relaxed));
+  watchdog_of_exit->Unset();
+  DieBySignal(signal_to_die_by);
 }
 #pragma GCC diagnostic pop
 
 }  // namespace
 
-void DieAtExit(int signum) {
-  signal_to_die_by.store(signum, std::memory_order_relaxed);
+void DieAtExit(int signum, Instant forced_at,
+               std::unique_ptr<Watchdog> watchdog) {
+  signal_to_die_by = signum;
+  time_to_die = forced_at;
+  delete std::exchange(watchdog_of_exit, watchdog.release());
   process_to_die.store(getpid(), std::memory_order_release);
 }
 

@@ -4,13 +4,23 @@
 #ifndef TOCSIN_SIGNALS_INTERNAL_DIE_AT_EXIT_H_
 #define TOCSIN_SIGNALS_INTERNAL_DIE_AT_EXIT_H_
 
+#include <memory>
+
+#include "tocsin/concurrency/internal/clock.h"
+#include "tocsin/signals/internal/watchdog.h"
+
 namespace tocsin::inline v0_2::internal {
 
 // Makes exit(3), or the return of main(), end this process by `signum` instead
 // of with its status, after atexit(3) functions, static destructors and the
 // destructor functions of the executable. The last call wins. A forked child
 // exits normally.
-void DieAtExit(int signum);
+//
+// Streams are flushed last. A thread that holds the lock of one, for example
+// because it reads, may keep that from ending: the watchdog then does so at
+// `forced_at`, or a moment after the flush began.
+void DieAtExit(int signum, Instant forced_at,
+               std::unique_ptr<Watchdog> watchdog);
 
 }  // namespace tocsin::inline v0_2::internal
 

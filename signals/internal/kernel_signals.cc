@@ -1,12 +1,8 @@
 #include "tocsin/signals/internal/kernel_signals.h"
 
-#include <poll.h>
 #include <pthread.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
-#include <climits>
 #include <csignal>
 #include <utility>
 
@@ -15,6 +11,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/signals/internal/forwarding.h"
+#include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/leader.h"
 #include "tocsin/signals/internal/self_signal.h"
 #include "tocsin/signals/internal/signal_handler.h"
@@ -187,13 +184,7 @@ bool KernelSignals::Forked() const {
 // Ends a process in which perhaps nothing works any more. A reader of stderr
 // that hangs must not prevent that: what does not fit is left out.
 void KernelSignals::Die(int signum, const std::string& report) {
-  pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-  if (poll(&out, 1, 0) == 1) {
-    // A pipe that is ready takes this much without blocking (pipe(7)).
-    const size_t size = std::min(report.size(), size_t{PIPE_BUF});
-    [[maybe_unused]] const ssize_t written =
-        write(STDERR_FILENO, report.data(), size);
-  }
+  SayLast(report);
   DieBySignal(signum);
 }
 

@@ -1,0 +1,53 @@
+// Ends the process by a signal once its time is over, whatever hangs.
+//
+// One thread at a time may set it. Its own thread takes no lock and no memory.
+#ifndef TOCSIN_SIGNALS_INTERNAL_WATCHDOG_H_
+#define TOCSIN_SIGNALS_INTERNAL_WATCHDOG_H_
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/clock.h"
+
+namespace tocsin::inline v0_2::internal {
+
+class Watchdog {
+ public:
+  // kResourceExhausted if its thread cannot be created.
+  static absl::StatusOr<std::unique_ptr<Watchdog>> Start();
+
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+  ~Watchdog();
+
+  // From here on the process dies by `signum` at `time`.
+  void Set(int signum, Instant time);
+  // From here on it does not. Does not return if it is dying.
+  void Unset();
+
+ private:
+  enum State : uint32_t { kUnset, kSet, kFires, kEnds };
+  static constexpr uint32_t kStates = 4;
+
+  Watchdog() = default;
+
+  void Run();
+  // False, and nothing done, if the word is not `from` any more.
+  bool Move(uint32_t from, State to);
+
+  // A State, and above it how often it has changed: nobody takes a new state
+  // for the one that it has looked at. The thread sleeps on it.
+  std::atomic<uint32_t> word_{kUnset};
+  // Written while it is not set.
+  std::atomic<int> signum_{0};
+  std::atomic<Instant> time_{kNever};
+  pthread_t thread_;
+};
+
+}  // namespace tocsin::inline v0_2::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_WATCHDOG_H_
