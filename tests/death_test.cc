@@ -73,6 +73,13 @@ TEST(DieBySignalDeathTest, ExitsWithAStatusIfTheSignalEndsNoProcess) {
   EXPECT_EXIT(DieBySignal(SIGWINCH), ExitedWithCode(128 + SIGWINCH), "");
 }
 
+// Issue 19: stopped, and went on when it was continued.
+TEST(DieBySignalDeathTest, ExitsWithAStatusIfTheSignalStopsAProcess) {
+  for (const int signum : {SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU}) {
+    EXPECT_EXIT(DieBySignal(signum), ExitedWithCode(128 + signum), "");
+  }
+}
+
 // G46
 TEST(GoogleTestDeathTest, BothStylesWorkWhileAReceiverIsOpen) {
   auto service = StartService();

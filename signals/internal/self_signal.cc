@@ -19,8 +19,13 @@ void RaiseAndDeliver(int signum) {
 }
 
 void DieBySignal(int signum) {
-  signal(signum, SIG_DFL);
-  RaiseAndDeliver(signum);
+  // These would stop the process, for somebody to continue it.
+  const bool stops = signum == SIGSTOP || signum == SIGTSTP ||
+                     signum == SIGTTIN || signum == SIGTTOU;
+  if (!stops) {
+    signal(signum, SIG_DFL);
+    RaiseAndDeliver(signum);
+  }
   _exit(128 + signum);
 }
 
