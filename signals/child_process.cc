@@ -92,6 +92,21 @@ std::vector<const char*> Pointers(const std::vector<std::string>& strings) {
   return pointers;
 }
 
+// Ours, but for what the service manager told this process alone.
+std::vector<const char*> EnvironmentForChildren() {
+  std::vector<const char*> variables;
+  for (char** variable = environ; variable != nullptr && *variable != nullptr;
+       ++variable) {
+    if (!absl::StartsWith(*variable, "NOTIFY_SOCKET=") &&
+        !absl::StartsWith(*variable, "WATCHDOG_PID=") &&
+        !absl::StartsWith(*variable, "WATCHDOG_USEC=")) {
+      variables.push_back(*variable);
+    }
+  }
+  variables.push_back(nullptr);
+  return variables;
+}
+
 // Keeps the payloads, which say which scope was cancelled.
 absl::Status WithMessage(const absl::Status& status,
                          absl::string_view message) {
@@ -191,14 +206,12 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(
   const std::vector<std::string> paths = PathsOf(argv[0]);
   const std::vector<const char*> programs = Pointers(paths);
   const std::vector<const char*> arguments = Pointers(argv);
-  std::vector<const char*> environment;
-  if (options.environment.has_value()) {
-    environment = Pointers(*options.environment);
-  }
+  const std::vector<const char*> environment =
+      options.environment.has_value() ? Pointers(*options.environment)
+                                      : EnvironmentForChildren();
   launch.programs = programs.data();
   launch.argv = arguments.data();
-  launch.environment =
-      options.environment.has_value() ? environment.data() : environ;
+  launch.environment = environment.data();
   if (!options.working_directory.empty()) {
     launch.directory = options.working_directory.c_str();
   }

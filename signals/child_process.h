@@ -89,7 +89,8 @@ struct ChildProcessOptions {
   // Makes the child the leader of a process group of its own. Ctrl+C in the
   // terminal then does not reach it, and ending the child ends the whole group.
   bool own_group = false;
-  // Each as "NAME=value". std::nullopt: ours.
+  // Each as "NAME=value". std::nullopt: ours, without NOTIFY_SOCKET and
+  // WATCHDOG_*, by which the child would speak to our service manager.
   std::optional<std::vector<std::string>> environment = std::nullopt;
   std::string working_directory = {};  // empty: ours
   // How long the child has to end by itself when WaitOrTerminate() is

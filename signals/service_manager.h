@@ -30,7 +30,8 @@ absl::Status NotifyReady();
 absl::Status NotifyReloading();
 
 // Shutdown begins. Shutdown and Run() call it themselves when the first signal
-// comes. It does not wait, so that the manager cannot hold up the end of a
+// comes, unless $SYSTEMD_EXEC_PID says that the service is another process. It
+// does not wait, so that the manager cannot hold up the end of a
 // program: kUnavailable if the manager's queue is full.
 absl::Status NotifyStopping();
 

@@ -33,6 +33,12 @@ namespace {
 // comes later.
 constexpr absl::Duration kOneKeystroke = absl::Milliseconds(250);
 
+// Not a helper that inherited NOTIFY_SOCKET. systemd tells since release 248.
+bool IsTheServicesProcess() {
+  const char* pid = std::getenv("SYSTEMD_EXEC_PID");
+  return pid == nullptr || pid == absl::StrCat(getpid());
+}
+
 std::string Words(const SignalEvent& event) {
   std::ostringstream out;
   out << event;
@@ -257,6 +263,7 @@ void Shutdown::Phases::Move(Phase phase, internal::Instant began,
 void Shutdown::Phases::BeginDrain() {
   if (!AwaitEndOf(Phase::kRunning)) return;
   drain_.request_stop();
+  if (!IsTheServicesProcess()) return;
   // A manager that does not listen must not change how the program ends.
   NotifyStopping().IgnoreError();
 }

@@ -231,6 +231,27 @@ TEST(ChildProcess, RunsInTheGivenEnvironmentAndDirectory) {
             "hello\n/proc/" + std::to_string(child.pid()) + "\n");
 }
 
+// It would speak to our service manager in our name.
+TEST(ChildProcess, DoesNotInheritTheServiceManager) {
+  setenv("NOTIFY_SOCKET", "/no/such/socket", 1);
+  setenv("WATCHDOG_PID", "1", 1);
+  setenv("WATCHDOG_USEC", "1000000", 1);
+  setenv("WATCHDOGS", "two", 1);
+  const std::vector<std::string> command = {
+      "sh", "-c",
+      "echo $NOTIFY_SOCKET $WATCHDOG_PID $WATCHDOG_USEC $WATCHDOGS"};
+  Options options{.output = ChildStream::Pipe()};
+  ChildProcess child = Spawn(command, options);
+  EXPECT_EQ(ReadAll(child.stdout_pipe()), "two\n");
+  options.environment = {"NOTIFY_SOCKET=/given"};
+  ChildProcess asked = Spawn(command, options);
+  EXPECT_EQ(ReadAll(asked.stdout_pipe()), "/given\n");
+  for (const char* name :
+       {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "WATCHDOGS"}) {
+    unsetenv(name);
+  }
+}
+
 TEST(ChildProcess, ReportsAProgramThatCannotBeRun) {
   const struct {
     std::vector<std::string> argv;

@@ -137,6 +137,23 @@ TEST(ServiceManager, IsToldByAShutdownThatItBegins) {
   }
 }
 
+// Issue 19: a helper told the manager of its parent that the service stops.
+TEST(ServiceManager, IsNotToldOfTheStopOfAProcessThatItDidNotStart) {
+  ServiceManager manager(AbstractName());
+  for (const pid_t started : {getppid(), getpid()}) {
+    setenv("SYSTEMD_EXEC_PID", std::to_string(started).c_str(), 1);
+    FakeSignals signals;
+    TaskGroup group;
+    {
+      auto shutdown = Shutdown::Start(signals.service(), group).value();
+      ASSERT_TRUE(signals.Send(SIGTERM).ok());
+      while (!shutdown->drain_token().stop_requested()) sched_yield();
+    }
+    EXPECT_EQ(manager.Take(), started == getpid() ? "STOPPING=1" : "");
+  }
+  unsetenv("SYSTEMD_EXEC_PID");
+}
+
 TEST(ServiceManager, DoesNotHoldUpAShutdownWithAFullQueue) {
   ServiceManager manager(AbstractName());
   absl::Status status;
