@@ -7,8 +7,10 @@
 #include <optional>
 #include <utility>
 
+#include "absl/base/config.h"
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/internal/clock.h"
+#include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/status_text.h"
 #include "tocsin/signals/internal/die_at_exit.h"
 #include "tocsin/signals/internal/watchdog.h"
@@ -18,6 +20,19 @@ namespace {
 
 void Print(const absl::Status& error) {
   std::fprintf(stderr, "%s\n", internal::TextOf(error).c_str());
+}
+
+absl::Status Call(absl::FunctionRef<absl::Status(Program&)> main,
+                  Program& program) {
+#ifdef ABSL_HAVE_EXCEPTIONS
+  try {
+#endif
+    return main(program);
+#ifdef ABSL_HAVE_EXCEPTIONS
+  } catch (...) {
+    return internal::StatusOfException("the main function");
+  }
+#endif
 }
 
 }  // namespace
@@ -47,7 +62,7 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
               Shutdown::Start(**service, group, options.shutdown);
           if (!shutdown.ok()) return shutdown.status();
           Program program(**service, group, **shutdown);
-          absl::Status ended = main(program);
+          absl::Status ended = Call(main, program);
           if (!ended.ok()) group.Cancel(ended);
           // Waits here, where the Shutdown still ends tasks that hang.
           if (absl::Status tasks = group.Wait(); ended.ok()) ended = tasks;
@@ -64,9 +79,12 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   if (!status.ok()) Print(status);
   if (!stopped_by.has_value()) return status.ok() ? 0 : 1;
   if (!options.grace_until_exit) (*watchdog)->Unset();
-  if (options.after_signal == RunOptions::AfterSignal::kDieBySignal &&
+  if (options.after_signal != RunOptions::AfterSignal::kReturn128Plus &&
       getpid() != 1) {
-    internal::DieAtExit(*stopped_by, forced_at, *std::move(watchdog));
+    const bool dumps_core =
+        options.after_signal == RunOptions::AfterSignal::kDumpCore;
+    internal::DieAtExit(*stopped_by, dumps_core, forced_at,
+                        *std::move(watchdog));
   } else if (options.grace_until_exit) {
     (void)watchdog->release();  // Lives until the process ends.
   }

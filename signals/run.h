@@ -14,7 +14,9 @@
 //
 // Run() returns what main() is to return:
 //   0             if the function and all tasks ended well;
-//   1             after an error, which it has printed to stderr;
+//   1             after an error, which it has printed to stderr: of the
+//   function,
+//                 which may also throw, or of a task;
 //   128 + number  after a signal. When the program then exits, the process dies
 //                 by that signal, whatever main() returned, so that the shell
 //                 or supervisor that waits for it knows why.
@@ -50,8 +52,14 @@ struct RunOptions {
   // signal is touched, and a program that wants some opens a receiver.
   ShutdownPolicy shutdown = {};
 
-  // kReturn128Plus: the process exits with what main() returns.
-  enum class AfterSignal { kDieBySignal, kReturn128Plus };
+  enum class AfterSignal {
+    // Also by SIGQUIT, without the core that it is for: all went well.
+    kDieBySignal,
+    // The same, with the core.
+    kDumpCore,
+    // The process exits with what main() returns.
+    kReturn128Plus,
+  };
   AfterSignal after_signal = AfterSignal::kDieBySignal;
 
   // After a signal the grace bounds all that Run() does, up to its return. Here

@@ -986,8 +986,7 @@ TEST(CancelScope, ATimeoutCountsFromTheBeginning) {
   CancelScope scope({.timeout = absl::Hours(1)});
   const absl::Time after = absl::Now();
   // The wall clock is not read off to the nanosecond.
-  EXPECT_GE(scope.deadline(),
-            before + absl::Hours(1) - absl::Milliseconds(1));
+  EXPECT_GE(scope.deadline(), before + absl::Hours(1) - absl::Milliseconds(1));
   EXPECT_LE(scope.deadline(), after + absl::Hours(1) + absl::Milliseconds(1));
   EXPECT_GT(scope.remaining(), absl::ZeroDuration());
   EXPECT_LE(scope.remaining(), absl::Hours(1));
@@ -1563,15 +1562,16 @@ TEST(CancelScopeDeathTest, ScopesWorkInAForkedChild) {
 TEST(CancelScopeInAForkedChild, ADeadlineThatWasSetBeforeItRequestsTheToken) {
   CancelScope scope({.deadline = absl::Now() + absl::Milliseconds(100)});
   std::stop_token token = scope.stop_token();
-  EXPECT_EQ(StatusOfFork([&] {
-              CancelScope other({.deadline = internal::WallNow() + absl::Hours(1)});
-              other.stop_token();  // starts the timer
-              std::latch requested(1);
-              std::stop_callback callback(scope.stop_token(),
-                                          [&] { requested.count_down(); });
-              requested.wait();
-            }),
-            0);
+  EXPECT_EQ(
+      StatusOfFork([&] {
+        CancelScope other({.deadline = internal::WallNow() + absl::Hours(1)});
+        other.stop_token();  // starts the timer
+        std::latch requested(1);
+        std::stop_callback callback(scope.stop_token(),
+                                    [&] { requested.count_down(); });
+        requested.wait();
+      }),
+      0);
 }
 
 TEST(CancelScopeInAForkedChild, TheDeadlinesOfOtherThreadsRequestNothing) {

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,11 +15,13 @@
 #include <iostream>
 #include <latch>
 #include <memory>
+#include <stdexcept>
 #include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -59,6 +62,30 @@ TEST(RunDeathTest, ReturnsOneAndPrintsAnErrorOfMainOnce) {
       RunAndExit([](Program&) { return absl::NotFoundError("no config"); }),
       ExitedWithCode(1), "^NOT_FOUND: no config\n$");
 }
+
+// Issue 19: ended with 0, and printed nothing.
+TEST(RunDeathTest, ACancellationOfMainsOwnIsAnError) {
+  EXPECT_EXIT(
+      RunAndExit([](Program&) { return absl::CancelledError("by a peer"); }),
+      ExitedWithCode(1), "^CANCELLED: by a peer\n$");
+}
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+struct SaysThatItIsUnwound {
+  ~SaysThatItIsUnwound() { std::fputs("unwound\n", stderr); }
+};
+
+TEST(RunDeathTest, AnExceptionOfMainIsItsError) {
+  EXPECT_EXIT(RunAndExit([](Program& program) -> absl::Status {
+                program.tasks().Spawn([] { return Event().Wait(); });
+                const SaysThatItIsUnwound unwound;
+                throw std::out_of_range("index 7");
+              }),
+              ExitedWithCode(1),
+              "^unwound\nINTERNAL: the main function threw "
+              "std::out_of_range: index 7\n$");
+}
+#endif
 
 TEST(RunDeathTest, ReturnsOneAndPrintsAnErrorOfATaskOnce) {
   EXPECT_EXIT(
@@ -164,6 +191,27 @@ TEST(RunDeathTest, DiesByTheSignalWhateverMainReturns) {
         },
         KilledBySignal(SIGTERM), "^$");
   }
+}
+
+// It is a core that SIGQUIT is for, but not of a program that ended well.
+TEST(RunDeathTest, DiesBySigquitWithoutACore) {
+  const auto without_core = [](int status) {
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGQUIT &&
+           !WCOREDUMP(status);
+  };
+  EXPECT_EXIT(
+      {
+        rlimit unlimited;
+        unlimited.rlim_cur = unlimited.rlim_max = RLIM_INFINITY;
+        setrlimit(RLIMIT_CORE, &unlimited);
+        RunAndExit(
+            [](Program&) {
+              SendSelf(SIGQUIT);
+              return Event().Wait();
+            },
+            {.shutdown = {.signals = {SIGQUIT}}});
+      },
+      without_core, "^$");
 }
 
 TEST(RunDeathTest, WhatADestructorFunctionPrintsIsFlushed) {

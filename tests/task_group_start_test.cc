@@ -621,8 +621,10 @@ TEST_P(TaskHandleTest, OfATaskThatThrewSaysWhat) {
   TaskGroup group(InPool());
   TaskHandle<int> handle = group.SpawnWithResult(
       []() -> int { throw std::runtime_error("no"); }, {.name = "asker"});
-  EXPECT_EQ(handle.Wait(), absl::InternalError("asker threw: no"));
-  EXPECT_EQ(group.Wait(), absl::InternalError("asker threw: no"));
+  EXPECT_EQ(handle.Wait(),
+            absl::InternalError("asker threw std::runtime_error: no"));
+  EXPECT_EQ(group.Wait(),
+            absl::InternalError("asker threw std::runtime_error: no"));
   EXPECT_THROW(group.RethrowFirst(), std::runtime_error);
 }
 #endif
@@ -942,14 +944,16 @@ TEST_P(StartTest, AnExceptionComesOutWhereAnErrorWould) {
   TaskGroup group(InPool());
   absl::StatusOr<int> value = group.Start<int>(
       [](Started<int>&) { throw std::runtime_error("early"); });
-  EXPECT_THAT(std::string(value.status().message()), HasSubstr("threw: early"));
+  EXPECT_THAT(std::string(value.status().message()),
+              HasSubstr("threw std::runtime_error: early"));
   EXPECT_TRUE(group
                   .Start<int>([](auto& started) {
                     EXPECT_TRUE(started(1).ok());
                     throw std::runtime_error("late");
                   })
                   .ok());
-  EXPECT_THAT(std::string(group.Wait().message()), HasSubstr("threw: late"));
+  EXPECT_THAT(std::string(group.Wait().message()),
+              HasSubstr("threw std::runtime_error: late"));
   EXPECT_EQ(group.failure_count(), 1);
   EXPECT_THROW(group.RethrowFirst(), std::runtime_error);
 }

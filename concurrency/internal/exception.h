@@ -4,25 +4,42 @@
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_EXCEPTION_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_EXCEPTION_H_
 
+#include <cxxabi.h>
+
+#include <cstdlib>
 #include <exception>
+#include <memory>
 #include <string>
+#include <typeinfo>
 
 #include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace tocsin::inline v0_2::internal {
 
 #ifdef ABSL_HAVE_EXCEPTIONS
-// The exception that is being handled, as a status: "`who` threw: ...".
+// The type of the exception that is being handled. Needs no RTTI.
+inline std::string NameOfException() {
+  const std::type_info* type = abi::__cxa_current_exception_type();
+  if (type == nullptr) return "a foreign exception";
+  int error = 0;
+  const std::unique_ptr<char, void (*)(void*)> name(
+      abi::__cxa_demangle(type->name(), nullptr, nullptr, &error), std::free);
+  return name != nullptr ? name.get() : type->name();
+}
+
+// The exception that is being handled, as a status:
+// "`who` threw std::runtime_error: ...".
 inline absl::Status StatusOfException(absl::string_view who) {
+  const std::string what = absl::StrCat(who, " threw ", NameOfException());
   try {
     throw;
   } catch (const std::exception& e) {
-    return absl::InternalError(absl::StrCat(who, " threw: ", e.what()));
+    return absl::InternalError(absl::StrCat(what, ": ", e.what()));
   } catch (...) {
-    return absl::InternalError(
-        absl::StrCat(who, " threw something that is no std::exception"));
+    return absl::InternalError(what);
   }
 }
 #endif

@@ -1,6 +1,7 @@
 #include "tocsin/signals/internal/die_at_exit.h"
 
 #include <stdio_ext.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@ namespace {
 constinit std::atomic<pid_t> process_to_die{0};  // none
 // Written before that.
 constinit int signal_to_die_by = 0;
+constinit bool keeps_core = false;
 constinit Instant time_to_die;
 constinit Watchdog* watchdog_of_exit = nullptr;
 
@@ -47,15 +49,18 @@ __attribute__((destructor(0))) void Die() {
   if (ftrylockfile(stdin) != 0) __fsetlocking(stdin, FSETLOCKING_BYCALLER);
   std::fflush(nullptr);
   watchdog_of_exit->Unset();
+  // More than a limit of 0, which a core that is piped to a program ignores.
+  if (!keeps_core) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   DieBySignal(signal_to_die_by);
 }
 #pragma GCC diagnostic pop
 
 }  // namespace
 
-void DieAtExit(int signum, Instant forced_at,
+void DieAtExit(int signum, bool dumps_core, Instant forced_at,
                std::unique_ptr<Watchdog> watchdog) {
   signal_to_die_by = signum;
+  keeps_core = dumps_core;
   time_to_die = forced_at;
   delete std::exchange(watchdog_of_exit, watchdog.release());
   process_to_die.store(getpid(), std::memory_order_release);

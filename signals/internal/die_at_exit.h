@@ -19,7 +19,7 @@ namespace tocsin::inline v0_2::internal {
 // Streams are flushed last. A thread that holds the lock of one, for example
 // because it reads, may keep that from ending: the watchdog then does so at
 // `forced_at`, or a moment after the flush began.
-void DieAtExit(int signum, Instant forced_at,
+void DieAtExit(int signum, bool dumps_core, Instant forced_at,
                std::unique_ptr<Watchdog> watchdog);
 
 }  // namespace tocsin::inline v0_2::internal
