@@ -7,7 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
-#include "tocsin/signals/process.h"
+#include "tocsin/signals/internal/stop_self.h"
 
 namespace tocsin::inline v0_2 {
 
@@ -16,7 +16,7 @@ absl::StatusOr<std::unique_ptr<JobControl>> JobControl::Start(
   ReceiverOptions receiver_options;
   receiver_options.honor_ignored = true;
   absl::StatusOr<SignalReceiver> receiver =
-      service.Open({SIGTSTP}, receiver_options);
+      service.Open({SIGTSTP, SIGCONT}, receiver_options);
   if (!receiver.ok()) return receiver.status();
   auto job_control = absl::WrapUnique(
       new JobControl(*std::move(receiver), std::move(options)));
@@ -46,11 +46,30 @@ JobControl::~JobControl() {
 }
 
 void JobControl::Listen() {
-  while (receiver_.Receive().ok()) {
-    if (options_.on_suspend) options_.on_suspend();
-    StopSelf();
-    if (options_.on_resume) options_.on_resume();
+  for (auto event = receiver_.Receive(); event.ok();
+       event = receiver_.Receive()) {
+    bool stops = event->signum == SIGTSTP;
+    while (stops) {
+      if (options_.on_suspend) options_.on_suspend();
+      // Of what came meanwhile, only whether the last was a SIGCONT counts.
+      internal::StopSelfUnless([&] { return Last().value_or(0) == SIGCONT; });
+      stops = Last().value_or(0) == SIGTSTP;
+      if (options_.on_resume) options_.on_resume();
+    }
   }
+}
+
+std::optional<int> JobControl::Last() {
+  std::optional<int> last;
+  bool repeated = false;
+  for (auto event = receiver_.TryReceive(); event.ok();
+       event = receiver_.TryReceive()) {
+    // Of several, it is not known when the last came: better to run than to
+    // stop where nobody continues the process.
+    repeated |= event->signum == SIGCONT && event->count > 1;
+    last = repeated ? SIGCONT : event->signum;
+  }
+  return last;
 }
 
 }  // namespace tocsin::inline v0_2

@@ -5,9 +5,11 @@
 //                                   .on_resume = [&] { screen.Draw(); }});
 //
 // When SIGTSTP comes, as from Ctrl+Z in a shell, on_suspend runs, then the
-// process stops, and when it is continued, on_resume runs. Ctrl+Z works without
-// this class: it is for programs that have to do something first, such as
-// leaving the terminal's raw mode.
+// process stops, and when it is continued, on_resume runs. As POSIX has it, a
+// SIGCONT takes back the stops before it: one that comes while on_suspend runs
+// has on_resume follow at once, and a second Ctrl+Z there needs no second fg.
+// Ctrl+Z works without this class: it is for programs that have to do something
+// first, such as leaving the terminal's raw mode.
 //
 // The two run on a thread of the class's own, one after the other and with no
 // lock held; the program's other threads run on until the process stops. Both
@@ -55,6 +57,8 @@ class JobControl {
  private:
   JobControl(SignalReceiver receiver, JobControlOptions options);
   void Listen();
+  // Takes all that is there. Returns what came last.
+  std::optional<int> Last();
 
   const JobControlOptions options_;
   SignalReceiver receiver_;

@@ -7,10 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/error_text.h"
-#include "tocsin/concurrency/internal/mutex_lock.h"
-#include "tocsin/concurrency/internal/step.h"
-#include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/self_signal.h"
+#include "tocsin/signals/internal/stop_self.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::inline v0_2 {
@@ -31,10 +29,7 @@ absl::Status Raise(int signum) {
 void DieBySignal(int signum) { internal::DieBySignal(signum); }
 
 void StopSelf() {
-  internal::MutexLock lock(internal::disposition_mutex);
-  internal::ScopedDefaultDisposition default_disposition(SIGTSTP);
-  TOCSIN_STEP("StopSelf: about to stop");
-  internal::RaiseAndDeliver(SIGTSTP);
+  internal::StopSelfUnless([] { return false; });
 }
 
 }  // namespace tocsin::inline v0_2

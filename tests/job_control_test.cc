@@ -10,9 +10,11 @@
 #include <csignal>
 #include <latch>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
 #include "tests/process_status.h"
@@ -23,6 +25,8 @@
 
 namespace tocsin {
 namespace {
+
+using ::testing::AnyOf;
 
 // J1; in terminal_test.cc with a terminal and a shell.
 TEST(JobControl, RunsItsHooksAroundEachStop) {
@@ -47,6 +51,77 @@ TEST(JobControl, RunsItsHooksAroundEachStop) {
     child.Send(SIGCONT);
     EXPECT_EQ(report.Take(), 'r');
   }
+}
+
+// Issue 19: it stopped, with nobody to continue it.
+TEST(JobControl, DoesNotStopAProcessThatWasToldToGoOnMeanwhile) {
+  Pipe report;
+  Pipe go_on;
+  Child child(Fork([&] {
+    setpgid(0, 0);
+    auto service = StartService();
+    SignalReceiver witness = OpenReceiver(*service, {SIGCONT, SIGUSR1});
+    auto job_control =
+        JobControl::Start(*service, {.on_suspend =
+                                         [&] {
+                                           report.Put('s');
+                                           go_on.Take();
+                                         },
+                                     .on_resume = [&] { report.Put('r'); }})
+            .value();
+    report.Put('!');
+    // All receivers have a signal when one of them returns it.
+    EXPECT_EQ(Next(witness).signum, SIGCONT);
+    EXPECT_EQ(Next(witness).signum, SIGUSR1);
+    report.Put('c');
+    while (true) pause();
+  }));
+  EXPECT_EQ(report.Take(), '!');
+  child.Send(SIGTSTP);
+  EXPECT_EQ(report.Take(), 's');
+  child.Send(SIGCONT);
+  child.Send(SIGUSR1);
+  EXPECT_EQ(report.Take(), 'c');
+  go_on.Put();
+  EXPECT_EQ(report.Take(), 'r');
+}
+
+// Issue 19: it needed two.
+TEST(JobControl, OfTwoStopsBeforeItIsContinuedOneCounts) {
+  Pipe report;
+  Pipe go_on;
+  Child child(Fork([&] {
+    setpgid(0, 0);
+    auto service = StartService();
+    SignalReceiver witness = OpenReceiver(*service, {SIGTSTP});
+    auto job_control =
+        JobControl::Start(*service, {.on_suspend =
+                                         [&] {
+                                           report.Put('s');
+                                           go_on.Take();
+                                         },
+                                     .on_resume = [&] { report.Put('r'); }})
+            .value();
+    report.Put('!');
+    while (true) {
+      EXPECT_EQ(Next(witness).signum, SIGTSTP);
+      report.Put('t');
+    }
+  }));
+  EXPECT_EQ(report.Take(), '!');
+  child.Send(SIGTSTP);
+  const std::string first = {report.Take(), report.Take()};
+  EXPECT_THAT(first, AnyOf("st", "ts"));
+  child.Send(SIGTSTP);
+  EXPECT_EQ(report.Take(), 't');
+  go_on.Put();
+  ASSERT_TRUE(WIFSTOPPED(child.Wait(WUNTRACED)));
+  child.Send(SIGCONT);
+  EXPECT_EQ(report.Take(), 'r');
+  // It stops for a new one only.
+  child.Send(SIGTSTP);
+  const std::string again = {report.Take(), report.Take()};
+  EXPECT_THAT(again, AnyOf("st", "ts"));
 }
 
 TEST(JobControl, StopsTheProcessWithoutHooksToo) {
