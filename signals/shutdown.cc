@@ -13,6 +13,7 @@
 #include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
@@ -77,17 +78,25 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   void OnAlarm() override;
 
   absl::Status StartThread(void (Phases::*run)());
-  // Each on a thread of its own, so that callbacks of the drain do not hold up
-  // the stop.
+  // Each on a thread of its own, so that callbacks of the drain hold up no
+  // stop, and nothing holds up the end.
   void BeginDrain();
   void BeginStop();
+  void Report();
   // Blocks until the phase is past `phase`. False if the shutdown is over.
   bool AwaitEndOf(Phase phase);
-  void OnSecondSignal(const SignalEvent& event, internal::Instant now)
+  bool AwaitForce();
+  // True if it forces the end.
+  bool Hear(const SignalEvent& event, internal::Instant now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HearAgain(const SignalEvent& event, internal::Instant now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Move(Phase phase, internal::Instant began, absl::Duration lasts)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Force(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False if it was before.
+  bool Force() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // On the service's thread. Takes no lock of others and no memory.
+  void Die() ABSL_LOCKS_EXCLUDED(mutex_);
 
   internal::Dispatcher& dispatcher_;
   TaskSet& tasks_;
@@ -99,10 +108,14 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   std::optional<SignalEvent> cause_ ABSL_GUARDED_BY(mutex_);
   internal::Instant phase_began_ ABSL_GUARDED_BY(mutex_);
   internal::Instant phase_ends_ ABSL_GUARDED_BY(mutex_) = internal::kNever;
+  std::optional<SignalEvent> second_ ABSL_GUARDED_BY(mutex_);  // that forced it
   bool forced_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
-  std::atomic<uint32_t> moves_{
-      0};  // of phase_ and over_; the thread sleeps on it
+  // Written before `reported_`.
+  std::string report_;
+  std::atomic<uint32_t> reported_{0};
+  // Of phase_, forced_ and over_. The threads sleep on it.
+  std::atomic<uint32_t> moves_{0};
 
   bool observes_ = false;
   std::optional<SignalReceiver> receiver_;
@@ -139,8 +152,8 @@ absl::Status Shutdown::Phases::Begin(SignalService& service) {
     return status;
   }
   observes_ = true;
-  threads_.reserve(2);
-  for (auto run : {&Phases::BeginDrain, &Phases::BeginStop}) {
+  threads_.reserve(3);
+  for (auto run : {&Phases::BeginDrain, &Phases::BeginStop, &Phases::Report}) {
     if (absl::Status status = StartThread(run); !status.ok()) return status;
   }
   // Nobody reads from it. It keeps the signals coming to the observer.
@@ -206,26 +219,34 @@ std::optional<SignalEvent> Shutdown::Phases::cause() const {
 
 void Shutdown::Phases::OnSignal(const SignalEvent& event) {
   const internal::Instant now = dispatcher_.Now();
-  MutexLock lock(mutex_);
-  if (phase_ != Phase::kRunning) return OnSecondSignal(event, now);
+  {
+    MutexLock lock(mutex_);
+    if (!Hear(event, now)) return;
+  }
+  Die();
+}
+
+bool Shutdown::Phases::Hear(const SignalEvent& event, internal::Instant now) {
+  if (phase_ != Phase::kRunning) return HearAgain(event, now);
   cause_ = event;
   if (policy_.drain > absl::ZeroDuration()) {
     Move(Phase::kDraining, now, policy_.drain);
   } else {
     Move(Phase::kStopping, now, policy_.grace);
   }
+  return false;
 }
 
-void Shutdown::Phases::OnSecondSignal(const SignalEvent& event,
-                                      internal::Instant now) {
+bool Shutdown::Phases::HearAgain(const SignalEvent& event,
+                                 internal::Instant now) {
   const bool draining = phase_ == Phase::kDraining;
   const bool interrupt = event.signum == SIGINT;
   bool forces = false;
   switch (policy_.on_second_signal) {
     case SecondSignal::kInterruptForces:
-      if (!interrupt) return;
-      if (draining) return Move(Phase::kStopping, now, policy_.grace);
-      forces = now >= internal::Add(phase_began_, kOneKeystroke);
+      if (interrupt && draining) Move(Phase::kStopping, now, policy_.grace);
+      forces = interrupt && !draining &&
+               now >= internal::Add(phase_began_, kOneKeystroke);
       break;
     case SecondSignal::kAnyForces:
       forces = !draining || interrupt || event.signum != cause_->signum;
@@ -233,7 +254,9 @@ void Shutdown::Phases::OnSecondSignal(const SignalEvent& event,
     case SecondSignal::kIgnore:
       break;
   }
-  if (forces) Force(absl::StrCat("a second signal came, ", Words(event)));
+  if (!forces || !Force()) return false;
+  second_ = event;
+  return true;
 }
 
 internal::Instant Shutdown::Phases::alarm() const {
@@ -242,13 +265,14 @@ internal::Instant Shutdown::Phases::alarm() const {
 }
 
 void Shutdown::Phases::OnAlarm() {
-  MutexLock lock(mutex_);
-  if (phase_ == Phase::kDraining) {
-    Move(Phase::kStopping, phase_ends_, policy_.grace);
-  } else {
-    Force(absl::StrCat("the grace of ", absl::FormatDuration(policy_.grace),
-                       " is over"));
+  {
+    MutexLock lock(mutex_);
+    if (phase_ == Phase::kDraining) {
+      return Move(Phase::kStopping, phase_ends_, policy_.grace);
+    }
+    if (!Force()) return;
   }
+  Die();
 }
 
 void Shutdown::Phases::Move(Phase phase, internal::Instant began,
@@ -281,26 +305,75 @@ bool Shutdown::Phases::AwaitEndOf(Phase phase) {
       if (over_) return false;
       if (phase_ > phase) return true;
     }
-    TOCSIN_STEP("Shutdown: about to sleep");
+    if (phase == Phase::kDraining) TOCSIN_STEP("Shutdown: about to sleep");
     internal::FutexWait(moves_, moves);
   }
 }
 
-void Shutdown::Phases::Force(const std::string& why) {
-  if (std::exchange(forced_, true)) return;
+bool Shutdown::Phases::AwaitForce() {
+  while (true) {
+    const uint32_t moves = moves_.load();
+    {
+      MutexLock lock(mutex_);
+      if (forced_) return true;
+      if (over_) return false;
+    }
+    internal::FutexWait(moves_, moves);
+  }
+}
+
+bool Shutdown::Phases::Force() {
+  if (std::exchange(forced_, true)) return false;
   phase_ends_ = internal::kNever;
-  std::string report =
-      absl::StrCat("tocsin: stopping since ", Words(*cause_), " at ",
-                   absl::FormatTime(cause_->received_at), " and ", why, ".\n");
+  return true;
+}
+
+void Shutdown::Phases::Die() {
+  moves_.fetch_add(1);
+  internal::FutexWakeAll(&moves_);
+  const internal::Instant until = dispatcher_.ReportUntil();
+  while (reported_.load(std::memory_order_acquire) == 0 &&
+         internal::Now() < until) {
+    internal::FutexWait(reported_, 0, until);
+  }
+  const bool reported = reported_.load(std::memory_order_acquire) != 0;
+  int signum;
+  {
+    MutexLock lock(mutex_);
+    signum = cause_->signum;
+  }
+  dispatcher_.Die(signum, reported ? absl::string_view(report_)
+                                   : "tocsin: the end is forced, and nothing "
+                                     "can be told of what has not ended.\n");
+}
+
+void Shutdown::Phases::Report() {
+  if (!AwaitForce()) return;
+  TOCSIN_STEP("Shutdown: about to report");
+  std::optional<SignalEvent> second;
+  {
+    MutexLock lock(mutex_);
+    second = second_;
+  }
+  const SignalEvent first = *cause();
+  const std::string why =
+      second.has_value()
+          ? absl::StrCat("a second signal came, ", Words(*second))
+          : absl::StrCat("the grace of ", absl::FormatDuration(policy_.grace),
+                         " is over");
+  report_ =
+      absl::StrCat("tocsin: stopping since ", Words(first), " at ",
+                   absl::FormatTime(first.received_at), " and ", why, ".\n");
   const std::vector<std::string> running = tasks_.running();
   for (const std::string& task : running) {
-    absl::StrAppend(&report, "tocsin: has not ended: ", task, "\n");
+    absl::StrAppend(&report_, "tocsin: has not ended: ", task, "\n");
   }
   if (running.empty()) {
-    absl::StrAppend(&report,
+    absl::StrAppend(&report_,
                     "tocsin: no task is left, but main has not returned.\n");
   }
-  dispatcher_.Die(cause_->signum, report);
+  reported_.store(1, std::memory_order_release);
+  internal::FutexWakeAll(&reported_);
 }
 
 }  // namespace tocsin::inline v0_2

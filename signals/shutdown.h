@@ -23,11 +23,13 @@
 // Run() does all of this for a main function; few programs use this class
 // directly.
 //
-// The last phase runs on the service's thread and takes no lock that code of
-// the program can hold: it is reached even if every worker, main() and a stop
-// callback hang. Callbacks of drain_token() and those of the scope run on two
-// threads of the shutdown's own: those of the drain do not hold up the stop,
-// and run beside it where there is no drain.
+// The last phase runs on the service's thread. It takes no memory, and no lock
+// that another thread can hold: it is reached even if every worker, main() and
+// a stop callback hang. What it reports is put together on another thread; if
+// that hangs, the process dies a quarter of a second later without it.
+// Callbacks of drain_token() and those of the scope run on two threads of the
+// shutdown's own: those of the drain do not hold up the stop, and run beside it
+// where there is no drain.
 //
 // Signals that are ignored in Start() (nohup(1), background jobs) are left
 // ignored. All members may be called from any thread. The service and the tasks

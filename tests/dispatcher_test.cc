@@ -55,7 +55,7 @@ class TestDispatcher final : public internal::Dispatcher {
   }
   const std::vector<int>& sent_again() const { return sent_again_; }
 
-  void Die(int, const std::string& report) override { ADD_FAILURE() << report; }
+  void Die(int, absl::string_view report) override { ADD_FAILURE() << report; }
   std::vector<RawSiginfo> Leave(internal::Subscriber& subscription) override {
     Dispatcher::Leave(subscription);
     return std::exchange(on_their_way_, {});

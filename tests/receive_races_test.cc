@@ -441,7 +441,7 @@ class UntoldWatch final : public internal::SynchronousObserver {
 
 class QuietDispatcher final : public internal::Dispatcher {
  public:
-  void Die(int, const std::string& report) override { ADD_FAILURE() << report; }
+  void Die(int, absl::string_view report) override { ADD_FAILURE() << report; }
 };
 
 TEST(WatchRaces, ASignalOnItsWayToTheWatchIsNotShownOnceThatHasGone) {

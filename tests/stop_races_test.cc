@@ -46,6 +46,22 @@ TEST(ShutdownRaces, ASignalAtTheMomentOfTheSleepIsHeard) {
   stopped.wait();
 }
 
+// As when a thread that hangs holds malloc's lock.
+TEST(ShutdownRacesDeathTest, AReportThatCannotBeMadeDoesNotHoldUpTheEnd) {
+  EXPECT_EXIT(
+      {
+        HeldAt report("Shutdown: about to report");
+        auto service = StartService();
+        TaskGroup group;
+        auto shutdown =
+            Shutdown::Start(*service, group, {.grace = absl::Milliseconds(1)})
+                .value();
+        SendSelf(SIGTERM);
+        Pipe().Take();
+      },
+      testing::KilledBySignal(SIGTERM), "nothing can be told");
+}
+
 TEST(ShutdownRaces, TheEndOfTheDrainAtTheMomentOfTheSleepIsHeard) {
   FakeSignals signals;
   TaskGroup group;

@@ -8,11 +8,11 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
@@ -79,8 +79,11 @@ class Dispatcher {
   // that do not.
   virtual absl::Status Verify() const { return absl::OkStatus(); }
 
-  // Ends the process by `signum`, after writing `report` to stderr.
-  virtual void Die(int signum, const std::string& report) = 0;
+  // Ends the process by `signum`, after writing `report` to stderr. Takes no
+  // lock of others and no memory.
+  virtual void Die(int signum, absl::string_view report) = 0;
+  // How long Die() is put off, at most, for the report to be made.
+  virtual Instant ReportUntil() const { return After(absl::Milliseconds(250)); }
 
   // Adds a subscription to the registry. May remove signals from the
   // subscription, as its options say.

@@ -183,7 +183,7 @@ bool KernelSignals::Forked() const {
 
 // Ends a process in which perhaps nothing works any more. A reader of stderr
 // that hangs must not prevent that: what does not fit is left out.
-void KernelSignals::Die(int signum, const std::string& report) {
+void KernelSignals::Die(int signum, absl::string_view report) {
   SayLast(report);
   DieBySignal(signum);
 }

@@ -34,7 +34,7 @@ class KernelSignals final : public SignalRoutes {
   std::vector<RawSiginfo> Leave(Subscriber& subscription) override
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
-  void Die(int signum, const std::string& report) override;
+  void Die(int signum, absl::string_view report) override;
 
   absl::Status Verify() const override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 

@@ -83,10 +83,11 @@ class FakeSignals::Dispatcher final : public internal::Dispatcher {
  public:
   explicit Dispatcher(absl::Time now) : internal::Dispatcher(now) {}
 
-  void Die(int signum, const std::string& report) override {
+  void Die(int signum, absl::string_view report) override {
     internal::MutexLock lock(death_mutex_);
-    death_ = {signum, report};
+    death_ = {signum, std::string(report)};
   }
+  internal::Instant ReportUntil() const override { return internal::kNever; }
   std::optional<Death> death() const {
     internal::MutexLock lock(death_mutex_);
     return death_;
