@@ -1,6 +1,7 @@
 #include "tocsin/signals/shutdown.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
@@ -83,6 +84,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   void BeginDrain();
   void BeginStop();
   void Report();
+  void IgnoreBrokenPipesFrom(BrokenPipe policy);
   // Blocks until the phase is past `phase`. False if the shutdown is over.
   bool AwaitEndOf(Phase phase);
   bool AwaitForce();
@@ -117,6 +119,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   // Of phase_, forced_ and over_. The threads sleep on it.
   std::atomic<uint32_t> moves_{0};
 
+  bool ignores_broken_pipes_ = false;
   bool observes_ = false;
   std::optional<SignalReceiver> receiver_;
   std::vector<pthread_t> threads_;
@@ -152,13 +155,14 @@ absl::Status Shutdown::Phases::Begin(SignalService& service) {
     return status;
   }
   observes_ = true;
+  IgnoreBrokenPipesFrom(BrokenPipe::kFails);
   threads_.reserve(3);
   for (auto run : {&Phases::BeginDrain, &Phases::BeginStop, &Phases::Report}) {
     if (absl::Status status = StartThread(run); !status.ok()) return status;
   }
   // Nobody reads from it. It keeps the signals coming to the observer.
   ReceiverOptions options;
-  options.honor_ignored = true;
+  options.honor_ignored = policy_.honor_ignored;
   options.on_close = ReceiverOptions::OnClose::kDiscard;
   absl::StatusOr<SignalReceiver> receiver =
       service.Open(policy_.signals, options, /*observed=*/true);
@@ -175,8 +179,8 @@ absl::Status Shutdown::Phases::StartThread(void (Phases::*run)()) {
   auto start = std::make_unique<Start>(Start{this, run});
   auto call = [](void* argument) -> void* {
     pthread_setname_np(pthread_self(), "tocsin-shutdown");
-    const std::unique_ptr<Start> start(static_cast<Start*>(argument));
-    (start->self->*start->run)();
+    const std::unique_ptr<Start> begun(static_cast<Start*>(argument));
+    (begun->self->*begun->run)();
     return nullptr;
   };
   pthread_t thread;
@@ -199,6 +203,7 @@ void Shutdown::Phases::End() {
   }
   internal::FutexWakeAll(&moves_);
   for (pthread_t thread : threads_) pthread_join(thread, nullptr);
+  if (ignores_broken_pipes_) dispatcher_.KillOnBrokenPipes();
 }
 
 internal::Instant Shutdown::Phases::forced_at() const {
@@ -284,16 +289,23 @@ void Shutdown::Phases::Move(Phase phase, internal::Instant began,
   internal::FutexWakeAll(&moves_);
 }
 
+void Shutdown::Phases::IgnoreBrokenPipesFrom(BrokenPipe policy) {
+  if (policy_.broken_pipe < policy) return;
+  if (dispatcher_.IgnoreBrokenPipes()) ignores_broken_pipes_ = true;
+}
+
 void Shutdown::Phases::BeginDrain() {
   if (!AwaitEndOf(Phase::kRunning)) return;
-  drain_.request_stop();
-  if (!IsTheServicesProcess()) return;
+  IgnoreBrokenPipesFrom(BrokenPipe::kFailsWhileStopping);
   // A manager that does not listen must not change how the program ends.
-  NotifyStopping().IgnoreError();
+  if (IsTheServicesProcess()) NotifyStopping().IgnoreError();
+  drain_.request_stop();
 }
 
 void Shutdown::Phases::BeginStop() {
   if (!AwaitEndOf(Phase::kDraining)) return;
+  // The other thread is about to, or already runs callbacks.
+  while (!drain_.stop_requested()) sched_yield();
   tasks_.Cancel(absl::CancelledError(Words(*cause())));
 }
 
@@ -302,8 +314,8 @@ bool Shutdown::Phases::AwaitEndOf(Phase phase) {
     const uint32_t moves = moves_.load();
     {
       MutexLock lock(mutex_);
-      if (over_) return false;
       if (phase_ > phase) return true;
+      if (over_) return false;
     }
     if (phase == Phase::kDraining) TOCSIN_STEP("Shutdown: about to sleep");
     internal::FutexWait(moves_, moves);

@@ -31,8 +31,7 @@
 // shutdown's own: those of the drain do not hold up the stop, and run beside it
 // where there is no drain.
 //
-// Signals that are ignored in Start() (nohup(1), background jobs) are left
-// ignored. All members may be called from any thread. The service and the tasks
+// All members may be called from any thread. The service and the tasks
 // must outlive it.
 #ifndef TOCSIN_SIGNALS_SHUTDOWN_H_
 #define TOCSIN_SIGNALS_SHUTDOWN_H_
@@ -68,15 +67,29 @@ enum class SecondSignal {
   kIgnore,
 };
 
+// What a write to a pipe or socket that nobody reads does, in a program that
+// has set no disposition for SIGPIPE. At Ctrl+C in `program | tee log` tee is
+// gone first, and the clean-up's first line of output would kill the program.
+// Children made by ChildProcess are killed as ever.
+enum class BrokenPipe {
+  kKills,
+  kFailsWhileStopping,  // with EPIPE, from the first signal on
+  kFails,               // as long as the Shutdown exists
+};
+
 struct ShutdownPolicy {
   // If empty, the Shutdown receives no signal and stays in kRunning.
   SignalSet signals = SignalSet::Termination();
+  // Whether those of them that are ignored in Start() stay so: a shell's
+  // background jobs and nohup(1) start programs that way.
+  bool honor_ignored = true;
   // How long the program goes on serving. Zero or less: not at all.
   absl::Duration drain = absl::ZeroDuration();
   // How long the clean-up may take, from the beginning of stopping. Kubernetes
   // and systemd kill after a limit of their own: stay below it.
   absl::Duration grace = absl::Seconds(30);
   SecondSignal on_second_signal = SecondSignal::kInterruptForces;
+  BrokenPipe broken_pipe = BrokenPipe::kFailsWhileStopping;
 };
 
 class Program;
@@ -102,8 +115,8 @@ class Shutdown {
 
   Phase phase() const;
 
-  // Its stop is requested when draining begins, or stopping if there is no
-  // draining.
+  // Its stop is requested when draining begins, or before the scope is
+  // cancelled if there is no draining.
   std::stop_token drain_token() const;
 
   // The signal that began it; std::nullopt while running.

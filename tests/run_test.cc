@@ -469,6 +469,47 @@ TEST(RunDeathTest, AFullStderrDoesNotKeepItFromDying) {
       KilledBySignal(SIGTERM), "");
 }
 
+// Issue 19: `program | tee log` lost its clean-up at Ctrl+C.
+TEST(RunDeathTest, ABrokenPipeDoesNotKillInTheCleanUp) {
+  EXPECT_EXIT(
+      {
+        Pipe output;
+        output.CloseReader();
+        dup2(output.writer(), STDOUT_FILENO);
+        RunAndExit([](Program&) {
+          SendSelf(SIGTERM);
+          absl::Status status = Event().Wait();
+          std::puts("cleaning up");
+          std::fflush(stdout);
+          std::fputs("cleaned up\n", stderr);
+          std::puts("flushed at exit");
+          return status;
+        });
+      },
+      KilledBySignal(SIGTERM), "^cleaned up\n$");
+}
+
+TEST(RunDeathTest, ABrokenPipeKillsByOptionAndBeforeTheStop) {
+  const auto write = [](Program&) {
+    Pipe output;
+    output.CloseReader();
+    output.Put();
+    return absl::OkStatus();
+  };
+  EXPECT_EXIT(RunAndExit(write), KilledBySignal(SIGPIPE), "");
+  EXPECT_EXIT(
+      RunAndExit(write, {.shutdown = {.broken_pipe = BrokenPipe::kFails}}),
+      ExitedWithCode(0), "");
+  const auto stop_and_write = [&](Program& program) {
+    SendSelf(SIGTERM);
+    Event().Wait().IgnoreError();
+    return write(program);
+  };
+  EXPECT_EXIT(RunAndExit(stop_and_write,
+                         {.shutdown = {.broken_pipe = BrokenPipe::kKills}}),
+              KilledBySignal(SIGPIPE), "");
+}
+
 TEST(RunDeathTest, ADestructorThatHangsDoesNotKeepItFromDying) {
   EXPECT_EXIT(
       {

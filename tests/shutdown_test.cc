@@ -522,6 +522,21 @@ TEST(Shutdown, LeavesIgnoredSignalsAlone) {
   SetDisposition(SIGINT, SIG_DFL);
 }
 
+TEST(Shutdown, HearsIgnoredSignalsByOption) {
+  SetDisposition(SIGINT, SIG_IGN);
+  {
+    auto service = StartService();
+    TaskGroup group;
+    auto shutdown =
+        Shutdown::Start(*service, group, {.honor_ignored = false}).value();
+    SendSelf(SIGINT);
+    while (!shutdown->cause().has_value()) sched_yield();
+    EXPECT_EQ(shutdown->cause()->signum, SIGINT);
+  }
+  EXPECT_EQ(Disposition(SIGINT).sa_handler, SIG_IGN);
+  SetDisposition(SIGINT, SIG_DFL);
+}
+
 // The force path needs nobody: here main, the stop callback and all workers
 // hang.
 TEST(ShutdownDeathTest, ASecondSignalEndsAProcessInWhichEverythingHangs) {

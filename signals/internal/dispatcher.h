@@ -82,6 +82,11 @@ class Dispatcher {
   // Ends the process by `signum`, after writing `report` to stderr. Takes no
   // lock of others and no memory.
   virtual void Die(int signum, absl::string_view report) = 0;
+  // Has a write to a broken pipe fail and not kill this process. False if it
+  // does already, or a handler decides.
+  virtual bool IgnoreBrokenPipes() { return false; }
+  virtual void KillOnBrokenPipes() {}
+
   // How long Die() is put off, at most, for the report to be made.
   virtual Instant ReportUntil() const { return After(absl::Milliseconds(250)); }
 

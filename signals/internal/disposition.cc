@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/handler_state.h"
 #include "tocsin/signals/internal/kernel_action.h"
@@ -60,6 +61,23 @@ bool IsIgnored(int signum) {
 bool HandlerInPlace(int signum) {
   return GetAction(signum).handler ==
          reinterpret_cast<void*>(kHandlerAddresses.handler);
+}
+
+bool IgnoreBrokenPipes() {
+  MutexLock lock(disposition_mutex);
+  KernelAction action = GetAction(SIGPIPE);
+  if (action.handler != reinterpret_cast<void*>(SIG_DFL)) return false;
+  action.handler = reinterpret_cast<void*>(SIG_IGN);
+  SetAction(SIGPIPE, action);
+  return true;
+}
+
+void KillOnBrokenPipes() {
+  MutexLock lock(disposition_mutex);
+  KernelAction action = GetAction(SIGPIPE);
+  if (!IgnoredBy(action)) return;
+  action.handler = reinterpret_cast<void*>(SIG_DFL);
+  SetAction(SIGPIPE, action);
 }
 
 ScopedDefaultDisposition::ScopedDefaultDisposition(int signum)

@@ -29,6 +29,12 @@ bool IsIgnored(int signum) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 // Whether our handler is in place.
 bool HandlerInPlace(int signum);
 
+// Ignores SIGPIPE, so that a write to a broken pipe fails and does not kill.
+// False if its disposition is not the default, and stays.
+bool IgnoreBrokenPipes() ABSL_LOCKS_EXCLUDED(disposition_mutex);
+// Undoes it, unless the disposition has been changed since.
+void KillOnBrokenPipes() ABSL_LOCKS_EXCLUDED(disposition_mutex);
+
 // Sets the disposition of `signum` to the default, as the kernel sees it, and
 // restores the previous one when destroyed.
 class [[nodiscard]] ScopedDefaultDisposition {

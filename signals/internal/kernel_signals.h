@@ -34,6 +34,8 @@ class KernelSignals final : public SignalRoutes {
   std::vector<RawSiginfo> Leave(Subscriber& subscription) override
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
+  bool IgnoreBrokenPipes() override { return internal::IgnoreBrokenPipes(); }
+  void KillOnBrokenPipes() override { internal::KillOnBrokenPipes(); }
   void Die(int signum, absl::string_view report) override;
 
   absl::Status Verify() const override ABSL_LOCKS_EXCLUDED(disposition_mutex);
