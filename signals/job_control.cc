@@ -4,9 +4,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "tocsin/concurrency/internal/error_text.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/signals/internal/stop_self.h"
 
 namespace tocsin::inline v0_2 {
@@ -20,17 +18,12 @@ absl::StatusOr<std::unique_ptr<JobControl>> JobControl::Start(
   if (!receiver.ok()) return receiver.status();
   auto job_control = absl::WrapUnique(
       new JobControl(*std::move(receiver), std::move(options)));
-  auto listen = [](void* self) -> void* {
-    pthread_setname_np(pthread_self(), "tocsin-jobs");
-    static_cast<JobControl*>(self)->Listen();
-    return nullptr;
-  };
   pthread_t thread;
   if (const int error =
-          pthread_create(&thread, nullptr, listen, job_control.get());
+          internal::StartThread<&JobControl::Listen, "tocsin-jobs">(
+              thread, job_control.get());
       error != 0) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "pthread_create for JobControl: ", internal::ErrorText(error)));
+    return internal::NoThread("JobControl", error);
   }
   job_control->thread_ = thread;
   return job_control;

@@ -5,10 +5,9 @@
 
 #include "absl/memory/memory.h"
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2 {
@@ -24,16 +23,12 @@ absl::StatusOr<std::unique_ptr<StopOnSignal>> StopOnSignal::Start(
     const std::stop_token token = internal::ScopeTree::TokenOf(*scope);
     stop->outer_.emplace(token, StopWithScope{stop.get(), token});
   }
-  auto listen = [](void* self) -> void* {
-    pthread_setname_np(pthread_self(), "tocsin-stop");
-    static_cast<StopOnSignal*>(self)->Listen();
-    return nullptr;
-  };
   pthread_t thread;
-  if (const int error = pthread_create(&thread, nullptr, listen, stop.get());
+  if (const int error =
+          internal::StartThread<&StopOnSignal::Listen, "tocsin-stop">(
+              thread, stop.get());
       error != 0) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "pthread_create for StopOnSignal: ", internal::ErrorText(error)));
+    return internal::NoThread("StopOnSignal", error);
   }
   stop->thread_ = thread;
   return stop;

@@ -8,6 +8,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_state.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -27,13 +28,9 @@ void DeadlineTimer::Set(const ScopeState* scope, Instant time) {
   if (time == kNever) return;
   if (!running_) {
     pthread_t thread;
-    auto run = [](void* timer) -> void* {
-      pthread_setname_np(pthread_self(), "tocsin-timer");
-      static_cast<DeadlineTimer*>(timer)->Run();
-      return nullptr;
-    };
     // If the system refuses the thread, the next call tries again.
-    running_ = pthread_create(&thread, nullptr, run, this) == 0;
+    running_ =
+        StartThread<&DeadlineTimer::Run, "tocsin-timer">(thread, this) == 0;
     if (running_) pthread_detach(thread);
   } else if (alarms_.begin()->second == scope) {
     changes_.fetch_add(1, std::memory_order_release);

@@ -4,11 +4,9 @@
 
 #include <utility>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -16,9 +14,7 @@ namespace tocsin::inline v0_2::internal {
 absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(Alarm& alarm) {
   if (threads_ == 0) {
     if (const int error = StartThread(); error != 0) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "pthread_create for the thread that ends Await() on cancellation: ",
-          ErrorText(error)));
+      return NoThread("the thread that ends Await() on cancellation", error);
     }
   }
   alarms_.insert(&alarm);
@@ -73,12 +69,8 @@ Instant MutexWaker::RingAlarms() {
 
 int MutexWaker::StartThread() {
   pthread_t thread;
-  auto run = [](void* waker) -> void* {
-    pthread_setname_np(pthread_self(), "tocsin-await");
-    static_cast<MutexWaker*>(waker)->Run();
-    return nullptr;
-  };
-  const int error = pthread_create(&thread, nullptr, run, this);
+  const int error =
+      internal::StartThread<&MutexWaker::Run, "tocsin-await">(thread, this);
   if (error != 0) return error;
   pthread_detach(thread);
   ++threads_;

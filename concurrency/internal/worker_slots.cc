@@ -32,9 +32,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/clock.h"
-#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -52,8 +52,7 @@ constexpr int kMostShards = 64;
 std::atomic<uint32_t> threads_seen{1};
 
 absl::Status RefusedThread(const std::string& pool, int error) {
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "pthread_create for the thread pool \"", pool, "\": ", ErrorText(error)));
+  return NoThread(absl::StrCat("the thread pool \"", pool, "\""), error);
 }
 
 }  // namespace

@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/leader.h"
@@ -59,8 +59,7 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
   }
   auto kernel = std::make_shared<KernelSignals>();
   if (const int error = kernel->thread_.Start(); error != 0) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "pthread_create for the signal service: ", ErrorText(error)));
+    return NoThread("the signal service", error);
   }
   SetServiceThread(kernel->thread_.id());
   {

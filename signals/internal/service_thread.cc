@@ -10,6 +10,7 @@
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/pending_signals.h"
@@ -43,13 +44,9 @@ sigset_t ServiceMask(bool receives_sigprof) {
 }
 
 int ServiceThread::Start() {
-  auto run = [](void* self) -> void* {
-    pthread_setname_np(pthread_self(), "tocsin-signals");
-    static_cast<ServiceThread*>(self)->Run();
-    return nullptr;
-  };
   // The thread inherits the mask of this one.
-  const int error = pthread_create(&thread_, nullptr, run, this);
+  const int error =
+      StartThread<&ServiceThread::Run, "tocsin-signals">(thread_, this);
   if (error != 0) return error;
   while (id_.load() == 0) FutexWait(id_, 0);
   return 0;

@@ -1,0 +1,49 @@
+// Starts the threads of the library that do one thing: pthread_create(3),
+// because the constructor of std::thread throws.
+#ifndef TOCSIN_CONCURRENCY_INTERNAL_START_THREAD_H_
+#define TOCSIN_CONCURRENCY_INTERNAL_START_THREAD_H_
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cstddef>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "tocsin/concurrency/internal/error_text.h"
+
+namespace tocsin::inline v0_2::internal {
+
+struct ThreadName {
+  static constexpr size_t kSize = 16;  // of the kernel, with the NUL
+
+  template <size_t size>
+  consteval ThreadName(const char (&name)[size]) {  // NOLINT: may be implicit
+    static_assert(size <= kSize);
+    std::copy_n(name, size, text);
+  }
+
+  char text[kSize] = {};
+};
+
+// A thread of that name calls (object->*kRun)(). Returns the errno.
+template <auto kRun, ThreadName kName, typename T>
+int StartThread(pthread_t& thread, T* object) {
+  auto run = [](void* argument) -> void* {
+    pthread_setname_np(pthread_self(), kName.text);
+    (static_cast<T*>(argument)->*kRun)();
+    return nullptr;
+  };
+  return pthread_create(&thread, nullptr, run, object);
+}
+
+// What a caller is told of that errno.
+inline absl::Status NoThread(absl::string_view purpose, int error) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("pthread_create for ", purpose, ": ", ErrorText(error)));
+}
+
+}  // namespace tocsin::inline v0_2::internal
+
+#endif  // TOCSIN_CONCURRENCY_INTERNAL_START_THREAD_H_
