@@ -40,7 +40,7 @@ absl::Status Call(absl::FunctionRef<absl::Status(Program&)> main,
 
 int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   absl::StatusOr<std::unique_ptr<internal::Watchdog>> watchdog =
-      internal::Watchdog::Start();
+      internal::Watchdog::Start(options.shutdown.on_forced);
   if (!watchdog.ok()) {
     Print(watchdog.status());
     return 1;

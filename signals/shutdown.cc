@@ -16,12 +16,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "tocsin/concurrency/internal/clock.h"
-#include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/dispatcher.h"
+#include "tocsin/signals/internal/last_hook.h"
+#include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/service_manager.h"
 #include "tocsin/signals/signal_receiver.h"
 
@@ -78,7 +80,8 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   internal::Instant alarm() const override;
   void OnAlarm() override;
 
-  absl::Status StartThread(void (Phases::*run)());
+  template <void (Phases::*kRun)()>
+  absl::Status StartThread();
   // Each on a thread of its own, so that callbacks of the drain hold up no
   // stop, and nothing holds up the end.
   void BeginDrain();
@@ -122,6 +125,8 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   bool ignores_broken_pipes_ = false;
   bool observes_ = false;
   std::optional<SignalReceiver> receiver_;
+  std::unique_ptr<internal::LastHook> hook_;  // may be null
+  const internal::LastWords last_words_;
   std::vector<pthread_t> threads_;
 };
 
@@ -149,6 +154,16 @@ std::stop_token Shutdown::drain_token() const { return phases_->drain_token(); }
 
 std::optional<SignalEvent> Shutdown::cause() const { return phases_->cause(); }
 
+template <void (Shutdown::Phases::*kRun)()>
+absl::Status Shutdown::Phases::StartThread() {
+  pthread_t thread;
+  const int error =
+      internal::StartThread<kRun, "tocsin-shutdown">(thread, this);
+  if (error != 0) return internal::NoThread("Shutdown", error);
+  threads_.push_back(thread);
+  return absl::OkStatus();
+}
+
 absl::Status Shutdown::Phases::Begin(SignalService& service) {
   if (policy_.signals == SignalSet()) return absl::OkStatus();
   if (absl::Status status = dispatcher_.Observe(*this); !status.ok()) {
@@ -156,9 +171,14 @@ absl::Status Shutdown::Phases::Begin(SignalService& service) {
   }
   observes_ = true;
   IgnoreBrokenPipesFrom(BrokenPipe::kFails);
+  auto hook = internal::LastHook::Start(policy_.on_forced);
+  if (!hook.ok()) return hook.status();
+  hook_ = *std::move(hook);
   threads_.reserve(3);
-  for (auto run : {&Phases::BeginDrain, &Phases::BeginStop, &Phases::Report}) {
-    if (absl::Status status = StartThread(run); !status.ok()) return status;
+  for (absl::Status started :
+       {StartThread<&Phases::BeginDrain>(), StartThread<&Phases::BeginStop>(),
+        StartThread<&Phases::Report>()}) {
+    if (!started.ok()) return started;
   }
   // Nobody reads from it. It keeps the signals coming to the observer.
   ReceiverOptions options;
@@ -168,29 +188,6 @@ absl::Status Shutdown::Phases::Begin(SignalService& service) {
       service.Open(policy_.signals, options, /*observed=*/true);
   if (!receiver.ok()) return receiver.status();
   receiver_ = *std::move(receiver);
-  return absl::OkStatus();
-}
-
-absl::Status Shutdown::Phases::StartThread(void (Phases::*run)()) {
-  struct Start {
-    Phases* self;
-    void (Phases::*run)();
-  };
-  auto start = std::make_unique<Start>(Start{this, run});
-  auto call = [](void* argument) -> void* {
-    pthread_setname_np(pthread_self(), "tocsin-shutdown");
-    const std::unique_ptr<Start> begun(static_cast<Start*>(argument));
-    (begun->self->*begun->run)();
-    return nullptr;
-  };
-  pthread_t thread;
-  if (const int error = pthread_create(&thread, nullptr, call, start.get());
-      error != 0) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "pthread_create for Shutdown: ", internal::ErrorText(error)));
-  }
-  (void)start.release();  // Its thread has it now.
-  threads_.push_back(thread);
   return absl::OkStatus();
 }
 
@@ -344,6 +341,7 @@ void Shutdown::Phases::Die() {
   moves_.fetch_add(1);
   internal::FutexWakeAll(&moves_);
   const internal::Instant until = dispatcher_.ReportUntil();
+  if (hook_ != nullptr) hook_->Call(until);
   while (reported_.load(std::memory_order_acquire) == 0 &&
          internal::Now() < until) {
     internal::FutexWait(reported_, 0, until);
@@ -354,9 +352,11 @@ void Shutdown::Phases::Die() {
     MutexLock lock(mutex_);
     signum = cause_->signum;
   }
-  dispatcher_.Die(signum, reported ? absl::string_view(report_)
-                                   : "tocsin: the end is forced, and nothing "
-                                     "can be told of what has not ended.\n");
+  dispatcher_.Die(signum,
+                  reported ? absl::string_view(report_)
+                           : "tocsin: the end is forced, and nothing "
+                             "can be told of what has not ended.\n",
+                  last_words_);
 }
 
 void Shutdown::Phases::Report() {

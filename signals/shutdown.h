@@ -26,7 +26,9 @@
 // The last phase runs on the service's thread. It takes no memory, and no lock
 // that another thread can hold: it is reached even if every worker, main() and
 // a stop callback hang. What it reports is put together on another thread; if
-// that hangs, the process dies a quarter of a second later without it.
+// that hangs, the process dies a quarter of a second later without it. Nothing
+// is written if descriptor 2 was not open when the process started, or is not
+// what it was when the Shutdown was made: a file with data may have its number.
 // Callbacks of drain_token() and those of the scope run on two threads of the
 // shutdown's own: those of the drain do not hold up the stop, and run beside it
 // where there is no drain.
@@ -36,6 +38,7 @@
 #ifndef TOCSIN_SIGNALS_SHUTDOWN_H_
 #define TOCSIN_SIGNALS_SHUTDOWN_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -90,6 +93,11 @@ struct ShutdownPolicy {
   absl::Duration grace = absl::Seconds(30);
   SecondSignal on_second_signal = SecondSignal::kInterruptForces;
   BrokenPipe broken_pipe = BrokenPipe::kFailsWhileStopping;
+  // Called when the end is forced, before the report is written: for what
+  // outlives the process, such as the modes of a terminal. Other threads may
+  // hold any lock and hang: only what signal-safety(7) allows may be called.
+  // The process waits for it a quarter of a second. It has a thread of its own.
+  std::function<void()> on_forced = {};
 };
 
 class Program;

@@ -35,6 +35,7 @@
 #include "tocsin/signals/internal/direct_handoff.h"
 #include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/kernel_signals.h"
+#include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/signal_event.h"
@@ -830,7 +831,7 @@ TEST(Die, WritesWhatStderrHasRoomForAndEndsTheProcess) {
     Child child(Fork([&] {
       dup2(output.writer(), STDERR_FILENO);
       (*internal::KernelSignals::Start())
-          ->Die(SIGTERM, std::string(2 * PIPE_BUF, 'y'));
+          ->Die(SIGTERM, std::string(2 * PIPE_BUF, 'y'), internal::LastWords());
     }));
     EXPECT_EQ(KillingSignal(child.Wait()), SIGTERM);
     output.CloseWriter();

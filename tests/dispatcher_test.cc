@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/subscription.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -55,7 +56,9 @@ class TestDispatcher final : public internal::Dispatcher {
   }
   const std::vector<int>& sent_again() const { return sent_again_; }
 
-  void Die(int, absl::string_view report) override { ADD_FAILURE() << report; }
+  void Die(int, absl::string_view report, const internal::LastWords&) override {
+    ADD_FAILURE() << report;
+  }
   std::vector<RawSiginfo> Leave(internal::Subscriber& subscription) override {
     Dispatcher::Leave(subscription);
     return std::exchange(on_their_way_, {});

@@ -17,6 +17,7 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/signals/internal/direct_handoff.h"
 #include "tocsin/signals/internal/dispatcher.h"
+#include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/subscription.h"
 #include "tocsin/signals/scoped_signal_block.h"
@@ -441,7 +442,9 @@ class UntoldWatch final : public internal::SynchronousObserver {
 
 class QuietDispatcher final : public internal::Dispatcher {
  public:
-  void Die(int, absl::string_view report) override { ADD_FAILURE() << report; }
+  void Die(int, absl::string_view report, const internal::LastWords&) override {
+    ADD_FAILURE() << report;
+  }
 };
 
 TEST(WatchRaces, ASignalOnItsWayToTheWatchIsNotShownOnceThatHasGone) {

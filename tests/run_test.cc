@@ -421,7 +421,8 @@ int FullPipe() {
   return ends[1];
 }
 
-const RunOptions kShortGrace = {.shutdown = {.grace = absl::Milliseconds(50)}};
+// Enough for main to return.
+const RunOptions kShortGrace = {.shutdown = {.grace = absl::Milliseconds(500)}};
 
 TEST(RunDeathTest, AThreadThatReadsStdinDoesNotKeepItFromDying) {
   Pipe input;

@@ -19,6 +19,7 @@
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/internal/event_queue.h"
 #include "tocsin/signals/internal/forwarding.h"
+#include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/subscriber.h"
 #include "tocsin/signals/internal/waiting_room.h"
@@ -79,15 +80,16 @@ class Dispatcher {
   // that do not.
   virtual absl::Status Verify() const { return absl::OkStatus(); }
 
-  // Ends the process by `signum`, after writing `report` to stderr. Takes no
+  // Ends the process by `signum`, with `report` as its last words. Takes no
   // lock of others and no memory.
-  virtual void Die(int signum, absl::string_view report) = 0;
+  virtual void Die(int signum, absl::string_view report,
+                   const LastWords& last_words) = 0;
   // Has a write to a broken pipe fail and not kill this process. False if it
   // does already, or a handler decides.
   virtual bool IgnoreBrokenPipes() { return false; }
   virtual void KillOnBrokenPipes() {}
 
-  // How long Die() is put off, at most, for the report to be made.
+  // How long Die() is put off, at most, for the report and for the hook.
   virtual Instant ReportUntil() const { return After(absl::Milliseconds(250)); }
 
   // Adds a subscription to the registry. May remove signals from the

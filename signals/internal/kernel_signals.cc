@@ -11,7 +11,6 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/signals/internal/forwarding.h"
-#include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/leader.h"
 #include "tocsin/signals/internal/self_signal.h"
 #include "tocsin/signals/internal/signal_handler.h"
@@ -182,8 +181,9 @@ bool KernelSignals::Forked() const {
 
 // Ends a process in which perhaps nothing works any more. A reader of stderr
 // that hangs must not prevent that: what does not fit is left out.
-void KernelSignals::Die(int signum, absl::string_view report) {
-  SayLast(report);
+void KernelSignals::Die(int signum, absl::string_view report,
+                        const LastWords& last_words) {
+  last_words.Say(report);
   DieBySignal(signum);
 }
 

@@ -36,7 +36,8 @@ class KernelSignals final : public SignalRoutes {
 
   bool IgnoreBrokenPipes() override { return internal::IgnoreBrokenPipes(); }
   void KillOnBrokenPipes() override { internal::KillOnBrokenPipes(); }
-  void Die(int signum, absl::string_view report) override;
+  void Die(int signum, absl::string_view report,
+           const LastWords& last_words) override;
 
   absl::Status Verify() const override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 

@@ -4,12 +4,27 @@
 #ifndef TOCSIN_SIGNALS_INTERNAL_LAST_WORDS_H_
 #define TOCSIN_SIGNALS_INTERNAL_LAST_WORDS_H_
 
+#include <sys/stat.h>
+
+#include <optional>
+
 #include "absl/strings/string_view.h"
 
 namespace tocsin::inline v0_2::internal {
 
-// As much of `text` as stderr takes without blocking.
-void SayLast(absl::string_view text);
+class LastWords {
+ public:
+  // Descriptor 2 counts as stderr if it was open when the process started, and
+  // only as long as it is the same file as now. Otherwise a file with the
+  // program's data may have got the number.
+  LastWords();
+
+  // As much of `text` as stderr takes without blocking.
+  void Say(absl::string_view text) const;
+
+ private:
+  std::optional<struct stat> stderr_;
+};
 
 }  // namespace tocsin::inline v0_2::internal
 

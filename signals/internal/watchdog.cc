@@ -2,31 +2,34 @@
 
 #include <unistd.h>
 
+#include <utility>
+
 #include "absl/memory/memory.h"
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "tocsin/concurrency/internal/error_text.h"
+#include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
-#include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/self_signal.h"
 
 namespace tocsin::inline v0_2::internal {
+namespace {
 
-absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start() {
+constexpr absl::Duration kHookTime = absl::Milliseconds(250);
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(
+    std::function<void()> on_forced) {
   auto watchdog = absl::WrapUnique(new Watchdog);
-  auto run = [](void* self) -> void* {
-    pthread_setname_np(pthread_self(), "tocsin-watchdog");
-    static_cast<Watchdog*>(self)->Run();
-    return nullptr;
-  };
-  if (const int error =
-          pthread_create(&watchdog->thread_, nullptr, run, watchdog.get());
+  if (const int error = StartThread<&Watchdog::Run, "tocsin-watchdog">(
+          watchdog->thread_, watchdog.get());
       error != 0) {
     watchdog->word_ = kEnds;
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "pthread_create for the watchdog of Run(): ", ErrorText(error)));
+    return NoThread("the watchdog of Run()", error);
   }
+  auto hook = LastHook::Start(std::move(on_forced));
+  if (!hook.ok()) return hook.status();
+  watchdog->hook_ = *std::move(hook);
   return watchdog;
 }
 
@@ -70,7 +73,9 @@ void Watchdog::Run() {
     const Instant until = word % kStates == kSet ? time_.load() : kNever;
     TOCSIN_STEP("Watchdog: has looked at its time");
     if (until <= Now() && Move(word, kFires)) {
-      SayLast("tocsin: the grace is over, and the program has not exited.\n");
+      if (hook_ != nullptr) hook_->Call(After(kHookTime));
+      last_words_.Say(
+          "tocsin: the grace is over, and the program has not exited.\n");
       DieBySignal(signum_);
     }
     FutexWait(word_, word, until);

@@ -8,17 +8,21 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/internal/clock.h"
+#include "tocsin/signals/internal/last_hook.h"
+#include "tocsin/signals/internal/last_words.h"
 
 namespace tocsin::inline v0_2::internal {
 
 class Watchdog {
  public:
-  // kResourceExhausted if its thread cannot be created.
-  static absl::StatusOr<std::unique_ptr<Watchdog>> Start();
+  // kResourceExhausted if a thread cannot be created.
+  static absl::StatusOr<std::unique_ptr<Watchdog>> Start(
+      std::function<void()> on_forced);
 
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -45,6 +49,8 @@ class Watchdog {
   // Written while it is not set.
   std::atomic<int> signum_{0};
   std::atomic<Instant> time_{kNever};
+  std::unique_ptr<LastHook> hook_;  // may be null
+  const LastWords last_words_;
   pthread_t thread_;
 };
 

@@ -83,7 +83,8 @@ class FakeSignals::Dispatcher final : public internal::Dispatcher {
  public:
   explicit Dispatcher(absl::Time now) : internal::Dispatcher(now) {}
 
-  void Die(int signum, absl::string_view report) override {
+  void Die(int signum, absl::string_view report,
+           const internal::LastWords&) override {
     internal::MutexLock lock(death_mutex_);
     death_ = {signum, std::string(report)};
   }

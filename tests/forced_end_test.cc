@@ -1,0 +1,141 @@
+// What a process does last, when its end is forced.
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/process_status.h"
+#include "tests/program.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/task_set.h"
+#include "tocsin/signals/child_process.h"
+#include "tocsin/signals/internal/last_words.h"
+#include "tocsin/signals/run.h"
+#include "tocsin/signals/shutdown.h"
+#include "tocsin/signals/testing/fake_signals.h"
+
+namespace tocsin {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::KilledBySignal;
+
+// Is told to stop, and does not.
+[[noreturn]] void RunUntilForced(ShutdownPolicy policy) {
+  policy.grace = absl::Milliseconds(1);
+  std::exit(Run(
+      [](Program&) -> absl::Status {
+        SendSelf(SIGTERM);
+        while (true) pause();
+      },
+      {.shutdown = std::move(policy)}));
+}
+
+// Stops in good order, and then does not exit.
+[[noreturn]] void ReturnAndHang(ShutdownPolicy policy) {
+  policy.grace = absl::Milliseconds(500);  // enough to return
+  Run(
+      [](Program& program) {
+        SendSelf(SIGTERM);
+        while (!program.shutdown().cause()) sched_yield();
+        return absl::OkStatus();
+      },
+      {.shutdown = std::move(policy), .grace_until_exit = true});
+  while (true) pause();
+}
+
+TEST(OnForced, IsCalledBeforeTheReport) {
+  FakeSignals signals;
+  TaskSet tasks;
+  bool reported_before = true;
+  auto shutdown =
+      Shutdown::Start(
+          signals.service(), tasks,
+          {.grace = absl::Seconds(3),
+           .on_forced = [&] { reported_before = signals.death().has_value(); }})
+          .value();
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  signals.Advance(absl::Seconds(2));
+  EXPECT_TRUE(reported_before);  // not called yet
+  signals.Advance(absl::Seconds(1));
+  EXPECT_FALSE(reported_before);
+  EXPECT_TRUE(signals.death().has_value());
+}
+
+TEST(OnForced, IsNotCalledWhereAllEndsInTime) {
+  FakeSignals signals;
+  TaskSet tasks;
+  bool called = false;
+  auto shutdown = Shutdown::Start(signals.service(), tasks,
+                                  {.grace = absl::Seconds(3),
+                                   .on_forced = [&] { called = true; }})
+                      .value();
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  shutdown.reset();
+  signals.Advance(absl::Seconds(3));
+  EXPECT_FALSE(called);
+}
+
+TEST(OnForcedDeathTest, DoesNotHoldUpTheEnd) {
+  EXPECT_EXIT(RunUntilForced({.on_forced =
+                                  [] {
+                                    while (true) pause();
+                                  }}),
+              KilledBySignal(SIGTERM), "the grace of 1ms is over");
+}
+
+// After the Shutdown, too.
+TEST(OnForcedDeathTest, IsCalledIfMainHasReturned) {
+  EXPECT_EXIT(ReturnAndHang({.on_forced =
+                                 [] {
+                                   if (write(STDERR_FILENO, "called\n", 7) != 7)
+                                     _exit(1);
+                                 }}),
+              KilledBySignal(SIGTERM), "^called\ntocsin: the grace is over");
+}
+
+std::string Contents(const std::string& file) {
+  std::ostringstream all;
+  all << std::ifstream(file).rdbuf();
+  return all.str();
+}
+
+TEST(LastWords, AreNotWrittenToAFileThatGotTheNumberLater) {
+  const std::string file = absl::StrCat(::testing::TempDir(), "/later");
+  const int before = dup(STDERR_FILENO);
+  const internal::LastWords last_words;
+  close(STDERR_FILENO);
+  ASSERT_EQ(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600),
+            STDERR_FILENO);
+  last_words.Say("lost");
+  internal::LastWords().Say("told\n");
+  dup2(before, STDERR_FILENO);
+  close(before);
+  EXPECT_EQ(Contents(file), "told\n");
+}
+
+TEST(LastWords, AreNotWrittenToAFileThatFoundStderrClosed) {
+  const std::string file = absl::StrCat(::testing::TempDir(), "/data");
+  StartedProgram subject(
+      {"/bin/sh", "-c", "exec tests/forced_end_subject \"$0\" 2>&-", file});
+  EXPECT_EQ(KillingSignal(subject.Wait()), SIGTERM);
+  EXPECT_EQ(Contents(file), "data\n");
+}
+
+}  // namespace
+}  // namespace tocsin
