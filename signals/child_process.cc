@@ -30,6 +30,7 @@
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/internal/child_launch.h"
 #include "tocsin/signals/internal/ignored_at_start.h"
+#include "tocsin/signals/internal/living_child.h"
 #include "tocsin/signals/signal_set.h"
 
 extern char** environ;
@@ -117,11 +118,6 @@ absl::Status WithMessage(const absl::Status& status,
   return reworded;
 }
 
-int SendByPidfd(int pidfd, int signum) {
-  return static_cast<int>(
-      syscall(SYS_pidfd_send_signal, pidfd, signum, nullptr, 0));
-}
-
 }  // namespace
 
 std::ostream& operator<<(std::ostream& out, const ExitStatus& status) {
@@ -136,22 +132,18 @@ std::ostream& operator<<(std::ostream& out, const ExitStatus& status) {
 struct ChildProcess::Child {
   ~Child();
 
-  std::string Name() const { return absl::StrCat(program, " (pid ", pid, ")"); }
+  std::string Name() const {
+    return absl::StrCat(program, " (pid ", process.pid(), ")");
+  }
   absl::Status CheckParent() const;
   bool AwaitEnd(absl::Duration timeout) const;
   absl::StatusOr<ExitStatus> Reap();
   absl::Status Terminate(absl::Duration patience);
   void Kill();
 
-  bool HoldsGroup() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
-  int Signal(int signum) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
-
   std::string program;
-  bool own_group = false;
   absl::Duration grace;
-  const pid_t parent = getpid();
-  pid_t pid = -1;
-  int pidfd = -1;
+  internal::LivingChild process;
   int ends[3] = {-1, -1, -1};  // our ends of the pipes
 
   absl::Mutex mutex;
@@ -167,7 +159,6 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(
   }
   auto child = std::make_unique<Child>();
   child->program = argv[0];
-  child->own_group = options.own_group;
   child->grace = options.grace;
 
   struct ClosedAtEnd {
@@ -225,8 +216,7 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(
                      directory ? options.working_directory : child->program,
                      launched.error);
   }
-  child->pid = launched.pid;
-  child->pidfd = launched.pidfd;
+  child->process.Know(launched.pid, launched.pidfd, options.own_group);
   return ChildProcess(std::move(child));
 }
 
@@ -236,7 +226,7 @@ ChildProcess::ChildProcess(ChildProcess&&) noexcept = default;
 ChildProcess& ChildProcess::operator=(ChildProcess&&) noexcept = default;
 ChildProcess::~ChildProcess() = default;
 
-pid_t ChildProcess::pid() const { return child_->pid; }
+pid_t ChildProcess::pid() const { return child_->process.pid(); }
 int ChildProcess::stdin_pipe() const { return child_->ends[0]; }
 int ChildProcess::stdout_pipe() const { return child_->ends[1]; }
 int ChildProcess::stderr_pipe() const { return child_->ends[2]; }
@@ -244,14 +234,14 @@ void ChildProcess::CloseStdin() { Close(child_->ends[0]); }
 
 absl::StatusOr<ExitStatus> ChildProcess::Wait() {
   if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
-  const absl::StatusOr<short> ended = PollFd(child_->pidfd, POLLIN);
+  const absl::StatusOr<short> ended = PollFd(child_->process.pidfd(), POLLIN);
   if (!ended.ok()) return ended.status();
   return child_->Reap();
 }
 
 absl::StatusOr<ExitStatus> ChildProcess::WaitOrTerminate() {
   if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
-  const absl::StatusOr<short> ended = PollFd(child_->pidfd, POLLIN);
+  const absl::StatusOr<short> ended = PollFd(child_->process.pidfd(), POLLIN);
   if (ended.ok()) return child_->Reap();
   const absl::Status cancelled = CheckCancelled();
   if (cancelled.ok()) return ended.status();
@@ -275,25 +265,25 @@ absl::Status ChildProcess::Terminate(absl::Duration grace) {
 }
 
 absl::Status ChildProcess::Send(int signum) {
-  if (SendByPidfd(child_->pidfd, signum) == 0) return absl::OkStatus();
+  if (child_->process.SignalAlone(signum) == 0) return absl::OkStatus();
   return CallError("pidfd_send_signal",
                    absl::StrCat(SignalName(signum), " to ", child_->Name()),
                    errno);
 }
 
 ChildProcess::Child::~Child() {
-  if (pid > 0 && CheckParent().ok()) {
+  if (process.pid() > 0 && CheckParent().ok()) {
     Kill();
     Reap().IgnoreError();
   }
-  Close(pidfd);
+  if (process.pid() > 0) close(process.pidfd());
   for (int& fd : ends) Close(fd);
 }
 
 absl::Status ChildProcess::Child::CheckParent() const {
-  if (getpid() == parent) return absl::OkStatus();
+  if (getpid() == process.parent()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
-      Name(), " is a child of process ", parent,
+      Name(), " is a child of process ", process.parent(),
       ", from which this one was forked; spawn a child of its own here"));
 }
 
@@ -301,10 +291,10 @@ absl::Status ChildProcess::Child::Terminate(absl::Duration patience) {
   {
     MutexLock lock(mutex);
     if (end.has_value()) return absl::OkStatus();
-    if (Signal(SIGTERM) != 0 && errno != ESRCH) {
+    if (process.Signal(SIGTERM) != 0 && errno != ESRCH) {
       return CallError("sending SIGTERM", Name(), errno);
     }
-    Signal(SIGCONT);
+    process.Signal(SIGCONT);
     being_ended = true;
   }
   TOCSIN_STEP("ChildProcess: was signalled");
@@ -318,12 +308,12 @@ void ChildProcess::Child::Kill() {
     MutexLock lock(mutex);
     if (end.has_value()) return;
     being_ended = true;
-    Signal(SIGKILL);
+    process.Signal(SIGKILL);
   }
   BlockingRegion region;
   siginfo_t info;
-  while (waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED | WNOWAIT) !=
-             0 &&
+  while (waitid(P_PIDFD, static_cast<id_t>(process.pidfd()), &info,
+                WEXITED | WNOWAIT) != 0 &&
          errno == EINTR) {
   }
 }
@@ -336,7 +326,7 @@ bool ChildProcess::Child::AwaitEnd(absl::Duration timeout) const {
     if (until != internal::kNever) {
       left = absl::ToTimespec(internal::TimeUntil(until));
     }
-    pollfd ended{.fd = pidfd, .events = POLLIN, .revents = 0};
+    pollfd ended{.fd = process.pidfd(), .events = POLLIN, .revents = 0};
     const int ready =
         ppoll(&ended, 1, until == internal::kNever ? nullptr : &left, nullptr);
     if (ready >= 0 || errno != EINTR) return ready > 0;
@@ -347,13 +337,15 @@ bool ChildProcess::Child::AwaitEnd(absl::Duration timeout) const {
 absl::StatusOr<ExitStatus> ChildProcess::Child::Reap() {
   MutexLock lock(mutex);
   if (end.has_value()) return *end;
-  if (being_ended && HoldsGroup()) kill(-pid, SIGKILL);
+  if (being_ended && process.HoldsGroup()) process.Signal(SIGKILL);
+  process.Forget();
 
   TOCSIN_STEP("ChildProcess: about to reap");
   siginfo_t info{};
   int result;
   do {
-    result = waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED);
+    result =
+        waitid(P_PIDFD, static_cast<id_t>(process.pidfd()), &info, WEXITED);
   } while (result != 0 && errno == EINTR);
   if (result == 0) {
     ExitStatus status;
@@ -373,21 +365,6 @@ absl::StatusOr<ExitStatus> ChildProcess::Child::Reap() {
     end.emplace(CallError("waitid", Name(), errno));
   }
   return *end;
-}
-
-// Whether the child's number is that of its group. Until the child is reaped,
-// the kernel does not give that number to another process. The mutex ensures
-// that we have not reaped it, waitid() that no other code has.
-bool ChildProcess::Child::HoldsGroup() const {
-  siginfo_t info;
-  return own_group &&
-         waitid(P_PIDFD, static_cast<id_t>(pidfd), &info,
-                WEXITED | WNOHANG | WNOWAIT) == 0 &&
-         getpgid(pid) == pid;
-}
-
-int ChildProcess::Child::Signal(int signum) const {
-  return HoldsGroup() ? kill(-pid, signum) : SendByPidfd(pidfd, signum);
 }
 
 }  // namespace tocsin::inline v0_2

@@ -12,7 +12,8 @@
 // that were ignored when this process started, as under nohup(1). File
 // descriptors that are not close-on-exec are inherited.
 //
-// A child does not outlive its ChildProcess: the destructor kills it. When the
+// A child does not outlive its ChildProcess: the destructor kills it, and so
+// does Shutdown when it forces the end. When the
 // CancelScope of a thread in WaitOrTerminate() is cancelled, the child is
 // terminated. A thread in Wait() gives up instead, as in every wait of the
 // library, and the child runs on. Nothing else in the process is touched: no

@@ -341,6 +341,7 @@ void Shutdown::Phases::Die() {
   moves_.fetch_add(1);
   internal::FutexWakeAll(&moves_);
   const internal::Instant until = dispatcher_.ReportUntil();
+  dispatcher_.KillLivingChildren();
   if (hook_ != nullptr) hook_->Call(until);
   while (reported_.load(std::memory_order_acquire) == 0 &&
          internal::Now() < until) {

@@ -14,8 +14,9 @@
 //   stopping   the scope of the tasks is cancelled, with the signal as reason,
 //              and the program has ShutdownPolicy::grace to clean up;
 //   forced     the grace is over, or a second signal forces the end (see
-//              SecondSignal): the names of the tasks that have not ended are
-//              written to stderr, and the process dies by the first signal.
+//              SecondSignal): the living children made by ChildProcess are
+//              killed, the names of the tasks that have not ended are written
+//              to stderr, and the process dies by the first signal.
 //
 // The first signal also tells the service manager, if there is one, as
 // NotifyStopping() does.

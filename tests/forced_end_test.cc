@@ -137,5 +137,77 @@ TEST(LastWords, AreNotWrittenToAFileThatFoundStderrClosed) {
   EXPECT_EQ(Contents(file), "data\n");
 }
 
+// Two processes that have the writing end of `output`, in a group of their own
+// or in ours, and do not end by themselves.
+absl::StatusOr<ChildProcess> SpawnTwo(const Pipe& output, bool own_group) {
+  auto child = ChildProcess::Spawn(
+      {"sh", "-c",
+       own_group ? "trap '' TERM HUP; (echo; exec sleep 1000) & wait"
+                 : "echo; exec sleep 1000"},
+      {.output = ChildStream::Fd(output.writer()), .own_group = own_group});
+  if (child.ok() && output.Take() != '\n') ADD_FAILURE() << "no start";
+  return child;
+}
+
+TEST(ChildrenDeathTest, DieWithAProcessWhoseEndIsForced) {
+  for (const bool own_group : {false, true}) {
+    Pipe output;
+    EXPECT_EXIT(
+        {
+          const auto child = SpawnTwo(output, own_group);
+          if (!child.ok()) _exit(1);
+          RunUntilForced({});
+        },
+        KilledBySignal(SIGTERM), "is over");
+    output.CloseWriter();
+    EXPECT_EQ(output.Take(), '\0');
+  }
+}
+
+TEST(ChildrenDeathTest, DieIfMainHasReturned) {
+  Pipe output;
+  EXPECT_EXIT(
+      {
+        const auto child = SpawnTwo(output, true);
+        if (!child.ok()) _exit(1);
+        ReturnAndHang({});
+      },
+      KilledBySignal(SIGTERM), "the program has not exited");
+  output.CloseWriter();
+  EXPECT_EQ(output.Take(), '\0');
+}
+
+// In whatever order they come and go.
+TEST(ChildrenDeathTest, ThatWereWaitedForAreForgotten) {
+  Pipe output;
+  EXPECT_EXIT(
+      {
+        std::vector<ChildProcess> children;
+        for (int i = 0; i < 3; ++i) {
+          children.push_back(SpawnTwo(output, true).value());
+        }
+        auto ended = ChildProcess::Spawn({"true"}).value();
+        children.push_back(SpawnTwo(output, true).value());
+        if (!ended.Wait().ok()) _exit(1);
+        children.erase(children.begin() + 1);
+        RunUntilForced({});
+      },
+      KilledBySignal(SIGTERM), "is over");
+  output.CloseWriter();
+  EXPECT_EQ(output.Take(), '\0');
+}
+
+TEST(ChildrenDeathTest, OfItsParentAreNotKilledByAForkedProcess) {
+  Pipe output;
+  Pipe input;
+  auto child = ChildProcess::Spawn(
+      {"cat"}, {.input = ChildStream::Fd(input.reader()),
+                .output = ChildStream::Fd(output.writer())});
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_EXIT(RunUntilForced({}), KilledBySignal(SIGTERM), "is over");
+  input.Put('a');
+  EXPECT_EQ(output.Take(), 'a');
+}
+
 }  // namespace
 }  // namespace tocsin

@@ -84,6 +84,7 @@ class Dispatcher {
   // lock of others and no memory.
   virtual void Die(int signum, absl::string_view report,
                    const LastWords& last_words) = 0;
+  virtual void KillLivingChildren() {}
   // Has a write to a broken pipe fail and not kill this process. False if it
   // does already, or a handler decides.
   virtual bool IgnoreBrokenPipes() { return false; }

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "tocsin/signals/internal/disposition.h"
+#include "tocsin/signals/internal/living_child.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/service_thread.h"
 #include "tocsin/signals/internal/signal_routes.h"
@@ -38,6 +39,7 @@ class KernelSignals final : public SignalRoutes {
   void KillOnBrokenPipes() override { internal::KillOnBrokenPipes(); }
   void Die(int signum, absl::string_view report,
            const LastWords& last_words) override;
+  void KillLivingChildren() override { internal::KillLivingChildren(); }
 
   absl::Status Verify() const override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 

@@ -9,6 +9,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/signals/internal/living_child.h"
 #include "tocsin/signals/internal/self_signal.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -73,6 +74,7 @@ void Watchdog::Run() {
     const Instant until = word % kStates == kSet ? time_.load() : kNever;
     TOCSIN_STEP("Watchdog: has looked at its time");
     if (until <= Now() && Move(word, kFires)) {
+      KillLivingChildren();
       if (hook_ != nullptr) hook_->Call(After(kHookTime));
       last_words_.Say(
           "tocsin: the grace is over, and the program has not exited.\n");

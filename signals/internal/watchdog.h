@@ -28,7 +28,7 @@ class Watchdog {
   Watchdog& operator=(const Watchdog&) = delete;
   ~Watchdog();
 
-  // From here on the process dies by `signum` at `time`.
+  // From here on the process and its children die at `time`, it by `signum`.
   void Set(int signum, Instant time);
   // From here on it does not. Does not return if it is dying.
   void Unset();
