@@ -26,10 +26,12 @@
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/error_text.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/internal/child_launch.h"
 #include "tocsin/signals/internal/ignored_at_start.h"
+#include "tocsin/signals/internal/lasting_thread.h"
 #include "tocsin/signals/internal/living_child.h"
 #include "tocsin/signals/signal_set.h"
 
@@ -209,7 +211,15 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(
   launch.own_group = options.own_group;
   launch.ignored_signals = internal::IgnoredAtStart();
 
-  const internal::Launched launched = internal::Start(launch);
+  launch.dies_with_parent = options.dies_with_parent;
+  internal::Launched launched;
+  if (!options.dies_with_parent) {
+    launched = internal::Start(launch);
+  } else if (const int error = internal::CallOnLastingThread(
+                 [&] { launched = internal::Start(launch); });
+             error != 0) {
+    return internal::NoThread("ChildProcessOptions::dies_with_parent", error);
+  }
   if (launched.pid < 0) {
     const bool directory = launched.failed_call == absl::string_view("chdir");
     return CallError(launched.failed_call,

@@ -90,6 +90,10 @@ struct ChildProcessOptions {
   // Makes the child the leader of a process group of its own. Ctrl+C in the
   // terminal then does not reach it, and ending the child ends the whole group.
   bool own_group = false;
+  // Has the kernel kill the child when this process ends, however it does: by
+  // SIGKILL too, which runs no destructor. Not the child's own children. A
+  // program that runs with other rights, by a set-user-ID bit, is not killed.
+  bool dies_with_parent = false;
   // Each as "NAME=value". std::nullopt: ours, without NOTIFY_SOCKET and
   // WATCHDOG_*, by which the child would speak to our service manager.
   std::optional<std::vector<std::string>> environment = std::nullopt;

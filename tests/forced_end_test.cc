@@ -209,5 +209,44 @@ TEST(ChildrenDeathTest, OfItsParentAreNotKilledByAForkedProcess) {
   EXPECT_EQ(output.Take(), 'a');
 }
 
+// The thread that spawned it has ended when the process is killed.
+TEST(DiesWithParent, AndNotWithTheThreadThatSpawnedIt) {
+  Pipe input;
+  Pipe output;
+  const pid_t parent = fork();
+  if (parent == 0) {
+    absl::StatusOr<ChildProcess> child = absl::UnknownError("not yet");
+    std::thread([&] {
+      child = ChildProcess::Spawn({"cat"},
+                                  {.input = ChildStream::Fd(input.reader()),
+                                   .output = ChildStream::Fd(output.writer()),
+                                   .dies_with_parent = true});
+    }).join();
+    if (!child.ok()) _exit(1);
+    while (true) pause();
+  }
+  ASSERT_GT(parent, 0);
+  output.CloseWriter();
+  input.Put('a');
+  EXPECT_EQ(output.Take(), 'a');
+  EXPECT_EQ(kill(parent, SIGKILL), 0);
+  int status = 0;
+  EXPECT_EQ(waitpid(parent, &status, 0), parent);
+  EXPECT_EQ(KillingSignal(status), SIGKILL);
+  EXPECT_EQ(output.Take(), '\0');
+}
+
+TEST(DiesWithParent, CanBeAskedForInAForkedProcess) {
+  const ChildProcessOptions options = {.dies_with_parent = true};
+  EXPECT_TRUE(ChildProcess::Spawn({"true"}, options).value().Wait().ok());
+  const pid_t pid = fork();
+  if (pid == 0) {
+    _exit(ChildProcess::Spawn({"true"}, options).value().Wait().ok() ? 0 : 1);
+  }
+  int status = -1;
+  EXPECT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0);
+}
+
 }  // namespace
 }  // namespace tocsin

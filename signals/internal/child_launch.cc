@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@ namespace {
 // is in clone(2).
 struct Shared {
   const Launch& launch;
+  const pid_t parent = getpid();
   const char* volatile failed_call = nullptr;
   volatile int error = 0;
 };
@@ -76,6 +78,14 @@ TOCSIN_UNINSTRUMENTED void Execute(Shared& shared) {
   Failed(shared, "execve", error);
 }
 
+TOCSIN_UNINSTRUMENTED bool DieWithParent(Shared& shared) {
+  if (Failed(shared, "prctl", Syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL))) {
+    return false;
+  }
+  // It may have died before.
+  return Syscall(SYS_getppid) == shared.parent;
+}
+
 // Every signal is blocked until all our handlers are reset, which would
 // otherwise run in our memory.
 TOCSIN_UNINSTRUMENTED int InChild(void* argument) {
@@ -93,7 +103,8 @@ TOCSIN_UNINSTRUMENTED int InChild(void* argument) {
   const uint64_t none = 0;
   Syscall(SYS_rt_sigprocmask, SIG_SETMASK, Address(&none), 0, sizeof(none));
 
-  if ((!launch.own_group ||
+  if ((!launch.dies_with_parent || DieWithParent(shared)) &&
+      (!launch.own_group ||
        !Failed(shared, "setpgid", Syscall(SYS_setpgid, 0, 0))) &&
       (launch.directory == nullptr ||
        !Failed(shared, "chdir",

@@ -27,7 +27,8 @@ struct Launch {
   int streams[3] = {-1, -1,
                     -1};  // descriptors that become 0, 1 and 2; -1: as ours
   bool own_group = false;
-  uint64_t ignored_signals = 0;  // a mask as in the kernel: bit signum - 1
+  bool dies_with_parent = false;  // with the thread that calls Start()
+  uint64_t ignored_signals = 0;   // a mask as in the kernel: bit signum - 1
 };
 
 struct Launched {
