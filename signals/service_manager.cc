@@ -75,7 +75,12 @@ absl::Status NotifyReloading() {
                    absl::ToInt64Microseconds(absl::DurationFromTimespec(now))));
 }
 
-absl::Status NotifyStopping() { return Send("STOPPING=1", MSG_DONTWAIT); }
+absl::Status NotifyStopping(absl::Duration takes) {
+  if (takes <= absl::ZeroDuration()) return Send("STOPPING=1", MSG_DONTWAIT);
+  return Send(absl::StrCat("STOPPING=1\nEXTEND_TIMEOUT_USEC=",
+                           absl::ToInt64Microseconds(takes)),
+              MSG_DONTWAIT);
+}
 
 absl::Status NotifyWatchdog() { return Send("WATCHDOG=1"); }
 

@@ -20,6 +20,7 @@
 #define TOCSIN_SIGNALS_SERVICE_MANAGER_H_
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 namespace tocsin::inline v0_2 {
 
@@ -31,9 +32,12 @@ absl::Status NotifyReloading();
 
 // Shutdown begins. Shutdown and Run() call it themselves when the first signal
 // comes, unless $SYSTEMD_EXEC_PID says that the service is another process. It
-// does not wait, so that the manager cannot hold up the end of a
-// program: kUnavailable if the manager's queue is full.
-absl::Status NotifyStopping();
+// does not wait, so that the manager cannot hold up the end of a program:
+// kUnavailable if the manager's queue is full.
+//
+// If `takes` is given, the manager is asked to wait that long for the end,
+// instead of as long as it is configured to (EXTEND_TIMEOUT_USEC).
+absl::Status NotifyStopping(absl::Duration takes = absl::ZeroDuration());
 
 // The process is alive. Call it more often than the unit's WatchdogSec=.
 absl::Status NotifyWatchdog();

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <sstream>
@@ -85,6 +86,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   // Each on a thread of its own, so that callbacks of the drain hold up no
   // stop, and nothing holds up the end.
   void BeginDrain();
+  absl::Duration TimeToStop() const;
   void BeginStop();
   void Report();
   void IgnoreBrokenPipesFrom(BrokenPipe policy);
@@ -295,8 +297,17 @@ void Shutdown::Phases::BeginDrain() {
   if (!AwaitEndOf(Phase::kRunning)) return;
   IgnoreBrokenPipesFrom(BrokenPipe::kFailsWhileStopping);
   // A manager that does not listen must not change how the program ends.
-  if (IsTheServicesProcess()) NotifyStopping().IgnoreError();
+  if (IsTheServicesProcess()) {
+    NotifyStopping(policy_.extend_timeout ? TimeToStop() : absl::ZeroDuration())
+        .IgnoreError();
+  }
   drain_.request_stop();
+}
+
+// A second more than we take: whoever is to be forced is to say why.
+absl::Duration Shutdown::Phases::TimeToStop() const {
+  return std::max(policy_.drain, absl::ZeroDuration()) + policy_.grace +
+         absl::Seconds(1);
 }
 
 void Shutdown::Phases::BeginStop() {

@@ -94,6 +94,9 @@ struct ShutdownPolicy {
   absl::Duration grace = absl::Seconds(30);
   SecondSignal on_second_signal = SecondSignal::kInterruptForces;
   BrokenPipe broken_pipe = BrokenPipe::kFailsWhileStopping;
+  // Whether the service manager is asked to wait for the sum of drain and
+  // grace, instead of as long as it is configured to (TimeoutStopSec=).
+  bool extend_timeout = false;
   // Called when the end is forced, before the report is written: for what
   // outlives the process, such as the modes of a terminal. Other threads may
   // hold any lock and hang: only what signal-safety(7) allows may be called.

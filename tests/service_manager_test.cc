@@ -137,6 +137,19 @@ TEST(ServiceManager, IsToldByAShutdownThatItBegins) {
   }
 }
 
+TEST(ServiceManager, IsAskedForTheTimeThatTheShutdownTakes) {
+  ServiceManager manager(AbstractName());
+  FakeSignals signals;
+  TaskGroup group;
+  auto shutdown = Shutdown::Start(signals.service(), group,
+                                  {.drain = absl::Seconds(5),
+                                   .grace = absl::Seconds(30),
+                                   .extend_timeout = true})
+                      .value();
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  EXPECT_EQ(manager.Await(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=36000000");
+}
+
 // Issue 19: a helper told the manager of its parent that the service stops.
 TEST(ServiceManager, IsNotToldOfTheStopOfAProcessThatItDidNotStart) {
   ServiceManager manager(AbstractName());
