@@ -152,18 +152,22 @@ TEST(Shutdown, AnInterruptEndsTheDrain) {
 // P6: TERM and then INT is a second signal, also while draining.
 TEST(Shutdown, AnyOtherSignalForcesByOption) {
   for (absl::Duration drain : {absl::ZeroDuration(), absl::Seconds(5)}) {
-    FakeSignals signals;
-    TaskGroup group;
-    auto shutdown =
-        Shutdown::Start(
-            signals.service(), group,
-            {.drain = drain, .on_second_signal = SecondSignal::kAnyForces})
-            .value();
-    ASSERT_TRUE(signals.Send(SIGTERM).ok());
-    ASSERT_TRUE(signals.Send(SIGINT).ok());
-    ASSERT_TRUE(signals.death().has_value());
-    EXPECT_EQ(signals.death()->signum, SIGTERM);
-    EXPECT_THAT(signals.death()->report, HasSubstr("SIGINT from pid"));
+    for (const int first : {SIGTERM, SIGINT}) {
+      FakeSignals signals;
+      TaskGroup group;
+      auto shutdown =
+          Shutdown::Start(
+              signals.service(), group,
+              {.drain = drain, .on_second_signal = SecondSignal::kAnyForces})
+              .value();
+      const int second = SIGTERM + SIGINT - first;
+      ASSERT_TRUE(signals.Send(first).ok());
+      ASSERT_TRUE(signals.Send(second).ok());
+      ASSERT_TRUE(signals.death().has_value());
+      EXPECT_EQ(signals.death()->signum, first);
+      EXPECT_THAT(signals.death()->report,
+                  HasSubstr("came, " + SignalName(second) + " from pid"));
+    }
   }
 }
 
