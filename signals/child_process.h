@@ -93,9 +93,13 @@ struct ChildProcessOptions {
   // Has the kernel kill the child when this process ends, however it does: by
   // SIGKILL too, which runs no destructor. Not the child's own children. A
   // program that runs with other rights, by a set-user-ID bit, is not killed.
+  // A thread of the library spawns it: what belongs to a thread, such as its
+  // niceness or affinity, is that thread's. The child also ends if this process
+  // becomes another program, by execve(2).
   bool dies_with_parent = false;
-  // Each as "NAME=value". std::nullopt: ours, without NOTIFY_SOCKET and
-  // WATCHDOG_*, by which the child would speak to our service manager.
+  // Each as "NAME=value". std::nullopt: ours, without NOTIFY_SOCKET,
+  // WATCHDOG_PID and WATCHDOG_USEC, by which the child would speak to our
+  // service manager.
   std::optional<std::vector<std::string>> environment = std::nullopt;
   std::string working_directory = {};  // empty: ours
   // How long the child has to end by itself when WaitOrTerminate() is

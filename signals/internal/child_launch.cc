@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstddef>
 #include <memory>
+#include <new>
 
 #include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/internal/raw_syscall.h"
@@ -121,9 +122,14 @@ Launched Start(const Launch& launch) {
   // Enough for the few frames of InChild(); pages that are not touched cost
   // nothing.
   constexpr size_t kStackSize = size_t{32} * 1024;
-  std::unique_ptr<char[]> stack(new char[kStackSize]);
+  std::unique_ptr<char[]> stack(new (std::nothrow) char[kStackSize]);
   Shared shared{.launch = launch};
   Launched launched;
+  if (stack == nullptr) {
+    launched.failed_call = "malloc";
+    launched.error = ENOMEM;
+    return launched;
+  }
 
   const uint64_t all = ~uint64_t{0};
   uint64_t before;

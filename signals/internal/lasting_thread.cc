@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <new>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -18,14 +19,6 @@ namespace {
 class LastingThread {
  public:
   int Call(absl::FunctionRef<void()> work);
-
-  void LockForFork() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex_.Lock(); }
-  void UnlockInParent() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex_.Unlock(); }
-  void ForgetInChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    running_ = false;
-    jobs_ = nullptr;
-    mutex_.Unlock();
-  }
 
  private:
   struct Job {
@@ -45,10 +38,9 @@ class LastingThread {
 // Never destroyed: its thread ends with the process.
 constinit LastingThread lasting_thread;
 
-[[maybe_unused]] const int registered =
-    pthread_atfork([] { lasting_thread.LockForFork(); },
-                   [] { lasting_thread.UnlockInParent(); },
-                   [] { lasting_thread.ForgetInChild(); });
+// A forked child begins anew: its parent's thread is not there.
+[[maybe_unused]] const int registered = pthread_atfork(
+    nullptr, nullptr, [] { new (&lasting_thread) LastingThread; });
 
 int LastingThread::Call(absl::FunctionRef<void()> work) {
   Job job{.work = work};

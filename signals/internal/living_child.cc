@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <new>
 
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
@@ -17,16 +18,21 @@ namespace {
 constinit SlimMutex living_children_mutex;
 constinit LivingChild* living_children ABSL_GUARDED_BY(living_children_mutex) =
     nullptr;
+// Whoever is born now dies as well.
+constinit bool all_die ABSL_GUARDED_BY(living_children_mutex) = false;
+constinit int generation = 0;  // goes up in a forked child
 
-// Whole in a forked child too, where the objects may be destroyed.
-void LockForFork() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-  living_children_mutex.Lock();
-}
-void UnlockAfterFork() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-  living_children_mutex.Unlock();
+// The children of the parent are none of ours. No lock is held meanwhile by the
+// thread that forks: it may wait for one of the C library's, and a forced end
+// must not wait for it.
+void ForgetAllInForkedChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  new (&living_children_mutex) SlimMutex;
+  living_children = nullptr;
+  all_die = false;
+  ++generation;
 }
 [[maybe_unused]] const int registered =
-    pthread_atfork(LockForFork, UnlockAfterFork, UnlockAfterFork);
+    pthread_atfork(nullptr, nullptr, ForgetAllInForkedChild);
 
 }  // namespace
 
@@ -40,11 +46,13 @@ void LivingChild::Know(pid_t pid, int pidfd, bool own_group) {
   if (next_ != nullptr) next_->link_ = &next_;
   link_ = &living_children;
   living_children = this;
+  generation_ = generation;
+  if (all_die) Signal(SIGKILL);
 }
 
 void LivingChild::Forget() {
   MutexLock lock(living_children_mutex);
-  if (link_ == nullptr) return;
+  if (link_ == nullptr || generation_ != generation) return;
   *link_ = next_;
   if (next_ != nullptr) next_->link_ = link_;
   link_ = nullptr;
@@ -70,11 +78,11 @@ int LivingChild::SignalAlone(int signum) const {
 }
 
 void KillLivingChildren() {
-  const pid_t self = getpid();
   MutexLock lock(living_children_mutex);
+  all_die = true;
   for (const LivingChild* child = living_children; child != nullptr;
        child = child->next_) {
-    if (child->parent_ == self) child->Signal(SIGKILL);
+    child->Signal(SIGKILL);
   }
 }
 

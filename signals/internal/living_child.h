@@ -45,10 +45,11 @@ class LivingChild {
   // Guarded by the mutex of all of them. Null while it is not known.
   LivingChild** link_ = nullptr;  // what points to this
   LivingChild* next_ = nullptr;
+  int generation_ = 0;  // of the process that knows it
 };
 
-// Sends SIGKILL to all of them. Takes no memory, and only a lock that nobody
-// holds for long.
+// Sends SIGKILL to all of them, and to each that is started from here on. Takes
+// no memory, and only a lock that nobody holds for long.
 void KillLivingChildren();
 
 }  // namespace tocsin::inline v0_2::internal
