@@ -29,7 +29,8 @@ class AwaitCall final : public internal::BlockingCall {
     MutexLock lock(scope_tree_mutex);
     absl::StatusOr<MutexWaker::Visits*> visits =
         MutexWaker::Get().Enter(alarm_);
-    if (visits.ok()) visits_ = *visits;
+    visits_ = visits.ok() ? *visits : nullptr;
+    entered_in_ = internal::scope_generation;
     return visits.status();
   }
 
@@ -47,6 +48,10 @@ class AwaitCall final : public internal::BlockingCall {
 
   void Block(const internal::Sleeper& sleeper,
              internal::Instant until) override ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    // A handler may fork in the middle of the wait, and the child come back.
+    if (visits_ != nullptr && entered_in_ != internal::scope_generation) {
+      Enter().IgnoreError();  // without memory or a thread nobody visits it
+    }
     if (visits_ != nullptr) {
       MutexLock lock(scope_tree_mutex);
       MutexWaker::Get().Set(alarm_, until);
@@ -66,6 +71,7 @@ class AwaitCall final : public internal::BlockingCall {
   absl::Mutex& mutex_;
   const absl::Condition& condition_;
   MutexWaker::Visits* visits_ = nullptr;
+  int entered_in_ = -1;  // which process
   MutexWaker::Alarm alarm_{mutex_};
 };
 

@@ -17,8 +17,8 @@ absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(Alarm& alarm) {
       return NoThread("the thread that ends Await() on cancellation", error);
     }
   }
-  alarms_.insert(&alarm);
-  alarm.node = alarms_.extract(&alarm);
+  alarm.time = kNever;
+  alarm.node = alarms_.extract(alarms_.insert(&alarm).first);
   Visits& visits = visited_[&alarm.mutex];
   ++visits.waiters;
   return &visits;
@@ -37,8 +37,8 @@ void MutexWaker::Request(absl::Mutex& mutex) {
   if (it == visited_.end() || it->second.requested || it->second.under_way) {
     return;
   }
-  it->second.requested = true;
   requests_.push_back(&mutex);
+  it->second.requested = true;
   CallThread();
 }
 
