@@ -10,6 +10,7 @@ absl::StatusOr<std::unique_ptr<LastHook>> LastHook::Start(
     std::function<void()> hook) {
   if (hook == nullptr) return nullptr;
   auto last = absl::WrapUnique(new LastHook(std::move(hook)));
+  const AllSignalsBlocked blocked;
   if (const int error =
           StartThread<&LastHook::Run, "tocsin-hook">(last->thread_, last.get());
       error != 0) {

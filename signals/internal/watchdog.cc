@@ -22,6 +22,7 @@ constexpr absl::Duration kHookTime = absl::Milliseconds(250);
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(
     std::function<void()> on_forced) {
   auto watchdog = absl::WrapUnique(new Watchdog);
+  const AllSignalsBlocked blocked;
   if (const int error = StartThread<&Watchdog::Run, "tocsin-watchdog">(
           watchdog->thread_, watchdog.get());
       error != 0) {
