@@ -1,5 +1,6 @@
 #include "tocsin/signals/run.h"
 
+#include <cxxabi.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -30,6 +31,8 @@ absl::Status Call(absl::FunctionRef<absl::Status(Program&)> main,
 #endif
     return main(program);
 #ifdef ABSL_HAVE_EXCEPTIONS
+  } catch (const abi::__forced_unwind&) {  // pthread_exit(3)
+    throw;
   } catch (...) {
     return internal::StatusOfException("the main function");
   }
@@ -67,10 +70,10 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
           if (!ended.ok()) group.Cancel(ended);
           // Waits here, where the Shutdown still ends tasks that hang.
           if (absl::Status tasks = group.Wait(); ended.ok()) ended = tasks;
-          if (const auto cause = (*shutdown)->cause()) {
-            stopped_by = cause->signum;
-            forced_at = (*shutdown)->forced_at();
-            // The Shutdown forces nothing any more once its destructor runs.
+          // From here on the watchdog forces.
+          if (const auto stop = (*shutdown)->HandOver()) {
+            stopped_by = stop->signum;
+            forced_at = stop->forced_at;
             (*watchdog)->Set(*stopped_by, forced_at);
           }
           return ended;
@@ -83,7 +86,10 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   }
   if (!status.ok()) Print(status);
   if (!stopped_by.has_value()) return status.ok() ? 0 : 1;
-  if (!options.grace_until_exit) (*watchdog)->Unset();
+  if (!options.grace_until_exit) {
+    (*watchdog)->Unset();
+    (*watchdog)->DropHook();
+  }
   if (options.after_signal != RunOptions::AfterSignal::kReturn128Plus &&
       getpid() != 1) {
     const bool dumps_core =

@@ -33,7 +33,8 @@
 // a callback, the printing of an error to a pipe that nobody reads, the last
 // flush. What comes after Run() is bounded by option.
 //
-// Once Run() has returned, a further signal has its previous effect.
+// Once Run() has returned, a further signal has its previous effect. But after
+// a signal, what ShutdownPolicy::broken_pipe says holds up to the end.
 //
 // Call it once, from main(), before other threads are started if possible.
 #ifndef TOCSIN_SIGNALS_RUN_H_

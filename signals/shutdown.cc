@@ -73,8 +73,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   // Afterwards nothing is forced. Waits for callbacks that are running.
   void End();
 
-  // When the end is forced, as things are.
-  internal::Instant forced_at() const;
+  std::optional<Stop> HandOver();
 
  private:
   void OnSignal(const SignalEvent& event) override;
@@ -125,6 +124,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   std::atomic<uint32_t> moves_{0};
 
   bool ignores_broken_pipes_ = false;
+  bool keeps_broken_pipes_ = false;
   bool observes_ = false;
   std::optional<SignalReceiver> receiver_;
   std::unique_ptr<internal::LastHook> hook_;  // may be null
@@ -150,7 +150,9 @@ Shutdown::~Shutdown() { phases_->End(); }
 
 Shutdown::Phase Shutdown::phase() const { return phases_->phase(); }
 
-internal::Instant Shutdown::forced_at() const { return phases_->forced_at(); }
+std::optional<Shutdown::Stop> Shutdown::HandOver() {
+  return phases_->HandOver();
+}
 
 std::stop_token Shutdown::drain_token() const { return phases_->drain_token(); }
 
@@ -202,13 +204,19 @@ void Shutdown::Phases::End() {
   }
   internal::FutexWakeAll(&moves_);
   for (pthread_t thread : threads_) pthread_join(thread, nullptr);
-  if (ignores_broken_pipes_) dispatcher_.KillOnBrokenPipes();
+  if (ignores_broken_pipes_ && !keeps_broken_pipes_) {
+    dispatcher_.KillOnBrokenPipes();
+  }
 }
 
-internal::Instant Shutdown::Phases::forced_at() const {
+std::optional<Shutdown::Stop> Shutdown::Phases::HandOver() {
+  if (std::exchange(observes_, false)) dispatcher_.StopObserving();
   MutexLock lock(mutex_);
-  return phase_ == Phase::kDraining ? internal::Add(phase_ends_, policy_.grace)
-                                    : phase_ends_;
+  if (!cause_.has_value()) return std::nullopt;
+  keeps_broken_pipes_ = true;
+  return Stop{cause_->signum, phase_ == Phase::kDraining
+                                  ? internal::Add(phase_ends_, policy_.grace)
+                                  : phase_ends_};
 }
 
 Shutdown::Phase Shutdown::Phases::phase() const {
@@ -248,9 +256,9 @@ bool Shutdown::Phases::HearAgain(const SignalEvent& event,
   bool forces = false;
   switch (policy_.on_second_signal) {
     case SecondSignal::kInterruptForces:
-      if (interrupt && draining) Move(Phase::kStopping, now, policy_.grace);
-      forces = interrupt && !draining &&
-               now >= internal::Add(phase_began_, kOneKeystroke);
+      if (!interrupt || now < internal::Add(phase_began_, kOneKeystroke)) break;
+      if (draining) Move(Phase::kStopping, now, policy_.grace);
+      forces = !draining;
       break;
     case SecondSignal::kAnyForces:
       forces = !draining || interrupt || event.signum != cause_->signum;

@@ -61,8 +61,9 @@ namespace tocsin::inline v0_2 {
 // processes that it knows of, a terminal to a parent that passes them on. Only
 // a person at a terminal means the second one.
 enum class SecondSignal {
-  // A SIGINT while draining ends the drain. One that comes 250 ms or more after
-  // stopping began forces the end. No other signal does anything.
+  // A SIGINT ends the drain, or forces the end, if it comes 250 ms or more
+  // after
+  // draining or stopping began. No other signal does anything.
   kInterruptForces,
   // Any forces the end at once; but the first one again while draining, unless
   // it is SIGINT, does nothing.
@@ -77,7 +78,7 @@ enum class SecondSignal {
 // Children made by ChildProcess are killed as ever.
 enum class BrokenPipe {
   kKills,
-  kFailsWhileStopping,  // with EPIPE, from the first signal on
+  kFailsWhileStopping,  // with EPIPE, once draining or stopping has begun
   kFails,               // as long as the Shutdown exists
 };
 
@@ -100,7 +101,9 @@ struct ShutdownPolicy {
   // Called when the end is forced, before the report is written: for what
   // outlives the process, such as the modes of a terminal. Other threads may
   // hold any lock and hang: only what signal-safety(7) allows may be called.
-  // The process waits for it a quarter of a second. It has a thread of its own.
+  // The process waits for it a quarter of a second. It has a thread of its own,
+  // where all signals are blocked. What it refers to must exist as long as the
+  // Shutdown or Run(), and with RunOptions::grace_until_exit until the end.
   std::function<void()> on_forced = {};
 };
 
@@ -141,8 +144,14 @@ class Shutdown {
 
   explicit Shutdown(std::unique_ptr<Phases> phases);
 
-  // When the end is forced, as things are.
-  internal::Instant forced_at() const;
+  // For Run(), which goes on without it: from here on it hears and forces
+  // nothing, and what was ignored for broken pipes stays so. What it has begun,
+  // if anything, goes on.
+  struct Stop {
+    int signum;
+    internal::Instant forced_at;
+  };
+  std::optional<Stop> HandOver();
 
   const std::unique_ptr<Phases> phases_;
 };

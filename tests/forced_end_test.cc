@@ -1,10 +1,17 @@
 // What a process does last, when its end is forced.
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -25,6 +32,7 @@
 #include "tocsin/concurrency/task_set.h"
 #include "tocsin/signals/child_process.h"
 #include "tocsin/signals/internal/last_words.h"
+#include "tocsin/signals/internal/living_child.h"
 #include "tocsin/signals/run.h"
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/testing/fake_signals.h"
@@ -32,7 +40,7 @@
 namespace tocsin {
 namespace {
 
-using ::testing::HasSubstr;
+using ::testing::ExitedWithCode;
 using ::testing::KilledBySignal;
 
 // Is told to stop, and does not.
@@ -77,6 +85,32 @@ TEST(OnForced, IsCalledBeforeTheReport) {
   EXPECT_TRUE(signals.death().has_value());
 }
 
+// So that no handler of the program runs there, and nothing that the hook does
+// to a terminal or a pipe stops or kills the process.
+TEST(OnForced, RunsWithAllSignalsBlocked) {
+  FakeSignals signals;
+  TaskSet tasks;
+  std::vector<int> open;
+  auto shutdown =
+      Shutdown::Start(signals.service(), tasks,
+                      {.grace = absl::ZeroDuration(),
+                       .on_forced =
+                           [&] {
+                             sigset_t mask;
+                             pthread_sigmask(SIG_BLOCK, nullptr, &mask);
+                             for (int signum : {SIGTERM, SIGPIPE, SIGTTOU}) {
+                               if (sigismember(&mask, signum) != 1) {
+                                 open.push_back(signum);
+                               }
+                             }
+                           }})
+          .value();
+  ASSERT_TRUE(signals.Send(SIGTERM).ok());
+  signals.Advance(absl::ZeroDuration());
+  ASSERT_TRUE(signals.death().has_value());
+  EXPECT_TRUE(open.empty());
+}
+
 TEST(OnForced, IsNotCalledWhereAllEndsInTime) {
   FakeSignals signals;
   TaskSet tasks;
@@ -109,6 +143,47 @@ TEST(OnForcedDeathTest, IsCalledIfMainHasReturned) {
               KilledBySignal(SIGTERM), "^called\ntocsin: the grace is over");
 }
 
+// Waits until that thread is in a write(2) that blocks. Opens no stream: that
+// would wait for the one that flushes.
+void AwaitWrite(pid_t thread) {
+  const std::string file = absl::StrCat("/proc/self/task/", thread, "/syscall");
+  const std::string call = absl::StrCat(SYS_write, " ");
+  for (std::string now; now != call; sched_yield()) {
+    now.assign(call.size(), '\0');
+    const int fd = open(file.c_str(), O_RDONLY);
+    [[maybe_unused]] const ssize_t size = read(fd, now.data(), now.size());
+    close(fd);
+  }
+}
+
+// As long as a thread waits in fflush(nullptr), every fork() does.
+[[noreturn]] void RunUntilForcedWithAForkThatHangs() {
+  Pipe full;
+  fcntl(full.writer(), F_SETFL, O_NONBLOCK);
+  while (write(full.writer(), "x", 1) == 1) continue;
+  fcntl(full.writer(), F_SETFL, 0);
+  std::fputs("x", fdopen(full.writer(), "w"));
+  std::exit(Run(
+      [](Program& program) -> absl::Status {
+        std::atomic<pid_t> flushes = 0;
+        std::jthread flusher([&] {
+          flushes = gettid();
+          std::fflush(nullptr);
+        });
+        while (flushes == 0) sched_yield();
+        AwaitWrite(flushes);
+        SendSelf(SIGTERM);
+        while (!program.shutdown().drain_token().stop_requested()) {
+          sched_yield();
+        }
+        std::jthread forker([] {
+          if (fork() == 0) _exit(0);
+        });
+        while (true) pause();
+      },
+      {.shutdown = {.grace = absl::Milliseconds(500)}}));
+}
+
 std::string Contents(const std::string& file) {
   std::ostringstream all;
   all << std::ifstream(file).rdbuf();
@@ -135,6 +210,41 @@ TEST(LastWords, AreNotWrittenToAFileThatFoundStderrClosed) {
       {"/bin/sh", "-c", "exec tests/forced_end_subject \"$0\" 2>&-", file});
   EXPECT_EQ(KillingSignal(subject.Wait()), SIGTERM);
   EXPECT_EQ(Contents(file), "data\n");
+}
+
+// A terminal says that it is ready, and blocks in the middle.
+TEST(LastWords, DoNotWaitForATerminalThatIsNearlyFull) {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  ASSERT_EQ(grantpt(terminal), 0);
+  ASSERT_EQ(unlockpt(terminal), 0);
+  const int screen = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_NONBLOCK);
+  ASSERT_GE(screen, 0);
+  const std::string line(100, 'x');
+  while (write(screen, line.data(), line.size()) > 0) continue;
+  pollfd ready = {.fd = screen, .events = POLLOUT, .revents = 0};
+  for (char byte; poll(&ready, 1, 0) == 0;)
+    ASSERT_EQ(read(terminal, &byte, 1), 1);
+  EXPECT_EQ(fcntl(screen, F_SETFL, 0), 0);  // blocks from here on
+  const int before = dup(STDERR_FILENO);
+  dup2(screen, STDERR_FILENO);
+  internal::LastWords().Say(std::string(100'000, 'y'));
+  dup2(before, STDERR_FILENO);
+  for (int fd : {before, screen, terminal}) close(fd);
+}
+
+TEST(LastWords, AreWrittenToASocketAsFarAsItHasRoom) {
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+  const int before = dup(STDERR_FILENO);
+  dup2(ends[0], STDERR_FILENO);
+  const internal::LastWords last_words;
+  last_words.Say("told");
+  last_words.Say(std::string(10'000'000, 'y'));
+  dup2(before, STDERR_FILENO);
+  char text[4];
+  EXPECT_EQ(read(ends[1], text, 4), 4);
+  EXPECT_EQ(std::string(text, 4), "told");
+  for (int fd : {before, ends[0], ends[1]}) close(fd);
 }
 
 // Two processes that have the writing end of `output`, in a group of their own
@@ -193,6 +303,33 @@ TEST(ChildrenDeathTest, ThatWereWaitedForAreForgotten) {
         RunUntilForced({});
       },
       KilledBySignal(SIGTERM), "is over");
+  output.CloseWriter();
+  EXPECT_EQ(output.Take(), '\0');
+}
+
+// A supervisor starts another one when its child has died.
+TEST(ChildrenDeathTest, DieIfTheyAreStartedAfterwards) {
+  EXPECT_EXIT(
+      {
+        internal::KillLivingChildren();
+        auto child = ChildProcess::Spawn({"sleep", "1000"});
+        if (!child.ok()) _exit(2);
+        _exit(child->Wait().value().signum == SIGKILL ? 0 : 1);
+      },
+      ExitedWithCode(0), "");
+}
+
+// Such a fork() waits for a lock of the C library's, and holds what its
+// handlers have locked.
+TEST(ChildrenDeathTest, DieThoughAForkHangs) {
+  Pipe output;
+  EXPECT_EXIT(
+      {
+        const auto child = SpawnTwo(output, true);
+        if (!child.ok()) _exit(1);
+        RunUntilForcedWithAForkThatHangs();
+      },
+      KilledBySignal(SIGTERM), "");
   output.CloseWriter();
   EXPECT_EQ(output.Take(), '\0');
 }

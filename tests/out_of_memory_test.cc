@@ -357,16 +357,21 @@ TEST(OutOfMemory, AChildIsSpawnedOrNot) {
   const std::ptrdiff_t before = allocated;
   ForEachAllocation([&](int n) {
     std::optional<ChildProcess> child;
-    const bool refused = Refuse(
-        n, [&] { child.emplace(*ChildProcess::Spawn({"true"}, options)); });
-    EXPECT_EQ(child.has_value(), !refused);
+    absl::Status status;
+    const bool refused = Refuse(n, [&] {
+      auto spawned = ChildProcess::Spawn({"true"}, options);
+      status = spawned.status();
+      if (spawned.ok()) child.emplace(*std::move(spawned));
+    });
+    EXPECT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
+    EXPECT_EQ(child.has_value(), !refused && status.ok());
     if (child.has_value()) {
       EXPECT_EQ(*child->Wait(), (ExitStatus{.code = 0}));
     } else {
       EXPECT_EQ(OpenDescriptors(), descriptors);
       EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a child is left";
     }
-    return refused;
+    return !child.has_value();
   });
   EXPECT_EQ(allocated, before);
 }

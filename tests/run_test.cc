@@ -563,6 +563,42 @@ TEST(RunDeathTest, ItsShutdownsEndIsBoundedToo) {
               KilledBySignal(SIGTERM), "the program has not exited");
 }
 
+// Whose watchdog has no thread in it.
+TEST(RunDeathTest, AForkedProcessMayRunAfterItsParentDid) {
+  EXPECT_EXIT(
+      {
+        RunUntilStopped();
+        const pid_t pid = fork();
+        if (pid == 0) {
+          RunAndExit([](Program& program) {
+            SendSelf(SIGTERM);
+            while (!program.shutdown().cause()) sched_yield();
+            return absl::OkStatus();
+          });
+        }
+        int status = 0;
+        waitpid(pid, &status, 0);
+        _exit(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM ? 0 : 1);
+      },
+      ExitedWithCode(0), "");
+}
+
+#ifdef ABSL_HAVE_EXCEPTIONS
+TEST(RunDeathTest, MainMayEndItsThread) {
+  EXPECT_EXIT(
+      {
+        std::thread([] {
+          tocsin::Run([](Program&) -> absl::Status {
+            const SaysThatItIsUnwound unwound;
+            pthread_exit(nullptr);
+          });
+        }).join();
+        std::exit(0);
+      },
+      ExitedWithCode(0), "^unwound\n$");
+}
+#endif
+
 // The shutdown has seen a signal when the next one is received: neither has a
 // shorter way to its receiver, since both have two.
 TEST(RunDeathTest, ASecondSignalCanBeIgnored) {

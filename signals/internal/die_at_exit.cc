@@ -62,7 +62,9 @@ void DieAtExit(int signum, bool dumps_core, Instant forced_at,
   signal_to_die_by = signum;
   keeps_core = dumps_core;
   time_to_die = forced_at;
-  delete std::exchange(watchdog_of_exit, watchdog.release());
+  Watchdog* const before = std::exchange(watchdog_of_exit, watchdog.release());
+  // That of a parent has no thread here.
+  if (process_to_die.load(std::memory_order_acquire) == getpid()) delete before;
   process_to_die.store(getpid(), std::memory_order_release);
 }
 

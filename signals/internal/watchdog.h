@@ -32,6 +32,8 @@ class Watchdog {
   void Set(int signum, Instant time);
   // From here on it does not. Does not return if it is dying.
   void Unset();
+  // While it is not set: what the hook refers to may be destroyed then.
+  void DropHook() { hook_.reset(); }
 
  private:
   enum State : uint32_t { kUnset, kSet, kFires, kEnds };
