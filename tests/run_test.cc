@@ -228,6 +228,8 @@ TEST(RunDeathTest, WhatADestructorFunctionPrintsIsFlushed) {
   EXPECT_EQ(output.Take(), 'x');
 }
 
+// LeakSanitizer may miss a thread of the parent in the child, and says so
+// first.
 TEST(RunDeathTest, AChildThatIsForkedAfterItExitsAsAnyOther) {
   EXPECT_EXIT(
       {
@@ -239,7 +241,7 @@ TEST(RunDeathTest, AChildThatIsForkedAfterItExitsAsAnyOther) {
         std::fprintf(stderr, "child: %d\n", ExitStatus(end));
         std::exit(status);
       },
-      KilledBySignal(SIGTERM), "^child: 7\n$");
+      KilledBySignal(SIGTERM), "child: 7\n$");
 }
 
 TEST(RunDeathTest, AnExitThatSkipsAllIsItsEnd) {
