@@ -446,6 +446,8 @@ TEST(RunDeathTest, AThreadThatReadsStdinDoesNotKeepItFromDying) {
       KilledBySignal(SIGTERM), "^$");
 }
 
+// ThreadSanitizer flushes all streams itself, before the process dies.
+#ifndef ABSL_HAVE_THREAD_SANITIZER
 // The flush takes as long as the grace, in case somebody still reads.
 TEST(RunDeathTest, AFullStdoutDoesNotKeepItFromDying) {
   EXPECT_EXIT(
@@ -456,6 +458,7 @@ TEST(RunDeathTest, AFullStdoutDoesNotKeepItFromDying) {
       },
       KilledBySignal(SIGTERM), "the program has not exited");
 }
+#endif
 
 TEST(RunDeathTest, AFullStderrDoesNotKeepItFromDying) {
   EXPECT_EXIT(
@@ -565,6 +568,8 @@ TEST(RunDeathTest, ItsShutdownsEndIsBoundedToo) {
               KilledBySignal(SIGTERM), "the program has not exited");
 }
 
+// ThreadSanitizer allows no thread in a forked child.
+#ifndef ABSL_HAVE_THREAD_SANITIZER
 // Whose watchdog has no thread in it.
 TEST(RunDeathTest, AForkedProcessMayRunAfterItsParentDid) {
   EXPECT_EXIT(
@@ -584,6 +589,7 @@ TEST(RunDeathTest, AForkedProcessMayRunAfterItsParentDid) {
       },
       ExitedWithCode(0), "");
 }
+#endif
 
 #ifdef ABSL_HAVE_EXCEPTIONS
 TEST(RunDeathTest, MainMayEndItsThread) {
