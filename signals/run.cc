@@ -24,8 +24,9 @@ void Print(const absl::Status& error) {
   std::fprintf(stderr, "%s\n", internal::TextOf(error).c_str());
 }
 
-absl::Status Call(absl::FunctionRef<absl::Status(Program&)> main,
-                  Program& program) {
+// What pthread_exit(3) throws has no object, to which the reference is bound.
+__attribute__((noinline, no_sanitize("undefined"))) absl::Status Call(
+    absl::FunctionRef<absl::Status(Program&)> main, Program& program) {
 #ifdef ABSL_HAVE_EXCEPTIONS
   try {
 #endif
@@ -86,6 +87,8 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   }
   if (!status.ok()) Print(status);
   if (!stopped_by.has_value()) return status.ok() ? 0 : 1;
+  // While the grace bounds it: static destructors flush as well.
+  internal::FlushStreams();
   if (!options.grace_until_exit) {
     (*watchdog)->Unset();
     (*watchdog)->DropHook();

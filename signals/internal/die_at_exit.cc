@@ -43,11 +43,7 @@ __attribute__((destructor(0))) void Die() {
   if (__lsan_do_leak_check != nullptr) __lsan_do_leak_check();
   watchdog_of_exit->Set(signal_to_die_by,
                         std::max(time_to_die, After(kFlushTime)));
-  std::cout.flush();
-  std::clog.flush();
-  // A thread that waits for input holds its lock; there is nothing to flush.
-  if (ftrylockfile(stdin) != 0) __fsetlocking(stdin, FSETLOCKING_BYCALLER);
-  std::fflush(nullptr);
+  FlushStreams();
   watchdog_of_exit->Unset();
   // More than a limit of 0, which a core that is piped to a program ignores.
   if (!keeps_core) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -56,6 +52,20 @@ __attribute__((destructor(0))) void Die() {
 #pragma GCC diagnostic pop
 
 }  // namespace
+
+void FlushStreams() {
+  std::cout.flush();
+  std::clog.flush();
+  // A thread that waits for input holds its lock; there is nothing to flush.
+  if (ftrylockfile(stdin) == 0) {
+    std::fflush(nullptr);
+    funlockfile(stdin);
+  } else {
+    const int before = __fsetlocking(stdin, FSETLOCKING_BYCALLER);
+    std::fflush(nullptr);
+    __fsetlocking(stdin, before);
+  }
+}
 
 void DieAtExit(int signum, bool dumps_core, Instant forced_at,
                std::unique_ptr<Watchdog> watchdog) {

@@ -11,6 +11,10 @@
 
 namespace tocsin::inline v0_2::internal {
 
+// Flushes all streams. A thread that reads from stdin does not hold it up; one
+// that holds the lock of another stream does, and so does a reader that hangs.
+void FlushStreams();
+
 // Makes exit(3), or the return of main(), end this process by `signum` instead
 // of with its status, after atexit(3) functions, static destructors and the
 // destructor functions of the executable. The last call wins. A forked child
