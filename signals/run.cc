@@ -14,7 +14,6 @@
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/status_text.h"
 #include "tocsin/signals/internal/die_at_exit.h"
-#include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/watchdog.h"
 
 namespace tocsin::inline v0_2 {
@@ -80,10 +79,6 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
           return ended;
         },
         group_options);
-  }
-  if (stopped_by.has_value() &&
-      options.shutdown.broken_pipe != BrokenPipe::kKills) {
-    internal::IgnoreBrokenPipes();  // to the end
   }
   if (!status.ok()) Print(status);
   if (!stopped_by.has_value()) return status.ok() ? 0 : 1;

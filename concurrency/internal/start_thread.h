@@ -6,7 +6,6 @@
 #include <pthread.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstddef>
 
 #include "absl/status/status.h"
@@ -20,7 +19,7 @@ struct ThreadName {
   static constexpr size_t kSize = 16;  // of the kernel, with the NUL
 
   template <size_t size>
-  consteval ThreadName(const char (&name)[size]) {  // NOLINT: may be implicit
+  consteval ThreadName(const char (&name)[size]) {  // NOLINT(*-explicit-*)
     static_assert(size <= kSize);
     std::copy_n(name, size, text);
   }
@@ -38,24 +37,6 @@ int StartThread(pthread_t& thread, T* object) {
   };
   return pthread_create(&thread, nullptr, run, object);
 }
-
-// Blocks all signals of this thread, and so of the threads that it starts
-// meanwhile: for those on which no handler may run, and no SIGPIPE or SIGTTOU
-// end or stop what they do.
-class [[nodiscard]] AllSignalsBlocked {
- public:
-  AllSignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
-  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
-  ~AllSignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
 
 // What a caller is told of that errno.
 inline absl::Status NoThread(absl::string_view purpose, int error) {

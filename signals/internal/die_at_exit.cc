@@ -57,13 +57,14 @@ void FlushStreams() {
   std::cout.flush();
   std::clog.flush();
   // A thread that waits for input holds its lock; there is nothing to flush.
-  if (ftrylockfile(stdin) == 0) {
-    std::fflush(nullptr);
-    funlockfile(stdin);
+  const bool is_read = ftrylockfile(stdin) != 0;
+  const int locking =
+      __fsetlocking(stdin, is_read ? FSETLOCKING_BYCALLER : FSETLOCKING_QUERY);
+  std::fflush(nullptr);
+  if (is_read) {
+    __fsetlocking(stdin, locking);
   } else {
-    const int before = __fsetlocking(stdin, FSETLOCKING_BYCALLER);
-    std::fflush(nullptr);
-    __fsetlocking(stdin, before);
+    funlockfile(stdin);
   }
 }
 

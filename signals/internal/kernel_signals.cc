@@ -13,6 +13,7 @@
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/leader.h"
 #include "tocsin/signals/internal/self_signal.h"
+#include "tocsin/signals/internal/service_mask.h"
 #include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/internal/unsubscribe.h"
 #include "tocsin/signals/receiver_options.h"
@@ -20,22 +21,6 @@
 
 namespace tocsin::inline v0_2::internal {
 namespace {
-
-// Blocks signals in the calling thread, so that no handler of the program runs
-// here while dispositions change and locks are held: it might call us again.
-class ScopedMask {
- public:
-  ScopedMask() {
-    const sigset_t mask = ServiceMask(/*receives_sigprof=*/true);
-    pthread_sigmask(SIG_SETMASK, &mask, &previous_);
-  }
-  ScopedMask(const ScopedMask&) = delete;
-  ScopedMask& operator=(const ScopedMask&) = delete;
-  ~ScopedMask() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
-
- private:
-  sigset_t previous_;
-};
 
 // The generation of this process among those forked from each other: one more
 // than its parent's.

@@ -3,6 +3,7 @@
 #include "absl/memory/memory.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/start_thread.h"
+#include "tocsin/signals/internal/service_mask.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -10,7 +11,7 @@ absl::StatusOr<std::unique_ptr<LastHook>> LastHook::Start(
     std::function<void()> hook) {
   if (hook == nullptr) return nullptr;
   auto last = absl::WrapUnique(new LastHook(std::move(hook)));
-  const AllSignalsBlocked blocked;
+  const ScopedMask mask;  // which the thread inherits
   if (const int error =
           StartThread<&LastHook::Run, "tocsin-hook">(last->thread_, last.get());
       error != 0) {

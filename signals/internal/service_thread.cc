@@ -15,6 +15,7 @@
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/pending_signals.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/service_mask.h"
 #include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/internal/signal_routes.h"
 
@@ -31,17 +32,6 @@ constexpr int kRealTimeBatch = 64;
 constexpr int kMostOfProcess = 1024;
 
 }  // namespace
-
-sigset_t ServiceMask(bool receives_sigprof) {
-  sigset_t mask;
-  sigfillset(&mask);  // without the C library's own, which setuid(2) waits for
-  for (int fault :
-       {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) {
-    sigdelset(&mask, fault);
-  }
-  if (!receives_sigprof) sigdelset(&mask, SIGPROF);
-  return mask;
-}
 
 int ServiceThread::Start() {
   // The thread inherits the mask of this one.

@@ -21,11 +21,6 @@ namespace tocsin::inline v0_2::internal {
 
 class SignalRoutes;
 
-// All signals but the faults, which are raised on the thread that caused them:
-// a blocked one would skip the program's crash handler. SIGPROF stays unblocked
-// too, so that a profiler sees this thread, unless it is itself received.
-sigset_t ServiceMask(bool receives_sigprof);
-
 // The dedicated thread, which waits for all that nobody else waits for, and
 // dispatches it.
 class ServiceThread {

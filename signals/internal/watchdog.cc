@@ -11,6 +11,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/signals/internal/living_child.h"
 #include "tocsin/signals/internal/self_signal.h"
+#include "tocsin/signals/internal/service_mask.h"
 
 namespace tocsin::inline v0_2::internal {
 namespace {
@@ -22,7 +23,7 @@ constexpr absl::Duration kHookTime = absl::Milliseconds(250);
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(
     std::function<void()> on_forced) {
   auto watchdog = absl::WrapUnique(new Watchdog);
-  const AllSignalsBlocked blocked;
+  const ScopedMask mask;  // which the thread inherits
   if (const int error = StartThread<&Watchdog::Run, "tocsin-watchdog">(
           watchdog->thread_, watchdog.get());
       error != 0) {

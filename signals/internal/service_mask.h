@@ -1,0 +1,47 @@
+// The signals that are blocked on the threads of the library that no handler,
+// SIGPIPE or SIGTTOU may interrupt.
+//
+// Any thread may use it.
+#ifndef TOCSIN_SIGNALS_INTERNAL_SERVICE_MASK_H_
+#define TOCSIN_SIGNALS_INTERNAL_SERVICE_MASK_H_
+
+#include <pthread.h>
+
+#include <csignal>
+
+namespace tocsin::inline v0_2::internal {
+
+// All signals but the faults, which are raised on the thread that caused them:
+// a blocked one would skip the program's crash handler. SIGPROF stays unblocked
+// too, so that a profiler sees this thread, unless it is itself received.
+inline sigset_t ServiceMask(bool receives_sigprof) {
+  sigset_t mask;
+  sigfillset(&mask);  // without the C library's own, which setuid(2) waits for
+  for (int fault :
+       {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) {
+    sigdelset(&mask, fault);
+  }
+  if (!receives_sigprof) sigdelset(&mask, SIGPROF);
+  return mask;
+}
+
+// Blocks them in the calling thread, and in those that it starts meanwhile. So
+// no handler of the program runs here while dispositions change and locks are
+// held: it might call us again.
+class [[nodiscard]] ScopedMask {
+ public:
+  ScopedMask() {
+    const sigset_t mask = ServiceMask(/*receives_sigprof=*/true);
+    pthread_sigmask(SIG_SETMASK, &mask, &previous_);
+  }
+  ScopedMask(const ScopedMask&) = delete;
+  ScopedMask& operator=(const ScopedMask&) = delete;
+  ~ScopedMask() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
+
+ private:
+  sigset_t previous_;
+};
+
+}  // namespace tocsin::inline v0_2::internal
+
+#endif  // TOCSIN_SIGNALS_INTERNAL_SERVICE_MASK_H_
