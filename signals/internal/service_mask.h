@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include <csignal>
+#include <initializer_list>
 
 namespace tocsin::inline v0_2::internal {
 
