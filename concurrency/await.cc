@@ -83,7 +83,7 @@ absl::Status Await(absl::Mutex& mutex, const absl::Condition& condition) {
   if (condition.Eval()) return absl::OkStatus();
   AwaitCall call(mutex, condition);
   if (absl::Status status = call.Enter(); !status.ok()) return status;
-  internal::Sleeper sleeper(internal::kNever, &call);
+  internal::Sleeper sleeper("Await()", internal::kNever, &call);
   while (true) {
     absl::Status status = sleeper.Sleep();
     const bool holds = condition.Eval();

@@ -10,21 +10,25 @@
 //   }
 //
 // Without one the pool finds out by itself, a tenth of a second later. Regions
-// nest. On a thread that is not a worker of a pool they do nothing.
+// nest. On a thread that is not a worker of a pool they do nothing but tell
+// reports that it waits.
 #ifndef TOCSIN_CONCURRENCY_BLOCKING_REGION_H_
 #define TOCSIN_CONCURRENCY_BLOCKING_REGION_H_
 
+#include "tocsin/concurrency/internal/clock.h"
+#include "tocsin/concurrency/internal/wait_note.h"
 #include "tocsin/concurrency/internal/worker_slot.h"
 
 namespace tocsin::inline v0_2 {
 
 class [[nodiscard]] BlockingRegion {
  public:
-  BlockingRegion() = default;
+  BlockingRegion() : note_({"a BlockingRegion", internal::Now()}) {}
   BlockingRegion(const BlockingRegion&) = delete;
   BlockingRegion& operator=(const BlockingRegion&) = delete;
 
  private:
+  internal::NotedWait note_;
   internal::SlotRelease slot_release_;
 };
 

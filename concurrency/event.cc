@@ -11,7 +11,7 @@ namespace tocsin::inline v0_2 {
 using internal::MutexLock;
 
 struct Event::Waiter {
-  internal::Sleeper sleeper;
+  internal::Sleeper sleeper{"Event::Wait()"};
   Waiter* next = nullptr;
   Waiter* previous = nullptr;
 };

@@ -18,7 +18,7 @@ struct Semaphore::Waiter {
 
   const int64_t count;
   bool admitted = false;
-  internal::Sleeper sleeper;
+  internal::Sleeper sleeper{"Acquire()"};
   Waiter* next = nullptr;
   Waiter* previous = nullptr;
 };

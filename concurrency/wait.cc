@@ -87,7 +87,7 @@ class PollCall final : public internal::BlockingCall {
 
 absl::Status Sleep(absl::Duration duration) {
   const internal::Instant until = internal::After(duration);
-  internal::Sleeper sleeper(until, internal::Sleeper::WithOthers());
+  internal::Sleeper sleeper("Sleep()", until, internal::Sleeper::WithOthers());
   while (true) {
     if (absl::Status status = CheckCancelled(); !status.ok()) return status;
     if (until <= internal::Now()) return absl::OkStatus();
@@ -110,7 +110,7 @@ absl::StatusOr<short> PollFd(int fd, short events) {
   if (internal::current_scope != nullptr) {
     if (absl::Status status = call.OpenDoorbell(); !status.ok()) return status;
   }
-  internal::Sleeper sleeper(internal::kNever, &call);
+  internal::Sleeper sleeper("PollFd()", internal::kNever, &call);
   while (true) {
     absl::Status status = sleeper.Sleep();
     if (call.over()) return call.Result();

@@ -22,6 +22,7 @@
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/task_tree.h"
 #include "tocsin/signals/internal/dispatcher.h"
 #include "tocsin/signals/internal/last_hook.h"
 #include "tocsin/signals/internal/last_words.h"
@@ -393,16 +394,11 @@ void Shutdown::Phases::Report() {
           ? absl::StrCat("a second signal came, ", Words(*second))
           : absl::StrCat("the grace of ", absl::FormatDuration(policy_.grace),
                          " is over");
-  report_ =
-      absl::StrCat("tocsin: stopping since ", Words(first), " at ",
-                   absl::FormatTime(first.received_at), " and ", why, ".\n");
-  const std::vector<std::string> running = tasks_.running();
-  for (const std::string& task : running) {
-    absl::StrAppend(&report_, "tocsin: has not ended: ", task, "\n");
-  }
-  if (running.empty()) {
-    absl::StrAppend(&report_,
-                    "tocsin: no task is left, but main has not returned.\n");
+  report_ = absl::StrCat("tocsin: stopping since ", Words(first), " at ",
+                         absl::FormatTime(first.received_at), " and ", why,
+                         ". What has not ended:\n");
+  for (const std::string& line : internal::TaskTree()) {
+    absl::StrAppend(&report_, "tocsin:   ", line, "\n");
   }
   reported_.store(1, std::memory_order_release);
   internal::FutexWakeAll(&reported_);

@@ -15,14 +15,28 @@
 //              and the program has ShutdownPolicy::grace to clean up;
 //   forced     the grace is over, or a second signal forces the end (see
 //              SecondSignal): the living children made by ChildProcess are
-//              killed, the names of the tasks that have not ended are written
-//              to stderr, and the process dies by the first signal.
+//              killed, what has not ended is written to stderr, and the
+//              process dies by the first signal.
 //
 // The first signal also tells the service manager, if there is one, as
 // NotifyStopping() does.
 //
 // Run() does all of this for a main function; few programs use this class
 // directly.
+//
+// What has not ended is told as a tree: each task with what it waits for in the
+// library, and since when; the tasks of a group are below what waits for it.
+//
+//   tocsin: stopping since SIGTERM from pid 1 (uid 0) at ... and the grace of
+//   10s is over. What has not ended:
+//   tocsin:   main waits in Wait() for 10.001s, for group "main" (thread 4711)
+//   tocsin:     connection 1 waits in PollFd() for 42.7s (thread 4713)
+//   tocsin:     index waits in Wait() for 11.2s, for group "files" (thread
+//   4714) tocsin:       file 7 runs (thread 4715) tocsin:       file 8 has not
+//   begun
+//
+// `runs` is also what hangs outside of the library; a BlockingRegion around a
+// call shows which. A thread that has used no pool is not known.
 //
 // The last phase runs on the service's thread. It takes no memory, and no lock
 // that another thread can hold: it is reached even if every worker, main() and

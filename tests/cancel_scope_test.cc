@@ -53,7 +53,7 @@ using internal::ScopeEntry;
 using internal::Sleeper;
 
 absl::Status SleepUntilCancelled() {
-  Sleeper sleeper;
+  Sleeper sleeper("a test");
   while (true) {
     if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
   }
@@ -193,7 +193,7 @@ TEST(CancelScope, ACancellationReachesAThreadOnlyOnceItsShieldIsLeft) {
   });
   {
     CancelScope shield({.shield = true});
-    Sleeper sleeper;
+    Sleeper sleeper("a test");
     shielded.count_down();
     cancelled.wait();
     sleeper.Wake();
@@ -510,7 +510,7 @@ TEST(CancelScope, CancelDoesNotReachOutwards) {
 // A073
 TEST(CancelScope, CancelAfterTheWorkIsDoneIsSilent) {
   CancelScope scope;
-  Sleeper sleeper;
+  Sleeper sleeper("a test");
   sleeper.Wake();
   EXPECT_TRUE(sleeper.Sleep().ok());
   scope.Cancel();
@@ -542,7 +542,7 @@ TEST(CancelScope, WaitingBehindAShieldInACancelledScopeDoesNotSpin) {
 TEST(CancelScope, ADeadlineThatIsMovedAwayLetsTheSleepersSleepOn) {
   std::atomic<int> returns{0};
   ScopedThread sleeper([&] {
-    Sleeper own;
+    Sleeper own("a test");
     while (own.Sleep().ok() && ++returns < 100) {
     }
   });
@@ -557,7 +557,7 @@ TEST(CancelScope, ADeadlineThatIsMovedAwayLetsTheSleepersSleepOn) {
 
 TEST(Sleeper, ATimeoutEndsTheSleepAndIsNoNewsOfTheScope) {
   CancelScope scope({.deadline = absl::FromUnixSeconds(4'000'000'000)});
-  Sleeper sleeper(internal::After(absl::Milliseconds(1)));
+  Sleeper sleeper("a test", internal::After(absl::Milliseconds(1)));
   absl::Status status;
   while (status.ok()) status = sleeper.Sleep();
   EXPECT_TRUE(absl::IsDeadlineExceeded(status));
@@ -565,12 +565,12 @@ TEST(Sleeper, ATimeoutEndsTheSleepAndIsNoNewsOfTheScope) {
 }
 
 TEST(Sleeper, AWaitThatIsOverIsNotSavedByAWakeUp) {
-  Sleeper late(internal::Now());
+  Sleeper late("a test", internal::Now());
   late.Wake();
   EXPECT_TRUE(absl::IsDeadlineExceeded(late.Sleep()));
   CancelScope scope;
   scope.Cancel();
-  Sleeper cancelled;
+  Sleeper cancelled("a test");
   cancelled.Wake();
   EXPECT_TRUE(absl::IsCancelled(cancelled.Sleep()));
 }
@@ -578,7 +578,7 @@ TEST(Sleeper, AWaitThatIsOverIsNotSavedByAWakeUp) {
 TEST(Sleeper, OneWakeUpIsGoodForOneSleep) {
   CancelScope scope({.deadline = internal::WallNow() + absl::Milliseconds(1)});
   CancelScope shield({.shield = true});
-  Sleeper sleeper(internal::After(absl::Milliseconds(1)));
+  Sleeper sleeper("a test", internal::After(absl::Milliseconds(1)));
   EXPECT_FALSE(sleeper.woken());
   sleeper.Wake();
   EXPECT_TRUE(sleeper.woken());
@@ -592,7 +592,7 @@ TEST(CancelScope, WhoeverSleepsInItIsWokenAndNobodyElse) {
     CancelScope scope;
     std::optional<Sleeper> sleepers[3];
     for (std::optional<Sleeper>& sleeper : sleepers) {
-      sleeper.emplace();
+      sleeper.emplace("a test");
       sleeper->Wake();
       EXPECT_TRUE(sleeper->Sleep().ok());
       EXPECT_FALSE(sleeper->woken());
@@ -1325,7 +1325,7 @@ TEST(MoveOnAfter, LeavesLaterWaitsAlone) {
               EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
               EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
             }));
-  Sleeper sleeper;
+  Sleeper sleeper("a test");
   sleeper.Wake();
   EXPECT_TRUE(sleeper.Sleep().ok());
 }
@@ -1449,7 +1449,7 @@ TEST(CancelScopeInAForkedChild, AWaitThatItComesBackIntoEntersItsScopeAnew) {
     SleepUntilCancelled().IgnoreError();
   });
   other.AwaitAsleep();
-  std::optional<Sleeper> sleeper(std::in_place);
+  std::optional<Sleeper> sleeper(std::in_place, "a test");
   const auto sleep = [&] {
     sleeper->Wake();
     EXPECT_TRUE(sleeper->Sleep().ok());

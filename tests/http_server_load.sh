@@ -104,5 +104,5 @@ wait $wrk
 cat "$scratch/err"
 expect "exit status of the server, killed by SIGTERM" 143 $status
 expect "errors that wrk saw" 0 "$(grep -cE 'Socket errors|Non-2xx' "$scratch/wrk" || true)"
-expect "requests named as stuck" 1 "$(grep -c 'has not ended: connection 1$' "$scratch/err" || true)"
+expect "requests named as stuck" 1 "$(grep -c '^tocsin: *connection 1 ' "$scratch/err" || true)"
 exit $failed

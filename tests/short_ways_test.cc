@@ -563,7 +563,7 @@ TEST(Leader, TakesTheBellThatNobodyElseTakes) {
 
 TEST(Leader, WaitsForABellAndForWhatItIsTold) {
   const ScopedSignalBlock block({SIGUSR1, SIGHUP});
-  const internal::Sleeper sleeper;
+  const internal::Sleeper sleeper("a test");
   internal::Leader leader({SIGUSR1, SIGHUP});
   SendSelf(SIGUSR1);
   SendSelf(SIGHUP);

@@ -28,7 +28,7 @@ namespace {
 using testing::HasSubstr;
 
 absl::Status SleepUntilCancelled() {
-  internal::Sleeper sleeper;
+  internal::Sleeper sleeper("a test");
   while (true) {
     if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
   }

@@ -36,7 +36,7 @@ constexpr absl::StatusCode kFailedPrecondition =
     absl::StatusCode::kFailedPrecondition;
 
 absl::Status SleepUntilCancelled() {
-  internal::Sleeper sleeper;
+  internal::Sleeper sleeper("a test");
   while (true) {
     if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
   }

@@ -35,7 +35,7 @@ namespace tocsin {
 namespace {
 
 absl::Status SleepUntilCancelled() {
-  internal::Sleeper sleeper;
+  internal::Sleeper sleeper("a test");
   while (true) {
     if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
   }

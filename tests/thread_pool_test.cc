@@ -37,7 +37,7 @@ using testing::ExitedWithCode;
 using testing::HasSubstr;
 
 absl::Status SleepUntilCancelled() {
-  internal::Sleeper sleeper;
+  internal::Sleeper sleeper("a test");
   while (true) {
     if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
   }

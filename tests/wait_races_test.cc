@@ -131,7 +131,7 @@ TEST(SleepRaces, WhatCancelsAtTheLastMomentEndsTheSleep) {
 }
 
 TEST(SleepRaces, AWakeUpAtTheLastMomentEndsTheSleep) {
-  Sleeper sleeper;
+  Sleeper sleeper("a test");
   AtStep sleeping("Sleeper: about to sleep", [&] { sleeper.Wake(); });
   EXPECT_TRUE(sleeper.Sleep().ok());
   EXPECT_TRUE(sleeping.passed());
@@ -168,7 +168,7 @@ class Call final : public internal::BlockingCall {
 
 TEST(SleepRaces, AWakeUpInterruptsTheCallThatItSleepsIn) {
   Call call;
-  Sleeper sleeper(internal::kNever, &call);
+  Sleeper sleeper("a test", internal::kNever, &call);
   AtStep sleeping("Sleeper: about to sleep",
                   [&] { EXPECT_EQ(sleeper.WakeLater(), nullptr); });
   EXPECT_TRUE(sleeper.Sleep().ok());
@@ -177,7 +177,7 @@ TEST(SleepRaces, AWakeUpInterruptsTheCallThatItSleepsIn) {
 
 TEST(SleepRaces, OneWithACallCanSleepWithoutIt) {
   Call call;
-  Sleeper sleeper(internal::kNever, &call);
+  Sleeper sleeper("a test", internal::kNever, &call);
   AtStep sleeping("Sleeper: about to sleep", [&] { sleeper.Wake(); });
   EXPECT_TRUE(sleeper.SleepOnWord().ok());
   EXPECT_EQ(call.blocked, 0);

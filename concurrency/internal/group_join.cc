@@ -28,9 +28,9 @@ namespace tocsin::inline v0_2::internal {
 }
 
 bool GroupJoin::Run() {
-  if (running_task != nullptr && &running_task->queue() == &queue_) {
-    return false;
-  }
+  const RunningTask* const task = CurrentTask();
+  if (task != nullptr && &task->queue() == &queue_) return false;
+  WorkerSlots::KnowThread();
   MutexLock lock(queue_.home_shard_.lock);
   ++queue_.joining_;
   bool joined = true;
@@ -74,7 +74,7 @@ bool GroupJoin::RunWithoutTasks() {
 
 // Sleeps until a task is added or the last one has ended, or for less.
 void GroupJoin::Sleep() {
-  GroupWaiters::Waiter waiter;
+  GroupWaiters::Waiter waiter(queue_);
   {
     TOCSIN_STEP("GroupJoin: about to fall asleep");
     MutexLock lock(queue_.home_shard_.lock);
@@ -106,7 +106,7 @@ bool GroupJoin::SomethingIsReadyElsewhere() {
 // and the one that made the group of the outermost of them.
 bool GroupJoin::WouldWaitForItself() const {
   const RunningTask* bottom = nullptr;
-  for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
+  for (const RunningTask* r = CurrentTask(); r != nullptr; r = r->outer) {
     if (&r->queue() == &queue_) return true;
     bottom = r;
   }

@@ -85,6 +85,7 @@ class GroupState final : private TaskQueue {
   void CancelBackground() override;
   void NoticeClosed() override;
   bool InsideCurrentScope() const override;
+  const std::string& name() const override { return name_; }
 
   // A task that the queue did not take.
   struct DestroyRefused {

@@ -21,7 +21,10 @@ class GroupWaiters {
  public:
   // On the stack of the thread that sleeps.
   struct Waiter {
-    Sleeper sleeper{Sleeper::Unscoped()};
+    explicit Waiter(const TaskQueue& group)
+        : sleeper("Wait()", Sleeper::Unscoped(), &group) {}
+
+    Sleeper sleeper;
     bool roused = false;  // for a task that was added
     Waiter* next = nullptr;
   };

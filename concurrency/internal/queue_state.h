@@ -50,7 +50,7 @@ class QueueState {
   struct Popper {
     std::optional<T> item;
     bool refused = false;
-    Sleeper sleeper;
+    Sleeper sleeper{"Pop()"};
     Popper* next = nullptr;
     Popper* previous = nullptr;
   };
@@ -60,7 +60,7 @@ class QueueState {
     T* const item;
     bool taken = false;
     bool refused = false;
-    Sleeper sleeper;
+    Sleeper sleeper{"Push()"};
     Pusher* next = nullptr;
     Pusher* previous = nullptr;
   };

@@ -1,10 +1,11 @@
 // A task that has started, and the one that the thread is in.
 //
 // Lives on the stack of the thread that runs it; other threads read it under
-// the lock of the shard that it was taken at.
+// the lock of the shard that it was taken at, which keeps it from ending.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_RUNNING_TASK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_RUNNING_TASK_H_
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -19,6 +20,7 @@ enum class TaskKind : uint8_t {
   kQueued,      // starts when a worker or a waiting thread takes it
   kOwnThread,   // started at once, on a thread of its own
   kBackground,  // the same, and cancelled once all others have ended
+  kReserved,    // run by the thread that waits for it
 };
 
 // A task that has started, on the stack of the thread that runs it.
@@ -34,8 +36,14 @@ struct RunningTask {
   std::string name() const;
 };
 
-// The task that the thread is in; null outside of tasks.
-inline constinit thread_local RunningTask* running_task = nullptr;
+// The task that the thread is in; null outside of tasks. Set once it has begun,
+// and reset before it ends: another thread that keeps all tasks from beginning
+// and ending may read it, and what it points to.
+inline constinit thread_local std::atomic<RunningTask*> running_task{nullptr};
+
+inline RunningTask* CurrentTask() {
+  return running_task.load(std::memory_order_relaxed);
+}
 
 // What reports call a task: by its number if it has no name.
 std::string NameOf(const TaskOptions* options, uint64_t number);

@@ -7,18 +7,26 @@
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/wait_note.h"
 #include "tocsin/concurrency/internal/worker_slot.h"
 
 namespace tocsin::inline v0_2::internal {
 
-Sleeper::Sleeper(Instant timeout, BlockingCall* call)
-    : Wakeable(call, false), scope_(current_scope), timeout_(timeout) {}
+Sleeper::Sleeper(const char* name, Instant timeout, BlockingCall* call)
+    : Wakeable(call, false),
+      wait_{.call = name},
+      scope_(current_scope),
+      timeout_(timeout) {}
 
-Sleeper::Sleeper(Unscoped)
-    : Wakeable(nullptr, false), scope_(nullptr), timeout_(kNever) {}
+Sleeper::Sleeper(const char* name, Unscoped, const TaskQueue* group)
+    : Wakeable(nullptr, false),
+      wait_{.call = name, .group = group},
+      scope_(nullptr),
+      timeout_(kNever) {}
 
-Sleeper::Sleeper(Instant timeout, WithOthers)
+Sleeper::Sleeper(const char* name, Instant timeout, WithOthers)
     : Wakeable(nullptr, current_scope != nullptr),
+      wait_{.call = name},
       scope_(current_scope),
       timeout_(timeout) {}
 
@@ -44,7 +52,9 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   if (timeout_ != kNever && timeout_ <= Now()) {
     return absl::DeadlineExceededError("the timeout of the call passed");
   }
+  if (wait_.since == Instant()) wait_.since = Now();
   if (with_others_) {
+    const NotedWait noted(wait_);
     SlotRelease release;
     FutexWait(scope_->links_.wake_ups, wake_ups, until);
     return absl::OkStatus();
@@ -52,6 +62,7 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   uint32_t awake = kAwake;
   if (word_.compare_exchange_strong(awake, how, std::memory_order_acq_rel)) {
     TOCSIN_STEP("Sleeper: about to sleep");
+    const NotedWait noted(wait_);
     SlotRelease release;
     if (how == kAsleep) {
       FutexWait(word_, kAsleep, until);

@@ -7,7 +7,7 @@
 // Every wait of the library is this loop; the sleeper lives on the stack of the
 // thread that waits:
 //
-//   internal::Sleeper sleeper(timeout);
+//   internal::Sleeper sleeper("Pop()", timeout);
 //   for (;;) {
 //     {
 //       MutexLock lock(mutex_);
@@ -31,23 +31,26 @@
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
+#include "tocsin/concurrency/internal/wait_note.h"
 #include "tocsin/concurrency/internal/wakeable.h"
 
 namespace tocsin::inline v0_2::internal {
 
 class Sleeper final : public Wakeable {
  public:
-  // Sleeps in the thread's current scope, until `timeout` at the latest.
-  explicit Sleeper(Instant timeout = kNever, BlockingCall* call = nullptr);
+  // Sleeps in the thread's current scope, until `timeout` at the latest. `name`
+  // is what reports call the wait.
+  explicit Sleeper(const char* name, Instant timeout = kNever,
+                   BlockingCall* call = nullptr);
   // Sleeps until woken, whatever happens to the scope: for a wait that must not
-  // end early.
+  // end early. `group` is the one that it waits for, if it does.
   struct Unscoped {};
-  explicit Sleeper(Unscoped);
+  Sleeper(const char* name, Unscoped, const TaskQueue* group = nullptr);
   // Sleeps in the thread's current scope until that changes, and until
   // `timeout` at the latest. One system call wakes all that sleep this way in a
   // scope. Wake() must not be called.
   struct WithOthers {};
-  Sleeper(Instant timeout, WithOthers);
+  Sleeper(const char* name, Instant timeout, WithOthers);
   ~Sleeper() {
     if (joined_in_ == scope_generation) ScopeTree::Leave(*scope_, *this);
   }
@@ -65,6 +68,7 @@ class Sleeper final : public Wakeable {
   absl::Status Sleep(uint32_t how);
   void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
+  Wait wait_;
   const ScopeState* const scope_;
   const Instant timeout_;
   int joined_in_ = -1;  // which process; only its own thread reads it

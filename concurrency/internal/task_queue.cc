@@ -147,6 +147,7 @@ bool TaskQueue::Reserve() {
 
 void TaskQueue::RunReserved(Task& task) {
   RunningTask running;
+  running.kind = TaskKind::kReserved;
   {
     MutexLock lock(home_shard_.lock);
     home_.Link(running, task);

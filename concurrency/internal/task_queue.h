@@ -66,7 +66,8 @@ class TaskQueue {
   TaskQueue(Scope& scope, WorkerSlots& slots, Shard& home, int max_running)
       : scope_(scope),
         slots_(slots),
-        made_in_(running_task != nullptr ? &running_task->queue() : nullptr),
+        made_by_(CurrentTask()),
+        made_in_(made_by_ != nullptr ? &made_by_->queue() : nullptr),
         max_running_(max_running),
         home_shard_(home),
         home_(home) {
@@ -98,6 +99,16 @@ class TaskQueue {
 
   // The names of all tasks that have not ended, running ones first.
   std::vector<std::string> Names() const;
+
+  // For the tree of all tasks, while no task begins or ends. ----------------
+
+  virtual const std::string& name() const = 0;
+  const RunningTask* made_by() const { return made_by_; }
+  const TaskQueue* made_in() const { return made_in_; }
+  const LocalQueue& home() const { return home_; }
+  const Task* starting() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return starting_;
+  }
 
   // For the pool's workers. ------------------------------------------------
 
@@ -194,8 +205,10 @@ class TaskQueue {
 
   Scope& scope_;
   WorkerSlots& slots_;
-  // The group whose task made this one, or null: a wait for this queue inside
-  // that task keeps that group waiting.
+  // The task that made this one, or null. It may have ended since.
+  const RunningTask* const made_by_;
+  // The group of that task: a wait for this queue inside it keeps that group
+  // waiting.
   const TaskQueue* const made_in_;
   const int max_running_;
   Shard& home_shard_;
@@ -220,10 +233,11 @@ class TaskQueue {
 
 inline void TaskQueue::Perform(RunningTask& running) {
   const uint32_t forks_before = forks.load(std::memory_order_relaxed);
-  running.outer = std::exchange(running_task, &running);
+  running.outer = CurrentTask();
+  running_task.store(&running, std::memory_order_release);
   Run(running);
   if (forks.load(std::memory_order_relaxed) != forks_before) DieOfFork();
-  running_task = running.outer;
+  running_task.store(running.outer, std::memory_order_release);
 }
 
 inline bool TaskQueue::MayTake(const LocalQueue& local) const {
@@ -288,7 +302,8 @@ inline bool TaskQueue::CloseIfEnded() {
     return local.unfinished.load(std::memory_order_relaxed) == 0;
   }
   CountStarted(running.kind, -1);
-  if (max_running_ != 0 && running.kind == TaskKind::kQueued) {
+  if (max_running_ != 0 && (running.kind == TaskKind::kQueued ||
+                            running.kind == TaskKind::kReserved)) {
     --running_;
     UpdateReady(home_);
   }

@@ -52,7 +52,7 @@ absl::Status HandledTask::Run() {
   }
   {
     MutexLock lock(mutex_);
-    running_ = running_task;
+    running_ = CurrentTask();
   }
   absl::Status status;
 #ifdef ABSL_HAVE_EXCEPTIONS
@@ -60,7 +60,7 @@ absl::Status HandledTask::Run() {
     status = Invoke();
   } catch (...) {
     DestroyClosure();
-    End(StatusOfException(running_task->name()));
+    End(StatusOfException(CurrentTask()->name()));
     throw;
   }
 #else
@@ -94,7 +94,7 @@ void HandledTask::End(absl::Status status) {
 
 absl::Status HandledTask::Wait() {
   RunHereIfPossible();
-  Sleeper sleeper;
+  Sleeper sleeper("TaskHandle::Wait()");
   absl::Status given_up;
   while (true) {
     {
@@ -103,7 +103,7 @@ absl::Status HandledTask::Wait() {
                      waiting_.end());
       if (ended_) return status_;
       if (!given_up.ok()) return given_up;
-      for (const RunningTask* r = running_task; r != nullptr; r = r->outer) {
+      for (const RunningTask* r = CurrentTask(); r != nullptr; r = r->outer) {
         if (r == running_) {
           return absl::FailedPreconditionError(
               "TaskHandle::Wait() was called by the task that it waits for");

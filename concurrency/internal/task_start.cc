@@ -83,7 +83,7 @@ absl::Status Starting::Announce(absl::FunctionRef<void()> store) {
 }
 
 absl::Status Starting::Await() {
-  Sleeper sleeper;
+  Sleeper sleeper("Start()");
   absl::Status cancelled;
   while (true) {
     {
@@ -104,7 +104,7 @@ absl::Status Starting::Await() {
   stop_.request_stop();
   // Waits for the task's end, because from here on an error of the task is
   // returned by this call and not reported to its group.
-  Sleeper until_end{Sleeper::Unscoped()};
+  Sleeper until_end("Start()", Sleeper::Unscoped());
   while (true) {
     {
       MutexLock lock(mutex_);

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/roster.h"
 #include "tocsin/concurrency/internal/spin.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task_queue.h"
@@ -31,6 +32,7 @@ Worker::Worker(WorkerSlots& slots, size_t number)
 
 void Worker::Run() {
   worker_slot = this;
+  Roster::EnterThread(/*worker=*/true);
   pthread_setname_np(pthread_self(), thread_name_.c_str());
   if (granted.load() == Granted::kSlot) slots_.BeginSearch();
   do {

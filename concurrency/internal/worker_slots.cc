@@ -34,6 +34,7 @@
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
+#include "tocsin/concurrency/internal/roster.h"
 #include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 
@@ -64,7 +65,11 @@ WorkerSlots::WorkerSlots(std::string name, int slots, int max_threads)
       made_in_process_(forks.load()),
       shard_count_(std::bit_ceil(
           static_cast<uint32_t>(std::clamp(2 * slots, 16, kMostShards)))),
-      shards_(std::make_unique<Shard[]>(shard_count_)) {}
+      shards_(std::make_unique<Shard[]>(shard_count_)) {
+  Roster::Enter(*this);
+}
+
+WorkerSlots::~WorkerSlots() { Roster::Leave(*this); }
 
 void WorkerSlots::EndWorkers() {
   std::optional<pthread_t> last;
@@ -101,7 +106,10 @@ absl::Status WorkerSlots::status() const {
   return refusal == 0 ? absl::OkStatus() : RefusedThread(name_, refusal);
 }
 
-void WorkerSlots::NumberThread() { thread_number = threads_seen.fetch_add(1); }
+void WorkerSlots::NumberThread() {
+  thread_number = threads_seen.fetch_add(1);
+  Roster::EnterThread();
+}
 
 bool WorkerSlots::SomethingLooksReady() const {
   for (size_t i = 0; i < shard_count_; ++i) {

@@ -23,6 +23,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "tocsin/concurrency/internal/clock.h"
+#include "tocsin/concurrency/internal/roster.h"
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
@@ -69,7 +70,7 @@ struct WorkerRecord {
   uint64_t tasks_at_last_look = 0;
 };
 
-class WorkerSlots {
+class WorkerSlots : public Roster::Pool {
  public:
   // The kernel refuses longer names.
   static constexpr size_t kThreadNameSize = 15;
@@ -77,14 +78,18 @@ class WorkerSlots {
   WorkerSlots(std::string name, int slots, int max_threads);
   WorkerSlots(const WorkerSlots&) = delete;
   WorkerSlots& operator=(const WorkerSlots&) = delete;
-  virtual ~WorkerSlots() = default;
+  virtual ~WorkerSlots();
 
   // For task groups. ------------------------------------------------------
 
   // The shard that has this thread's tasks.
   Shard& ShardOfThread() const {
-    if (thread_number == 0) NumberThread();
+    KnowThread();
     return shards_[thread_number & (shard_count_ - 1)];
+  }
+  // Call it before the thread runs tasks.
+  static void KnowThread() {
+    if (thread_number == 0) NumberThread();
   }
   std::span<Shard> shards() const { return {shards_.get(), shard_count_}; }
 

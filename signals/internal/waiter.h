@@ -19,7 +19,7 @@ namespace tocsin::inline v0_2::internal {
 // for an event or because the receiver closes, or gives up.
 struct Waiter {
   Waiter(Instant until, const SignalSet& to_lead_for, WaitingRoom& room)
-      : leader(to_lead_for), place(room), sleeper(until, Call()) {}
+      : leader(to_lead_for), place(room), sleeper("Receive()", until, Call()) {}
 
   // If it has offered a slot, a handler wakes it.
   absl::Status Sleep() {

@@ -1,0 +1,83 @@
+#include "tocsin/concurrency/internal/roster.h"
+
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "tocsin/concurrency/internal/mutex_lock.h"
+
+namespace tocsin::inline v0_2::internal {
+namespace {
+
+void Link(Roster::Entry*& first, Roster::Entry& entry) {
+  entry.next = first;
+  entry.previous = nullptr;
+  entry.listed = true;
+  if (first != nullptr) first->previous = &entry;
+  first = &entry;
+}
+
+void Unlink(Roster::Entry*& first, Roster::Entry& entry) {
+  if (!entry.listed) return;
+  entry.listed = false;
+  if (entry.next != nullptr) entry.next->previous = entry.previous;
+  (entry.previous != nullptr ? entry.previous->next : first) = entry.next;
+}
+
+pid_t ThreadId() { return static_cast<pid_t>(syscall(SYS_gettid)); }
+
+}  // namespace
+
+struct Roster::ThisThread : Thread {
+  ~ThisThread() {
+    MutexLock lock(mutex);
+    Unlink(threads, *this);
+  }
+
+  static thread_local ThisThread self;
+};
+
+thread_local Roster::ThisThread Roster::ThisThread::self;
+
+void Roster::Enter(Pool& pool) {
+  MutexLock lock(mutex);
+  Link(pools, pool);
+}
+
+void Roster::Leave(Pool& pool) {
+  MutexLock lock(mutex);
+  Unlink(pools, pool);
+}
+
+void Roster::EnterThread(bool worker) {
+  Thread& self = ThisThread::self;
+  MutexLock lock(mutex);
+  self.worker |= worker;
+  if (self.listed) return;
+  self.id = ThreadId();
+  self.task = &running_task;
+  self.wait = &wait_note;
+  Link(threads, self);
+}
+
+struct Roster::Fork {
+  static void Prepare() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex.Lock(); }
+  static void InParent() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex.Unlock(); }
+  // The pools of the parent are dead here.
+  static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    while (pools != nullptr) Unlink(pools, *pools);
+    threads = nullptr;
+    Thread& self = ThisThread::self;
+    if (self.listed) {
+      self.id = ThreadId();
+      Link(threads, self);
+    }
+    mutex.Unlock();
+  }
+
+  [[maybe_unused]] static const int registered;
+};
+
+const int Roster::Fork::registered = pthread_atfork(Prepare, InParent, InChild);
+
+}  // namespace tocsin::inline v0_2::internal
