@@ -1,20 +1,29 @@
 #include "tocsin/signals/run.h"
 
 #include <cxxabi.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/base/config.h"
+#include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/exception.h"
 #include "tocsin/concurrency/internal/status_text.h"
+#include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/task_set.h"
 #include "tocsin/signals/internal/die_at_exit.h"
+#include "tocsin/signals/internal/heartbeat.h"
+#include "tocsin/signals/internal/notify_socket.h"
 #include "tocsin/signals/internal/watchdog.h"
+#include "tocsin/signals/service_manager.h"
 
 namespace tocsin::inline v0_2 {
 namespace {
@@ -39,6 +48,51 @@ __attribute__((noinline, no_sanitize("undefined"))) absl::Status Call(
 #endif
 }
 
+// Tells the service manager that the pool starts tasks. Its end is not held up
+// by a pool that hangs: a task that has not started is dropped, and one that
+// has does not block.
+class Pings {
+ public:
+  // Null if the manager asks for none.
+  static absl::StatusOr<std::unique_ptr<Pings>> Start() {
+    const absl::StatusOr<absl::Duration> period = WatchdogPeriod();
+    if (!period.ok()) return period.status();
+    if (*period == absl::InfiniteDuration()) return nullptr;
+    auto socket = internal::NotifySocket::Open();
+    if (!socket.ok()) return socket.status();
+    auto pings = absl::WrapUnique(new Pings(*std::move(socket)));
+    auto heartbeat = internal::Heartbeat::Start(
+        *period / 2, [&pings = *pings] { pings.SendNext(); });
+    if (!heartbeat.ok()) return heartbeat.status();
+    pings->heartbeat_ = *std::move(heartbeat);
+    return pings;
+  }
+
+ private:
+  // It stays open: a program that has run out of descriptors is alive.
+  explicit Pings(std::unique_ptr<internal::NotifySocket> socket)
+      : socket_(std::move(socket)) {}
+
+  // One at a time.
+  void SendNext() {
+    if (under_way_.exchange(true)) {
+      TOCSIN_STEP("Run: the pool has not sent the last ping");
+      return;
+    }
+    tasks_.Spawn([this] {
+      // The manager's queue may be full: it has enough to read then.
+      socket_->Send("WATCHDOG=1", MSG_DONTWAIT).IgnoreError();
+      TOCSIN_STEP("Run: has sent a ping");
+      under_way_ = false;
+    });
+  }
+
+  const std::unique_ptr<internal::NotifySocket> socket_;
+  std::atomic<bool> under_way_{false};
+  TaskSet tasks_;  // not in the scope that a signal cancels
+  std::unique_ptr<internal::Heartbeat> heartbeat_;
+};
+
 }  // namespace
 
 int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
@@ -51,12 +105,21 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   absl::Status status;
   std::optional<int> stopped_by;
   internal::Instant forced_at;
+  std::unique_ptr<Pings> pings;
   {
     absl::StatusOr<std::unique_ptr<SignalService>> service =
         SignalService::Start();
     if (!service.ok()) {
       Print(service.status());
       return 1;
+    }
+    if (options.notify_watchdog) {
+      absl::StatusOr<std::unique_ptr<Pings>> started = Pings::Start();
+      if (!started.ok()) {
+        Print(started.status());
+        return 1;
+      }
+      pings = *std::move(started);
     }
     TaskGroup::Options group_options;
     group_options.name = "main";
@@ -84,6 +147,7 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   if (!stopped_by.has_value()) return status.ok() ? 0 : 1;
   // While the grace bounds it: static destructors flush as well.
   internal::FlushStreams();
+  pings.reset();
   if (!options.grace_until_exit) {
     (*watchdog)->Unset();
     (*watchdog)->DropHook();

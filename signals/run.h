@@ -67,6 +67,19 @@ struct RunOptions {
   // it also bounds what comes then: the rest of main(), atexit(3) functions and
   // static destructors.
   bool grace_until_exit = false;
+
+  // Whether the service manager is sent WATCHDOG=1 at half the period that it
+  // asks for (see WatchdogPeriod() in service_manager.h). If it asks for none,
+  // this does nothing. A period that cannot be read is an error.
+  //
+  // Each is sent by a task on ThreadPool::Default(), and so says that the pool
+  // starts tasks, but not that the function and each task get on. If the pool
+  // starts none, none is sent, and the manager acts. Where all workers compute,
+  // a task may start a tenth of a second late: the period should be longer.
+  //
+  // They are sent up to the end of Run(), also while the program drains, stops
+  // and cleans up. What comes after Run() has half a period.
+  bool notify_watchdog = false;
 };
 
 // What Run() has started, for the function that it calls and its tasks. All

@@ -1,64 +1,49 @@
 #include "tocsin/signals/service_manager.h"
 
 #include <sys/socket.h>
-#include <sys/un.h>
+#include <sys/types.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstddef>
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
+#include <memory>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
-#include "tocsin/concurrency/internal/error_text.h"
+#include "tocsin/signals/internal/notify_socket.h"
 
 namespace tocsin::inline v0_2 {
 namespace {
 
 absl::Status Send(absl::string_view message, int flags = 0) {
-  const char* variable = std::getenv("NOTIFY_SOCKET");
-  if (variable == nullptr || *variable == '\0') return absl::OkStatus();
-  const absl::string_view name = variable;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if ((name[0] != '/' && name[0] != '@') || name.size() < 2) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("NOTIFY_SOCKET is \"", name,
-                     "\"; it must be an absolute path, or @ and a name"));
-  }
-  // One less than the field holds: a path ends with a NUL.
-  constexpr size_t kLongest = sizeof(address.sun_path) - 1;
-  if (name.size() > kLongest) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("NOTIFY_SOCKET is ", name.size(),
-                     " bytes long, which is more than the ", kLongest,
-                     " of a socket's address"));
-  }
-  std::memcpy(address.sun_path, name.data(), name.size());
-  if (name[0] == '@') address.sun_path[0] = '\0';
-  // An abstract name has no NUL at its end; one would be part of it.
-  const size_t size =
-      offsetof(sockaddr_un, sun_path) + name.size() + (name[0] == '/' ? 1 : 0);
+  const absl::StatusOr<std::unique_ptr<internal::NotifySocket>> socket =
+      internal::NotifySocket::Open();
+  if (!socket.ok()) return socket.status();
+  if (*socket == nullptr) return absl::OkStatus();
+  return (*socket)->Send(message, flags);
+}
 
-  const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("socket for NOTIFY_SOCKET: ", internal::ErrorText(errno)));
+const char* Variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr || *value == '\0' ? nullptr : value;
+}
+
+// SimpleAtoi() would also accept a sign, and blanks on either side.
+template <typename Int>
+absl::StatusOr<Int> PositiveNumber(absl::string_view variable,
+                                   absl::string_view value,
+                                   absl::string_view what) {
+  Int number;
+  if (std::all_of(value.begin(), value.end(), absl::ascii_isdigit) &&
+      absl::SimpleAtoi(value, &number) && number > 0) {
+    return number;
   }
-  ssize_t sent;
-  do {
-    sent = sendto(fd, message.data(), message.size(), MSG_NOSIGNAL | flags,
-                  reinterpret_cast<const sockaddr*>(&address),
-                  static_cast<socklen_t>(size));
-  } while (sent < 0 && errno == EINTR);
-  const int error = errno;
-  close(fd);
-  if (sent >= 0) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(
-      "sendto for NOTIFY_SOCKET \"", name, "\": ", std::strerror(error)));
+  return absl::InvalidArgumentError(
+      absl::StrCat(variable, " is \"", value, "\"; it must be ", what));
 }
 
 }  // namespace
@@ -83,5 +68,22 @@ absl::Status NotifyStopping(absl::Duration takes) {
 }
 
 absl::Status NotifyWatchdog() { return Send("WATCHDOG=1"); }
+
+absl::StatusOr<absl::Duration> WatchdogPeriod() {
+  const char* microseconds = Variable("WATCHDOG_USEC");
+  if (microseconds == nullptr || Variable("NOTIFY_SOCKET") == nullptr) {
+    return absl::InfiniteDuration();
+  }
+  const absl::StatusOr<int64_t> period = PositiveNumber<int64_t>(
+      "WATCHDOG_USEC", microseconds, "a number of microseconds, at least 1");
+  if (!period.ok()) return period.status();
+  if (const char* process = Variable("WATCHDOG_PID"); process != nullptr) {
+    const absl::StatusOr<pid_t> pid = PositiveNumber<pid_t>(
+        "WATCHDOG_PID", process, "the number of a process");
+    if (!pid.ok()) return pid.status();
+    if (*pid != getpid()) return absl::InfiniteDuration();
+  }
+  return absl::Microseconds(*period);
+}
 
 }  // namespace tocsin::inline v0_2

@@ -1,12 +1,14 @@
-// What this process tells the service manager that started it, such as systemd.
+// What this process tells the service manager that started it, such as systemd,
+// and how often the manager wants to hear from it.
 //
 //   listener.Open();
 //   NotifyReady().IgnoreError();
 //
 // The protocol is that of sd_notify(3), one datagram for each call to the
 // socket that $NOTIFY_SOCKET names; no library of systemd is needed. If the
-// variable is unset or empty, there is no manager, and every call does nothing
-// and returns OK. A unit of systemd needs Type=notify or Type=notify-reload.
+// variable is unset or empty, there is no manager, and every notification does
+// nothing and returns OK. A unit of systemd needs Type=notify or
+// Type=notify-reload.
 //
 // All functions may be called from any thread, but not while another thread
 // changes the environment. A call blocks while the manager's queue is full;
@@ -20,6 +22,7 @@
 #define TOCSIN_SIGNALS_SERVICE_MANAGER_H_
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
 namespace tocsin::inline v0_2 {
@@ -39,8 +42,16 @@ absl::Status NotifyReloading();
 // instead of as long as it is configured to (EXTEND_TIMEOUT_USEC).
 absl::Status NotifyStopping(absl::Duration takes = absl::ZeroDuration());
 
-// The process is alive. Call it more often than the unit's WatchdogSec=.
+// The process is alive. Call it more often than WatchdogPeriod(), or have Run()
+// do so: RunOptions::notify_watchdog.
 absl::Status NotifyWatchdog();
+
+// How long the manager waits for NotifyWatchdog(), or for the next one, before
+// it acts, usually by killing the process: the unit's WatchdogSec=. Half of it
+// is a good interval. InfiniteDuration() if it waits for none: there is no
+// manager, $WATCHDOG_USEC is unset or empty, or $WATCHDOG_PID is another
+// process. kInvalidArgument if one of the two is no positive number.
+absl::StatusOr<absl::Duration> WatchdogPeriod();
 
 }  // namespace tocsin::inline v0_2
 

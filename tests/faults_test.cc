@@ -13,6 +13,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <ctime>
 #include <functional>
 #include <latch>
@@ -219,6 +220,26 @@ TEST(NoThread, RunPrintsTheReasonAndReturnsOne) {
   EXPECT_THAT(::testing::internal::GetCapturedStderr(),
               HasSubstr("RESOURCE_EXHAUSTED: pthread_create for the watchdog "
                         "of Run(): "));
+}
+
+TEST(NoThread, RunCallsNothingThatTheManagerWouldMiss) {
+  setenv("NOTIFY_SOCKET", "/no/such/socket", 1);
+  setenv("WATCHDOG_USEC", "30000000", 1);
+  std::atomic<int> asked{0};
+  ScopedJudge no_third([&] { return ++asked == 3 ? EAGAIN : 0; });
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(tocsin::Run(
+                [](Program&) -> absl::Status {
+                  ADD_FAILURE() << "called";
+                  return absl::OkStatus();
+                },
+                {.notify_watchdog = true}),
+            1);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr("RESOURCE_EXHAUSTED: pthread_create for the heartbeat "
+                        "of Run(): "));
+  unsetenv("WATCHDOG_USEC");
+  unsetenv("NOTIFY_SOCKET");
 }
 
 TEST(NoThread, AServiceOfAGroupFailsTheGroup) {

@@ -13,12 +13,14 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "tocsin/signals/service_manager.h"
 #include "tocsin/signals/signal_set.h"
 
@@ -94,6 +96,26 @@ void Notify(const std::string& text) {
           "only the name of a socket is one", name);
 }
 
+void ReadPeriod(const std::string& text) {
+  const std::string value = text.c_str();
+  setenv("NOTIFY_SOCKET", "@tocsin/nobody", 1);
+  setenv("WATCHDOG_USEC", value.c_str(), 1);
+  const absl::StatusOr<absl::Duration> period = WatchdogPeriod();
+  if (value.empty()) {
+    Require(period.ok() && *period == absl::InfiniteDuration(),
+            "empty is unset", value);
+  } else if (period.ok()) {
+    Require(IsNumber(value) &&
+                absl::ToInt64Microseconds(*period) == std::atoll(value.c_str()),
+            "the period is what the text says", value);
+    Require(*period > absl::ZeroDuration(), "there is time to ping", value);
+  } else {
+    Require(absl::IsInvalidArgument(period.status()) &&
+                absl::StrContains(period.status().message(), value),
+            "a refusal names what was refused", value);
+  }
+}
+
 // Each line is an argument.
 void ReadCommandLine(absl::string_view text) {
   std::vector<std::string> arguments = absl::StrSplit(text, '\n');
@@ -120,6 +142,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   tocsin::ReadSignal(text);
   tocsin::Notify(text);
+  tocsin::ReadPeriod(text);
   tocsin::ReadCommandLine(text);
   return 0;
 }

@@ -29,6 +29,7 @@ const std::string kTexts[] = {
     "RTMIN+3",
     "SIGRTMAX-1",
     "99999999999999999999",
+    "30000000",
     "/run/systemd/nobody",
     "@tocsin/nobody",
     "@" + std::string(106, 'n'),

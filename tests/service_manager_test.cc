@@ -4,24 +4,32 @@
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
+#include <functional>
 #include <iostream>
-#include <random>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/process_status.h"
+#include "tests/service_manager.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/event.h"
 #include "tocsin/concurrency/task_group.h"
+#include "tocsin/signals/run.h"
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/testing/fake_signals.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -29,62 +37,9 @@
 namespace tocsin {
 namespace {
 
+using ::testing::ExitedWithCode;
 using ::testing::HasSubstr;
-
-// Receives what is sent to $NOTIFY_SOCKET, which it sets for as long as it
-// lives.
-class ServiceManager {
- public:
-  explicit ServiceManager(const std::string& name) : name_(name) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, name.data(), name.size());
-    size_t size = offsetof(sockaddr_un, sun_path) + name.size();
-    if (name[0] == '@') {
-      address.sun_path[0] = '\0';
-    } else {
-      ++size;
-    }
-    EXPECT_EQ(bind(fd_, reinterpret_cast<const sockaddr*>(&address),
-                   static_cast<socklen_t>(size)),
-              0)
-        << name << ": " << std::strerror(errno);
-    setenv("NOTIFY_SOCKET", name.c_str(), 1);
-  }
-  ServiceManager(const ServiceManager&) = delete;
-  ServiceManager& operator=(const ServiceManager&) = delete;
-  ~ServiceManager() {
-    close(fd_);
-    if (name_[0] == '/') unlink(name_.c_str());
-    unsetenv("NOTIFY_SOCKET");
-  }
-
-  // The next datagram, which must be there already; "" if it is not.
-  std::string Take() { return Receive(MSG_DONTWAIT); }
-  // The next datagram, which is waited for.
-  std::string Await() { return Receive(0); }
-
- private:
-  std::string Receive(int flags) {
-    char datagram[512];
-    const ssize_t size = recv(fd_, datagram, sizeof(datagram), flags);
-    return std::string(datagram, size > 0 ? static_cast<size_t>(size) : 0);
-  }
-
-  const std::string name_;
-  const int fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-};
-
-// Not by the process id: sandboxes count those anew, but share the names.
-std::string Unique() {
-  static const unsigned seed = std::random_device()();
-  return std::to_string(seed) + "_" + std::to_string(getpid());
-}
-std::string AbstractName() {
-  return "@tocsin/service_manager_test/" + Unique();
-}
-// Not in the test's own directory, whose path may be too long for an address.
-std::string Path() { return "/tmp/service_manager_test_" + Unique(); }
+using ::testing::KilledBySignal;
 
 int64_t MonotonicMicroseconds() {
   timespec now;
@@ -241,7 +196,7 @@ TEST(ServiceManager, IsNotReachedWithoutADescriptor) {
     std::cerr << NotifyReady();
     _exit(0);
   };
-  EXPECT_EXIT(notify(), ::testing::ExitedWithCode(0),
+  EXPECT_EXIT(notify(), ExitedWithCode(0),
               "RESOURCE_EXHAUSTED: socket for NOTIFY_SOCKET: Too many open "
               "files; raise RLIMIT_NOFILE");
 }
@@ -276,6 +231,217 @@ TEST(ServiceManager, IsWaitedForWhileItsQueueIsFull) {
     notifier.Join();
     EXPECT_EQ(status, absl::OkStatus());
   }
+}
+
+// An environment variable, for as long as it lives.
+class Variable {
+ public:
+  Variable(const char* name, const std::string& value) : name_(name) {
+    setenv(name, value.c_str(), 1);
+  }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+  ~Variable() { unsetenv(name_); }
+
+ private:
+  const char* const name_;
+};
+
+TEST(WatchdogPeriod, IsWhatTheManagerSaysToThisProcess) {
+  ServiceManager manager(AbstractName());
+  EXPECT_EQ(WatchdogPeriod().value(), absl::InfiniteDuration());
+  Variable period("WATCHDOG_USEC", "1500000");
+  EXPECT_EQ(WatchdogPeriod().value(), absl::Milliseconds(1500));
+  {
+    Variable process("WATCHDOG_PID", std::to_string(getpid()));
+    EXPECT_EQ(WatchdogPeriod().value(), absl::Milliseconds(1500));
+  }
+  {
+    Variable process("WATCHDOG_PID", std::to_string(getppid()));
+    EXPECT_EQ(WatchdogPeriod().value(), absl::InfiniteDuration());
+  }
+  Variable process("WATCHDOG_PID", "");
+  EXPECT_EQ(WatchdogPeriod().value(), absl::Milliseconds(1500));
+  Variable no_period("WATCHDOG_USEC", "");
+  EXPECT_EQ(WatchdogPeriod().value(), absl::InfiniteDuration());
+}
+
+TEST(WatchdogPeriod, IsNoneWithoutAManager) {
+  Variable period("WATCHDOG_USEC", "soon");
+  EXPECT_EQ(WatchdogPeriod().value(), absl::InfiniteDuration());
+}
+
+TEST(WatchdogPeriod, IsRefusedIfItIsMalformed) {
+  ServiceManager manager(AbstractName());
+  for (const std::string value :
+       {"0", "-1", "+1", " 1", "1s", "0x1", "9223372036854775808"}) {
+    Variable period("WATCHDOG_USEC", value);
+    EXPECT_EQ(WatchdogPeriod().status(),
+              absl::InvalidArgumentError(
+                  "WATCHDOG_USEC is \"" + value +
+                  "\"; it must be a number of microseconds, at least 1"));
+  }
+  Variable period("WATCHDOG_USEC", "9223372036854775807");
+  EXPECT_TRUE(WatchdogPeriod().ok());
+  for (const std::string value : {"0", "-1", "init", "2147483648"}) {
+    Variable process("WATCHDOG_PID", value);
+    EXPECT_EQ(WatchdogPeriod().status(),
+              absl::InvalidArgumentError("WATCHDOG_PID is \"" + value +
+                                         "\"; it must be the number of a "
+                                         "process"));
+  }
+}
+
+// A process with a manager whose watchdog has a period of so many microseconds,
+// and which calls Run().
+class Service {
+ public:
+  explicit Service(const std::string& period)
+      : period_("WATCHDOG_USEC", period) {}
+
+  [[noreturn]] void RunAndExit(
+      const std::function<absl::Status(Program&)>& main,
+      ShutdownPolicy shutdown = {}) {
+    std::exit(
+        Run(main, {.shutdown = std::move(shutdown), .notify_watchdog = true}));
+  }
+
+  ServiceManager& manager() { return manager_; }
+
+ private:
+  ServiceManager manager_{AbstractName()};
+  const Variable period_;
+};
+
+TEST(NotifyWatchdogDeathTest, RunPingsWhileTheProgramRuns) {
+  EXPECT_EXIT(
+      {
+        Service service("2000");
+        service.RunAndExit([&](Program&) {
+          service.manager().AwaitPing();
+          return absl::OkStatus();
+        });
+      },
+      ExitedWithCode(0), "^$");
+}
+
+TEST(NotifyWatchdogDeathTest, RunPingsWhileTheProgramDrains) {
+  EXPECT_EXIT(
+      {
+        Service service("2000");
+        service.RunAndExit(
+            [&](Program& program) {
+              SendSelf(SIGTERM);
+              while (service.manager().Await() != "STOPPING=1") {
+              }
+              service.manager().AwaitPing();
+              EXPECT_EQ(program.shutdown().phase(), Shutdown::Phase::kDraining);
+              return absl::OkStatus();
+            },
+            {.drain = absl::Hours(1)});
+      },
+      KilledBySignal(SIGTERM), "^$");
+}
+
+TEST(NotifyWatchdogDeathTest, RunPingsWhileTheProgramStops) {
+  EXPECT_EXIT(
+      {
+        Service service("2000");
+        service.RunAndExit([&](Program& program) {
+          program.tasks().Spawn([&] {
+            absl::Status status = Event().Wait();
+            service.manager().AwaitPing();
+            return status;
+          });
+          SendSelf(SIGTERM);
+          absl::Status status = Event().Wait();
+          service.manager().AwaitPing();
+          return status;
+        });
+      },
+      KilledBySignal(SIGTERM), "^$");
+}
+
+// A stream whose flush waits for a ping.
+FILE* FlushedByAPing(ServiceManager& manager) {
+  cookie_io_functions_t functions{};
+  functions.write = [](void* cookie, const char*, size_t size) {
+    static_cast<ServiceManager*>(cookie)->AwaitPing();
+    return static_cast<ssize_t>(size);
+  };
+  return fopencookie(&manager, "w", functions);
+}
+
+// The flush is the last that Run() does.
+TEST(NotifyWatchdogDeathTest, RunPingsToItsEnd) {
+  EXPECT_EXIT(
+      {
+        Service service("2000");
+        FILE* const file = FlushedByAPing(service.manager());
+        service.RunAndExit([&](Program&) {
+          std::fputs("x", file);
+          SendSelf(SIGTERM);
+          return Event().Wait();
+        });
+      },
+      KilledBySignal(SIGTERM), "^$");
+}
+
+TEST(NotifyWatchdogDeathTest, RunDoesNotWaitForTheNextPing) {
+  EXPECT_EXIT(
+      {
+        Service service("3600000000");
+        service.RunAndExit([&](Program&) {
+          EXPECT_EQ(service.manager().Await(), "WATCHDOG=1");
+          return absl::OkStatus();
+        });
+      },
+      ExitedWithCode(0), "^$");
+}
+
+// The pings start them.
+TEST(NotifyWatchdogDeathTest, TheThreadsOfThePoolHaveTheMaskOfTheProgram) {
+  EXPECT_EXIT(
+      {
+        Service service("2000");
+        service.RunAndExit([&](Program&) {
+          service.manager().AwaitPing();
+          for (const std::string& thread : Threads()) {
+            if (StatusField(thread, "Name") == "tocsin-1") {
+              std::cerr << "blocks " << StatusMask(thread, "SigBlk");
+            }
+          }
+          return absl::OkStatus();
+        });
+      },
+      ExitedWithCode(0), "^blocks 0$");
+}
+
+TEST(NotifyWatchdogDeathTest, RunStartsNothingIfTheManagerAsksAnotherProcess) {
+  EXPECT_EXIT(
+      {
+        size_t threads = 0;
+        tocsin::Run([&](Program&) {
+          threads = Threads().size();
+          return absl::OkStatus();
+        });
+        Service service("2000");
+        Variable process("WATCHDOG_PID", std::to_string(getppid()));
+        service.RunAndExit([&](Program&) {
+          // Those of the first one are listed for a moment yet.
+          while (Threads().size() != threads) sched_yield();
+          return absl::OkStatus();
+        });
+      },
+      ExitedWithCode(0), "^$");
+}
+
+TEST(NotifyWatchdogDeathTest, RunRefusesAMalformedPeriodAndCallsNothing) {
+  EXPECT_EXIT(Service("soon").RunAndExit(
+                  [](Program&) -> absl::Status { std::abort(); }),
+              ExitedWithCode(1),
+              "^INVALID_ARGUMENT: WATCHDOG_USEC is \"soon\"; it must be a "
+              "number of microseconds, at least 1\n$");
 }
 
 }  // namespace
