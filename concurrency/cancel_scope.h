@@ -51,9 +51,12 @@ struct CancelScopeOptions {
   // The same as a point in time; the earlier one counts. It is read off the
   // wall clock once: nobody who sets that clock later moves it.
   absl::Time deadline = absl::InfiniteFuture();
-  // Keeps out the cancellation and the deadlines of the scopes around this one:
-  // for clean-up that must finish. Give it a timeout of its own.
+  // Keeps out the cancellation and the deadlines of the scopes around this one,
+  // for good. Give it a timeout of its own. For clean-up there is CleanUpScope.
   bool shield = false;
+  // How long the clean-up may take once this scope is cancelled (see
+  // CleanUpScope). Zero or less means not at all.
+  absl::Duration grace = absl::InfiniteDuration();
 };
 
 class [[nodiscard]] CancelScope {
@@ -62,7 +65,8 @@ class [[nodiscard]] CancelScope {
 
   // Makes a child of the thread's current scope, and enters it.
   explicit CancelScope(Options options = {})
-      : state_(DeadlineOf(options), options.shield) {}
+      : state_(DeadlineOf(options), ShieldOf(options.shield),
+               internal::ToGrace(options.grace)) {}
   // Also cancelled when `stop` is requested. If that is a token of another
   // scope or of a StopOnSignal, then for the same reason, as long as the other
   // exists.
@@ -78,6 +82,11 @@ class [[nodiscard]] CancelScope {
   // kCancelled with the reason's text, whatever its code.
   void Cancel(absl::Status reason = absl::CancelledError()) {
     state_.Cancel(std::move(reason));
+  }
+  // The same, with another grace than that of the options. Called again, it can
+  // only shorten the clean-up.
+  void Cancel(absl::Status reason, absl::Duration grace) {
+    state_.Cancel(std::move(reason), grace);
   }
 
   // Whether waits in this scope return at once: it was cancelled, its deadline
@@ -100,7 +109,7 @@ class [[nodiscard]] CancelScope {
   // The same, counted from now.
   void set_timeout(absl::Duration timeout);
 
-  void set_shield(bool shield) { state_.set_shield(shield); }
+  void set_shield(bool shield) { state_.set_shield(ShieldOf(shield)); }
 
   // A token that is requested when this scope is cancelled, by a deadline too:
   // for code that polls, or an interface that takes one. Callbacks run on the
@@ -115,6 +124,9 @@ class [[nodiscard]] CancelScope {
   friend class internal::Scope;
 
   static internal::Deadline DeadlineOf(const Options& options);
+  static internal::Shield ShieldOf(bool shield) {
+    return shield ? internal::Shield::kAll : internal::Shield::kNothing;
+  }
 
   // Makes a child of `parent`, which may be null. No thread is in it yet.
   explicit CancelScope(internal::ScopeState* parent) : state_(parent) {}

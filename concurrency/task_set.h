@@ -143,6 +143,11 @@ class TaskSet {
   void Cancel(absl::Status reason = absl::CancelledError()) {
     state_.Cancel(std::move(reason));
   }
+  // The same, and tells how long the clean-up of the tasks may take (see
+  // CleanUpScope).
+  void Cancel(absl::Status reason, absl::Duration grace) {
+    state_.Cancel(std::move(reason), grace);
+  }
 
   // All failures up to now in the order they happened, of which the first
   // kFailuresKept are kept; failure_count() counts all.

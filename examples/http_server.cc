@@ -27,7 +27,7 @@
 #include "absl/time/time.h"
 #include "httplib.h"
 #include "tocsin/concurrency/blocking_region.h"
-#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/clean_up_scope.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/run.h"
 #include "tocsin/signals/service_manager.h"
@@ -115,7 +115,7 @@ absl::Status Serve(const Arguments& arguments, Program& program) {
   // [guide]
   server.Get("/slow", [](const auto&, httplib::Response& answer) {
     std::cout << "Slow request" << std::endl;
-    tocsin::CancelScope to_the_end({.shield = true});
+    tocsin::CleanUpScope to_the_end;
     tocsin::Sleep(absl::Seconds(1)).IgnoreError();
     answer.set_content("At last.\n", "text/plain");
   });

@@ -88,6 +88,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   void BeginDrain();
   absl::Duration TimeToStop() const;
   void BeginStop();
+  absl::Duration TimeToCleanUp() const;
   void Report();
   void IgnoreBrokenPipesFrom(BrokenPipe policy);
   // Blocks until the phase is past `phase`. False if the shutdown is over.
@@ -323,7 +324,13 @@ void Shutdown::Phases::BeginStop() {
   if (!AwaitEndOf(Phase::kDraining)) return;
   // The other thread is about to, or already runs callbacks.
   while (!drain_.stop_requested()) sched_yield();
-  tasks_.Cancel(absl::CancelledError(Words(*cause())));
+  tasks_.Cancel(absl::CancelledError(Words(*cause())), TimeToCleanUp());
+}
+
+absl::Duration Shutdown::Phases::TimeToCleanUp() const {
+  MutexLock lock(mutex_);
+  if (phase_ends_ == internal::kNever) return absl::InfiniteDuration();
+  return absl::FromChrono(phase_ends_ - dispatcher_.Now());
 }
 
 bool Shutdown::Phases::AwaitEndOf(Phase phase) {

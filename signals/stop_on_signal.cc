@@ -70,7 +70,7 @@ bool StopOnSignal::BeStoppedBy(StoppedBy what) {
 
 void StopOnSignal::StopWithScope::operator()() const {
   if (!self->BeStoppedBy(StoppedBy::kScope)) return;
-  self->scope_.Cancel(internal::ScopeTree::ReasonOf(token));
+  self->scope_.CancelAs(token);
 }
 
 }  // namespace tocsin::inline v0_2

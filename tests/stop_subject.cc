@@ -15,7 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/clean_up_scope.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/child_process.h"
 #include "tocsin/signals/run.h"
@@ -37,7 +37,7 @@ absl::Status AwaitStop(const std::string& child_program) {
 }
 
 absl::Status CleanUp() {
-  tocsin::CancelScope shield({.timeout = absl::Seconds(5), .shield = true});
+  tocsin::CleanUpScope clean_up;
   absl::Status status = tocsin::Sleep(absl::Milliseconds(20));
   if (status.ok()) Print("cleaned up");
   return status;

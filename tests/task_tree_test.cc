@@ -253,6 +253,20 @@ TEST(TaskTree, NamesTheGroupThatAThreadWaitsFor) {
   EXPECT_TRUE(tasks.Wait().ok());
 }
 
+TEST(TaskTree, HasAThreadThatHasMadeNoGroup) {
+  auto pool = *ThreadPool::Create({.threads = ThreadPool::Options::kRunInWait});
+  TaskSet tasks({.pool = pool.get(), .name = "visits"});
+  Event event;
+  tasks.Spawn([&] { return event.Wait(); }, {.name = "visitor"});
+  std::jthread waits([&] { EXPECT_TRUE(tasks.Wait().ok()); });
+  EXPECT_THAT(
+      Masked(TreeWith("visitor waits in")),
+      HasSubstr("a thread waits in Wait() and runs tasks of group \"visits\" "
+                "(thread _)\n"
+                "  visitor waits in Event::Wait() for _ (thread _)"));
+  event.Set();
+}
+
 TEST(TaskTree, HasAGroupBelowTheTaskThatMadeIt) {
   TaskSet tasks;
   std::latch release(1);

@@ -164,9 +164,9 @@ void GroupState::CancelBackground() {
       absl::CancelledError("all tasks but those in the background have ended"));
 }
 
-void GroupState::Cancel(absl::Status reason) {
+void GroupState::Cancel(absl::Status reason, absl::Duration grace) {
   if (slots().forked()) return;
-  scope().Cancel(std::move(reason));
+  scope().Cancel(std::move(reason), grace);
   Discard();
 }
 

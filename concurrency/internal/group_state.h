@@ -71,7 +71,8 @@ class GroupState final : private TaskQueue {
   void Enter();
 
   absl::Status Wait();
-  void Cancel(absl::Status reason);
+  void Cancel(absl::Status reason,
+              absl::Duration grace = absl::InfiniteDuration());
   // What RunTaskGroup() does once it has made the group.
   absl::Status RunBody(absl::FunctionRef<absl::Status()> body);
 

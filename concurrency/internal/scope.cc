@@ -27,26 +27,46 @@ void Scope::Leave() {
   if (attached_.load(std::memory_order_acquire)) ScopeTree::Detach(*this);
 }
 
-void Scope::RequestCancel::operator()() const {
-  scope->Cancel(ScopeTree::ReasonOf(token));
+void Scope::RequestCancel::operator()() const { scope->CancelAs(token); }
+
+void Scope::CancelAs(const std::stop_token& token) {
+  ScopeTree::Reason reason = ScopeTree::ReasonOf(token);
+  Cancel(std::move(reason.status), Now(), reason.cleaned_up_at);
 }
 
 void Scope::Cancel(absl::Status reason) {
+  const Instant now = Now();
+  Cancel(std::move(reason), now, EndOfCleanUp(now, grace_));
+}
+
+void Scope::Cancel(absl::Status reason, absl::Duration grace) {
+  const Instant now = Now();
+  Cancel(std::move(reason), now, EndOfCleanUp(now, ToGrace(grace)));
+}
+
+void Scope::Cancel(absl::Status reason, Instant at, Instant cleaned_up_at) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
-  if (Latched()) return;
-  reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
-  cancelled_at_ = Now();
-  const ScopeState* const outer = OuterInReach();
-  const bool late = outer != nullptr && outer->cancelled();
-  State live = State::kLive;
-  if (!state_.compare_exchange_strong(
-          live, late ? State::kCancelledLate : State::kCancelled)) {
+  if (cleaned_up_at < cleaned_up_at_.load(std::memory_order_relaxed)) {
+    cleaned_up_at_.store(cleaned_up_at, std::memory_order_release);
+  } else if (Latched()) {
     return;
   }
+  Latch(std::move(reason), at);
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   ScopeTree::CollectWakeUps(*this, wake_ups);
+}
+
+void Scope::Latch(absl::Status reason, Instant at) {
+  if (Latched()) return;
+  reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
+  cancelled_at_ = at;
+  const ScopeState* const outer = OuterInReach();
+  const bool late = outer != nullptr && outer->cancelled();
+  State live = State::kLive;
+  state_.compare_exchange_strong(
+      live, late ? State::kCancelledLate : State::kCancelled);
 }
 
 void Scope::set_deadline(const Deadline& deadline) {
@@ -60,7 +80,7 @@ void Scope::set_deadline(const Deadline& deadline) {
   ScopeTree::CollectWakeUps(*this, wake_ups);
 }
 
-void Scope::set_shield(bool shield) {
+void Scope::set_shield(Shield shield) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
   shield_.store(shield, std::memory_order_release);

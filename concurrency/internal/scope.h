@@ -22,19 +22,20 @@ namespace tocsin::inline v0_2::internal {
 class Scope final : public ScopeState {
  public:
   // Makes a child of the thread's current scope, and enters it.
-  Scope(const Deadline& deadline, bool shield)
-      : Scope(current_scope, true, deadline, shield) {
+  Scope(const Deadline& deadline, Shield shield, Grace grace)
+      : Scope(current_scope, true, deadline, shield, grace) {
     current_scope = this;
   }
   // Also cancelled when `stop` is requested. If that is the token of another
   // scope, then for the same reason.
-  explicit Scope(const std::stop_token& stop) : Scope(Deadline(), false) {
+  explicit Scope(const std::stop_token& stop)
+      : Scope(Deadline(), Shield::kNothing, kUnlimited) {
     Adopt(stop);
   }
   // Makes a child of `parent`, which may be null. No thread is in it yet:
   // threads enter it by ScopeEntry, and any thread may destroy it.
   explicit Scope(ScopeState* parent)
-      : Scope(parent, false, Deadline(), false) {}
+      : Scope(parent, false, Deadline(), Shield::kNothing, kUnlimited) {}
   ~Scope() {
     if (entered_ || attached_.load(std::memory_order_acquire)) Leave();
   }
@@ -47,8 +48,12 @@ class Scope final : public ScopeState {
 
   // The members of CancelScope, documented there.
   void Cancel(absl::Status reason = absl::CancelledError());
+  void Cancel(absl::Status reason, absl::Duration grace);
+  // For the same reason as the scope that `token` belongs to, whose clean-up
+  // ends at the same time.
+  void CancelAs(const std::stop_token& token);
   void set_deadline(const Deadline& deadline);
-  void set_shield(bool shield);
+  void set_shield(Shield shield);
   std::stop_token stop_token() const { return ScopeTree::TokenOf(*this); }
   // The error of FailAfter().
   static absl::Status NotDoneWithin(absl::Duration timeout);
@@ -60,9 +65,13 @@ class Scope final : public ScopeState {
     void operator()() const;
   };
 
-  Scope(ScopeState* parent, bool entered, const Deadline& deadline, bool shield)
-      : ScopeState(parent, deadline, shield), entered_(entered) {}
+  Scope(ScopeState* parent, bool entered, const Deadline& deadline,
+        Shield shield, Grace grace)
+      : ScopeState(parent, deadline, shield, grace), entered_(entered) {}
 
+  void Cancel(absl::Status reason, Instant at, Instant cleaned_up_at);
+  // The first reason counts.
+  void Latch(absl::Status reason, Instant at);
   void Adopt(const std::stop_token& stop);
   void Leave();
 

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/clock.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -24,6 +25,7 @@ struct ScopeCause {
   absl::Status reason;  // OK: the deadline passed
   absl::Time deadline = absl::InfiniteFuture();
   uint64_t scope = 0;  // the number of the scope
+  Instant cleaned_up_at = kNever;
 };
 
 // The number of the scope that `status` is marked with.

@@ -9,6 +9,54 @@
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2::internal {
+namespace {
+
+// What a clean-up leaves of its grace to the code around it: a tenth, up to
+// this.
+constexpr Grace kMostLeft = std::chrono::seconds(1);
+
+}  // namespace
+
+Grace ToGrace(absl::Duration duration) {
+  return std::max(Grace(absl::ToInt64Nanoseconds(duration)), Grace::zero());
+}
+
+Instant EndOfCleanUp(Instant cancelled_at, Grace grace) {
+  if (grace == kUnlimited) return kNever;
+  return Add(cancelled_at,
+             absl::FromChrono(grace - std::min(grace / 10, kMostLeft)));
+}
+
+class ScopeState::Reach {
+ public:
+  explicit Reach(const ScopeState* scope) : scope_(scope) {}
+
+  explicit operator bool() const { return scope_ != nullptr; }
+  const ScopeState* operator->() const { return scope_; }
+  const ScopeState* scope() const { return scope_; }
+  // Whether a CleanUpScope is between.
+  bool late() const { return late_; }
+  void Climb() {
+    const Shield shield = scope_->shield();
+    late_ |= shield == Shield::kUntilCleanedUp;
+    scope_ = shield == Shield::kAll ? nullptr : scope_->parent_;
+  }
+
+  // When a cancellation of that scope takes effect.
+  Instant CancelledAt() const {
+    return late_ ? scope_->CleanedUpAt() : scope_->CancelledAt();
+  }
+  // When something will.
+  Instant ends() const {
+    return late_ ? scope_->CleanedUpAt()
+                 : scope_->deadline_.load(std::memory_order_acquire);
+  }
+
+ private:
+  const ScopeState* scope_;
+  bool late_ = false;
+};
+
 void ScopeState::DieOf(const char* mistake) {
   std::fprintf(stderr,
                "tocsin: a CancelScope was destroyed %s. Keep scopes in local "
@@ -41,6 +89,7 @@ ScopeCause ScopeState::Cause() const {
   } else {
     cause.deadline = OwnDeadline();
   }
+  cause.cleaned_up_at = CleanedUpAt();
   cause.scope = number_.load(std::memory_order_acquire);
   if (cause.scope == 0) {
     static std::atomic<uint64_t> last{0};
@@ -67,9 +116,7 @@ bool ScopeState::Made(const absl::Status& status) const {
 
 Instant ScopeState::ends() const {
   Instant nearest = kNever;
-  for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
-    nearest = std::min(nearest, s->deadline_.load(std::memory_order_acquire));
-  }
+  for (Reach s(this); s; s.Climb()) nearest = std::min(nearest, s.ends());
   return nearest;
 }
 
@@ -109,9 +156,9 @@ bool ScopeState::Latched() const {
 // Whether a scope around this one, in reach, was cancelled by the time
 // `before`, even if only by a deadline that no thread has seen to pass.
 bool ScopeState::IsCancelledAround(Instant before) const {
-  for (const ScopeState* s = OuterInReach(); s != nullptr;
-       s = s->OuterInReach()) {
-    if (s->CancelledAt() <= before) return true;
+  Reach s(this);
+  for (s.Climb(); s; s.Climb()) {
+    if (s.CancelledAt() <= before) return true;
   }
   return false;
 }
@@ -123,18 +170,34 @@ Instant ScopeState::CancelledAt() const {
              : deadline_.load(std::memory_order_acquire);
 }
 
+Instant ScopeState::CleanedUpAt() const {
+  const Instant told = cleaned_up_at_.load(std::memory_order_acquire);
+  const Instant deadline = deadline_.load(std::memory_order_acquire);
+  return deadline == kNever ? told
+                            : std::min(told, EndOfCleanUp(deadline, grace_));
+}
+
 const ScopeState* ScopeState::CancelledBy() const {
   const uint64_t now = scope_epoch.load(std::memory_order_acquire);
   bool timed = false;
   const ScopeState* late = nullptr;
-  for (const ScopeState* s = this; s != nullptr; s = s->OuterInReach()) {
+  Instant late_at = kNever;
+  for (Reach s(this); s; s.Climb()) {
     if (s->clear_at_.load(std::memory_order_acquire) == now) break;
-    if (s->Latched()) {
-      const State state = s->state_.load(std::memory_order_acquire);
-      if (state == State::kCancelled || state == State::kExpired) return s;
-      if (late == nullptr || s->CancelledAt() <= late->CancelledAt()) late = s;
-    }
     timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
+    if (!s->Latched()) continue;
+    if (s.late() && s->CleanedUpAt() > Now()) {
+      timed = true;
+      continue;
+    }
+    const State state = s->state_.load(std::memory_order_acquire);
+    if (state == State::kCancelled || state == State::kExpired) {
+      return s.scope();
+    }
+    if (s.CancelledAt() <= late_at) {
+      late = s.scope();
+      late_at = s.CancelledAt();
+    }
   }
   if (late != nullptr) return late;
   TOCSIN_STEP("CancelScope: found clear");

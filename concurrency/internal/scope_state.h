@@ -45,6 +45,23 @@ struct Deadline {
   int64_t wall_ahead = kUnknown;
 };
 
+// What a scope keeps out of what is around it.
+enum class Shield : uint8_t {
+  kNothing,
+  kUntilCleanedUp,  // a cancellation, as long as its clean-up may take
+  kAll,
+};
+
+// How long a clean-up may take. A duration of the clock, so that a scope is
+// cheap to make.
+using Grace = Instant::duration;
+inline constexpr Grace kUnlimited = Grace::max();
+Grace ToGrace(absl::Duration duration);
+
+// When a CleanUpScope lets a cancellation in: a little before its grace ends,
+// because the code around it has to end in time, too.
+Instant EndOfCleanUp(Instant cancelled_at, Grace grace);
+
 class ScopeState {
  public:
   ScopeState(const ScopeState&) = delete;
@@ -58,7 +75,8 @@ class ScopeState {
   }
   absl::Status status() const;
   absl::Time deadline() const;
-  // The same on the library's clock.
+  // The same on the library's clock. Inside a CleanUpScope also when its time
+  // is over.
   Instant ends() const;
 
   // Whether `status` is what this scope, or one around it, ended a wait with,
@@ -86,7 +104,7 @@ class ScopeState {
 
   ScopeState* parent() const { return parent_; }
   ScopeState* OuterInReach() const {
-    return shield_.load(std::memory_order_acquire) ? nullptr : parent_;
+    return shield() == Shield::kNothing ? parent_ : nullptr;
   }
   bool Latched() const;  // cancelled by itself, its own deadline included
 
@@ -109,9 +127,15 @@ class ScopeState {
     kExpiredLate
   };
 
-  ScopeState(ScopeState* parent, const Deadline& deadline, bool shield)
+  // This scope, and then those around it whose cancellation reaches it, if only
+  // once its clean-up is over.
+  class Reach;
+
+  ScopeState(ScopeState* parent, const Deadline& deadline, Shield shield,
+             Grace grace)
       : parent_(parent),
         shield_(shield),
+        grace_(grace),
         deadline_(deadline.instant),
         wall_ahead_(deadline.wall_ahead),
         clear_at_(deadline.instant != kNever ? 0
@@ -126,11 +150,15 @@ class ScopeState {
   bool IsCancelledAround(Instant before) const;
   // When it was cancelled, or will be by its own deadline.
   Instant CancelledAt() const;
+  // When it stops to be kept out by a CleanUpScope.
+  Instant CleanedUpAt() const;
+  Shield shield() const { return shield_.load(std::memory_order_acquire); }
   absl::Time OwnDeadline() const;
   ScopeCause Cause() const;  // of one that is Latched()
 
   ScopeState* const parent_;
-  std::atomic<bool> shield_;
+  std::atomic<Shield> shield_;
+  const Grace grace_;  // after its deadline
   mutable std::atomic<State> state_{State::kLive};
   std::atomic<Instant> deadline_;            // its own
   mutable std::atomic<int64_t> wall_ahead_;  // of that; written before it
@@ -138,6 +166,8 @@ class ScopeState {
   // Written once, before state_ becomes kCancelled or kCancelledLate.
   absl::Status reason_;
   Instant cancelled_at_;
+  // The earliest that a Cancel() told.
+  std::atomic<Instant> cleaned_up_at_{kNever};
   // No other scope of the process ever has the same. 0 until it is first asked
   // for.
   mutable std::atomic<uint64_t> number_{0};

@@ -81,7 +81,7 @@ void ScopeTree::CollectWakeUps(const ScopeState& scope,
     // those that are shielded from the change.
     const ScopeState* next = links.first_child;
     while (true) {
-      while (next != nullptr && next->shield_.load(std::memory_order_acquire)) {
+      while (next != nullptr && next->shield() == Shield::kAll) {
         next = next->links_.next_sibling;
       }
       if (next != nullptr || s == &scope) break;
@@ -107,16 +107,18 @@ std::stop_token ScopeTree::TokenOf(const ScopeState& scope) {
   return links.exported.get_token();
 }
 
-absl::Status ScopeTree::ReasonOf(const std::stop_token& token) {
+ScopeTree::Reason ScopeTree::ReasonOf(const std::stop_token& token) {
   if (const ScopeCause* cause = StopRequest::CauseOf(token)) {
-    return cause->WaitStatus();
+    return {cause->WaitStatus(), cause->cleaned_up_at};
   }
   MutexLock lock(scope_tree_mutex);
   for (const ScopeState* s = first_exporter_; s != nullptr;
        s = s->links_.next_exporter) {
-    if (s->links_.exported.get_token() == token) return s->WaitStatus();
+    if (s->links_.exported.get_token() != token) continue;
+    const ScopeCause cause = s->WaitCause();
+    return {s->WaitStatus(), cause.cleaned_up_at};
   }
-  return absl::CancelledError("stop was requested");
+  return {absl::CancelledError("stop was requested"), kNever};
 }
 
 void ScopeTree::EnterExporters(const ScopeState& scope) {

@@ -10,6 +10,8 @@
 #include <stop_token>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/scope_state.h"
@@ -54,7 +56,11 @@ class ScopeTree {
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
   // Why `token` was requested, or is being requested by this thread: the reason
   // of the scope that it belongs to, as long as that exists.
-  static absl::Status ReasonOf(const std::stop_token& token)
+  struct Reason {
+    absl::Status status;
+    Instant cleaned_up_at;
+  };
+  static Reason ReasonOf(const std::stop_token& token)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
  private:
