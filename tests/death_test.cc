@@ -73,10 +73,15 @@ TEST(DieBySignalDeathTest, ExitsWithAStatusIfTheSignalEndsNoProcess) {
   EXPECT_EXIT(DieBySignal(SIGWINCH), ExitedWithCode(128 + SIGWINCH), "");
 }
 
-// Issue 19: stopped, and went on when it was continued.
+// Issue 19: stopped, and went on when it was continued. In a process group of
+// its own, as a shell's job: in an orphaned one only SIGSTOP stops.
 TEST(DieBySignalDeathTest, ExitsWithAStatusIfTheSignalStopsAProcess) {
   for (const int signum : {SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU}) {
-    EXPECT_EXIT(DieBySignal(signum), ExitedWithCode(128 + signum), "");
+    Child child(Fork([signum] {
+      setpgid(0, 0);
+      DieBySignal(signum);
+    }));
+    EXPECT_EQ(ExitStatus(child.Wait(WUNTRACED)), 128 + signum);
   }
 }
 
