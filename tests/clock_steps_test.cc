@@ -162,6 +162,12 @@ TEST(ClockSetBack, SleepEndsInTime) {
   EXPECT_TRUE(Sleep(kShort).ok());
 }
 
+// The clock is set back by the time that SleepUntil() looks at it.
+TEST(ClockSetBack, SleepUntilEndsInTime) {
+  const SteppingClock clock(-absl::Hours(1));
+  EXPECT_TRUE(SleepUntil(internal::WallNow() - absl::Hours(1) + kShort).ok());
+}
+
 TEST(ClockSetBack, ReceiveForEndsInTime) {
   auto service = StartService();
   SignalReceiver receiver = OpenReceiver(*service, {SIGUSR1});
@@ -193,6 +199,13 @@ TEST(ClockSetBack, AStopTokenIsRequestedInTime) {
   requested.wait();
 }
 
+TEST(ClockSetBack, ADeadlineThatIsSetAfterwardsGoesByTheNewTime) {
+  const CancelScope outer({.deadline = internal::WallNow() + kLong});
+  const SteppingClock clock(-absl::Hours(1));
+  const CancelScope scope({.deadline = internal::WallNow() + kLong});
+  EXPECT_TRUE(CheckCancelled().ok());
+}
+
 TEST(ClockSetForward, ADeadlineKeepsItsTimeAndWhatIsLeftOfIt) {
   const absl::Time deadline = internal::WallNow() + kLong;
   CancelScope scope({.deadline = deadline});
@@ -200,6 +213,21 @@ TEST(ClockSetForward, ADeadlineKeepsItsTimeAndWhatIsLeftOfIt) {
   EXPECT_EQ(scope.deadline(), deadline);
   EXPECT_GT(scope.remaining(), absl::ZeroDuration());
   EXPECT_TRUE(CheckCancelled().ok());
+}
+
+TEST(ClockSetForward, ADeadlineThatIsMovedKeepsItsTime) {
+  const absl::Time deadline = internal::WallNow() + kLong;
+  CancelScope scope({.deadline = deadline});
+  const SteppingClock clock(absl::Hours(1));
+  scope.set_deadline(deadline + kShort);
+  EXPECT_EQ(scope.deadline(), deadline + kShort);
+}
+
+TEST(ClockSetForward, TheDeadlineOfATimeoutStaysAsItWasFirstShown) {
+  const CancelScope scope({.timeout = kLong});
+  const absl::Time shown = scope.deadline();
+  const SteppingClock clock(absl::Hours(1));
+  EXPECT_EQ(scope.deadline(), shown);
 }
 
 TEST(ClockSetForward, ReceiveForWaitsOn) {
