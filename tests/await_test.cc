@@ -1,5 +1,7 @@
 #include <malloc.h>
+#include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -150,6 +152,16 @@ TEST_F(AwaitTest, ADeadlineMovedNearerEndsIt) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(status));
 }
 
+TEST_F(AwaitTest, ADeadlineThatIsMovedNearerEndsItWhenItComes) {
+  CancelScope scope({.timeout = absl::Hours(1)});
+  const std::string waiting = TaskOfThisThread();
+  std::jthread mover([&] {
+    AwaitState(waiting, "S");
+    scope.set_timeout(absl::Milliseconds(20));
+  });
+  EXPECT_TRUE(absl::IsDeadlineExceeded(AwaitReady()));
+}
+
 // A048, A056
 TEST_F(AwaitTest, ALiftedShieldEndsIt) {
   absl::Status status;
@@ -249,6 +261,31 @@ TEST(Await, NothingIsLeftOfTheMutexesThatWereAwaited) {
     EXPECT_TRUE(Await(mutexes[i], second.condition()).ok());
   }
   EXPECT_LT(mallinfo2().uordblks, before + 64 * 1024);
+}
+
+// What the wait had on its stack is gone when the next one begins.
+TEST(Await, TheDeadlineOfAWaitThatIsOverIsForgotten) {
+  constexpr size_t kStack = 1 << 20;
+  void* const stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(stack, MAP_FAILED);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  ASSERT_EQ(pthread_attr_setstack(&attributes, stack, kStack), 0);
+  auto await = [](void*) -> void* {
+    CancelScope scope({.timeout = absl::Hours(1)});
+    absl::Mutex mutex;
+    AtSecondLook second;
+    MutexLock lock(mutex);
+    EXPECT_TRUE(Await(mutex, second.condition()).ok());
+    return nullptr;
+  };
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(&thread, &attributes, await, nullptr), 0);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
+  ASSERT_EQ(munmap(stack, kStack), 0);
+  await(nullptr);
 }
 
 // The exit status of a forked child that runs `body`.

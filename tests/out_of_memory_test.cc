@@ -30,6 +30,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
@@ -38,9 +39,11 @@
 #include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/semaphore.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/child_process.h"
 #include "tocsin/signals/job_control.h"
 #include "tocsin/signals/scoped_signal_block.h"
@@ -95,6 +98,8 @@ void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
 
 namespace tocsin {
 namespace {
+
+using internal::MutexLock;
 
 // Runs `operation` with the n-th of its allocations refused. False if it makes
 // fewer.
@@ -481,6 +486,32 @@ TEST(OutOfMemory, AWaitThatItsScopeEndsEndsAllTheSame) {
     EXPECT_EQ(queue.size(), 1);  // nobody is left who waits for it
     return refused;
   });
+}
+
+// In a process of its own, as the thread that visits the mutexes stays.
+TEST(OutOfMemory, AnAwaitBeginsOrNot) {
+  auto test = [] {
+    absl::Mutex mutexes[2];
+    std::ptrdiff_t kept[2];
+    for (int i : {0, 1}) {
+      auto await = [&mutex = mutexes[i]] {
+        CancelScope scope;
+        int looks = 0;
+        auto second_look = [&looks] { return ++looks >= 2; };
+        MutexLock lock(mutex);
+        EXPECT_TRUE(Await(mutex, absl::Condition(&second_look)).ok());
+      };
+      ForEachAllocation([&await](int n) {
+        const bool refused = Refuse(n, await);
+        await();
+        return refused;
+      });
+      kept[i] = allocated;
+    }
+    EXPECT_EQ(kept[0], kept[1]);
+    _exit(HasFailure() ? 1 : 0);
+  };
+  EXPECT_EXIT(test(), ::testing::ExitedWithCode(0), "");
 }
 
 // In a process of its own, as the thread that does it stays.

@@ -383,6 +383,30 @@ TEST(AwaitRaces, ARequestThatComesBeforeTheVisitorIsBlockedIsServed) {
   first.Join();
 }
 
+TEST(AwaitRaces, ADeadlineThatPassesWhileTheVisitorIsBlockedIsKept) {
+  absl::Mutex held;
+  absl::Mutex other;
+  auto await_other = [&other] {
+    CancelScope scope({.timeout = absl::Milliseconds(20)});
+    bool never = false;
+    MutexLock lock(other);
+    EXPECT_TRUE(
+        absl::IsDeadlineExceeded(Await(other, absl::Condition(&never))));
+  };
+  Awaiting first(held);
+  {
+    MutexLock lock(held);
+    HeldAt visit("MutexWaker: about to visit");
+    first.Cancel();
+    visit.AwaitThread();
+    ScopedThread second(await_other);
+    second.AwaitAsleep();
+    visit.Release();
+    second.Join();
+  }
+  first.Join();
+}
+
 TEST(AwaitRaces, ARequestThatComesWhileTheVisitorGoesToSleepIsServed) {
   absl::Mutex mutex;
   HeldAt idle("MutexWaker: found no request");
