@@ -91,7 +91,7 @@ class Dispatcher {
   virtual void KillOnBrokenPipes() {}
 
   // How long Die() is put off, at most, for the report and for the hook.
-  virtual Instant ReportUntil() const { return After(absl::Milliseconds(250)); }
+  virtual Instant ReportUntil() const { return After(LastWords::kPutOff); }
 
   // Adds a subscription to the registry. May remove signals from the
   // subscription, as its options say.

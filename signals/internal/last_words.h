@@ -9,11 +9,15 @@
 #include <optional>
 
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace tocsin::inline v0_2::internal {
 
 class LastWords {
  public:
+  // How long they are put off, at most, for the report and the program's hook.
+  static constexpr absl::Duration kPutOff = absl::Milliseconds(250);
+
   // Descriptor 2 counts as stderr if it was open when the process started, and
   // only as long as it is the same file as now. Otherwise a file with the
   // program's data may have got the number.

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/time/time.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -14,11 +13,6 @@
 #include "tocsin/signals/internal/service_mask.h"
 
 namespace tocsin::inline v0_2::internal {
-namespace {
-
-constexpr absl::Duration kHookTime = absl::Milliseconds(250);
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(
     std::function<void()> on_forced) {
@@ -77,7 +71,7 @@ void Watchdog::Run() {
     TOCSIN_STEP("Watchdog: has looked at its time");
     if (until <= Now() && Move(word, kFires)) {
       KillLivingChildren();
-      if (hook_ != nullptr) hook_->Call(After(kHookTime));
+      if (hook_ != nullptr) hook_->Call(After(LastWords::kPutOff));
       last_words_.Say(
           "tocsin: the grace is over, and the program has not exited.\n");
       DieBySignal(signum_);
