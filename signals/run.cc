@@ -97,7 +97,7 @@ class Pings {
 
 int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   absl::StatusOr<std::unique_ptr<internal::Watchdog>> watchdog =
-      internal::Watchdog::Start(options.shutdown.on_forced);
+      internal::Watchdog::Start();
   if (!watchdog.ok()) {
     Print(watchdog.status());
     return 1;
@@ -134,9 +134,10 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
           // Waits here, where the Shutdown still ends tasks that hang.
           if (absl::Status tasks = group.Wait(); ended.ok()) ended = tasks;
           // From here on the watchdog forces.
-          if (const auto stop = (*shutdown)->HandOver()) {
+          if (auto stop = (*shutdown)->HandOver()) {
             stopped_by = stop->signum;
             forced_at = stop->forced_at;
+            (*watchdog)->UseHook(std::move(stop->hook));
             (*watchdog)->Set(*stopped_by, forced_at);
           }
           return ended;
@@ -150,7 +151,7 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   pings.reset();
   if (!options.grace_until_exit) {
     (*watchdog)->Unset();
-    (*watchdog)->DropHook();
+    (*watchdog)->UseHook(nullptr);
   }
   if (options.after_signal != RunOptions::AfterSignal::kReturn128Plus &&
       getpid() != 1) {

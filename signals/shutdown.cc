@@ -216,9 +216,11 @@ std::optional<Shutdown::Stop> Shutdown::Phases::HandOver() {
   MutexLock lock(mutex_);
   if (!cause_.has_value()) return std::nullopt;
   keeps_broken_pipes_ = true;
-  return Stop{cause_->signum, phase_ == Phase::kDraining
-                                  ? internal::Add(phase_ends_, policy_.grace)
-                                  : phase_ends_};
+  return Stop{cause_->signum,
+              phase_ == Phase::kDraining
+                  ? internal::Add(phase_ends_, policy_.grace)
+                  : phase_ends_,
+              std::move(hook_)};
 }
 
 Shutdown::Phase Shutdown::Phases::phase() const {

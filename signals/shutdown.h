@@ -70,6 +70,10 @@
 
 namespace tocsin::inline v0_2 {
 
+namespace internal {
+class LastHook;
+}  // namespace internal
+
 // What a second of the policy's signals does. Programs send signals twice by
 // routine: timeout(1) to its child and then to its group, a supervisor to all
 // processes that it knows of, a terminal to a parent that passes them on. Only
@@ -164,6 +168,7 @@ class Shutdown {
   struct Stop {
     int signum;
     internal::Instant forced_at;
+    std::unique_ptr<internal::LastHook> hook;  // may be null
   };
   std::optional<Stop> HandOver();
 

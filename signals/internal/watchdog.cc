@@ -2,8 +2,6 @@
 
 #include <unistd.h>
 
-#include <utility>
-
 #include "absl/memory/memory.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/start_thread.h"
@@ -14,8 +12,7 @@
 
 namespace tocsin::inline v0_2::internal {
 
-absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(
-    std::function<void()> on_forced) {
+absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start() {
   auto watchdog = absl::WrapUnique(new Watchdog);
   const ScopedMask mask;  // which the thread inherits
   if (const int error = StartThread<&Watchdog::Run, "tocsin-watchdog">(
@@ -24,9 +21,6 @@ absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start(
     watchdog->word_ = kEnds;
     return NoThread("the watchdog of Run()", error);
   }
-  auto hook = LastHook::Start(std::move(on_forced));
-  if (!hook.ok()) return hook.status();
-  watchdog->hook_ = *std::move(hook);
   return watchdog;
 }
 

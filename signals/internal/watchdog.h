@@ -8,8 +8,8 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/internal/clock.h"
@@ -21,8 +21,7 @@ namespace tocsin::inline v0_2::internal {
 class Watchdog {
  public:
   // kResourceExhausted if a thread cannot be created.
-  static absl::StatusOr<std::unique_ptr<Watchdog>> Start(
-      std::function<void()> on_forced);
+  static absl::StatusOr<std::unique_ptr<Watchdog>> Start();
 
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -32,8 +31,9 @@ class Watchdog {
   void Set(int signum, Instant time);
   // From here on it does not. Does not return if it is dying.
   void Unset();
-  // While it is not set: what the hook refers to may be destroyed then.
-  void DropHook() { hook_.reset(); }
+  // It calls `hook`, which may be null, before the process dies. While it is
+  // not set; what the previous hook refers to may be destroyed then.
+  void UseHook(std::unique_ptr<LastHook> hook) { hook_ = std::move(hook); }
 
  private:
   enum State : uint32_t { kUnset, kSet, kFires, kEnds };
