@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/process_status.h"
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
@@ -545,6 +546,53 @@ TEST(Shutdown, HearsIgnoredSignalsByOption) {
   }
   EXPECT_EQ(Disposition(SIGINT).sa_handler, SIG_IGN);
   SetDisposition(SIGINT, SIG_DFL);
+}
+
+bool BrokenPipesAreIgnored() {
+  return Contains(StatusMask("self", "SigIgn"), SIGPIPE);
+}
+bool BrokenPipesAreHandled() {
+  return Contains(StatusMask("self", "SigCgt"), SIGPIPE);
+}
+void Handle(int) {}
+
+TEST(Shutdown, GivesBrokenPipesTheirEffectBackWhenItEnds) {
+  auto service = StartService();
+  TaskGroup group;
+  auto shutdown =
+      Shutdown::Start(*service, group, {.broken_pipe = BrokenPipe::kFails})
+          .value();
+  EXPECT_TRUE(BrokenPipesAreIgnored());
+  shutdown.reset();
+  EXPECT_FALSE(BrokenPipesAreIgnored());
+}
+
+TEST(Shutdown, LeavesTheDispositionThatAProgramHasSetForBrokenPipes) {
+  auto service = StartService();
+  TaskGroup group;
+  const ShutdownPolicy policy = {.broken_pipe = BrokenPipe::kFails};
+  SetDisposition(SIGPIPE, SIG_IGN);
+  EXPECT_TRUE(Shutdown::Start(*service, group, policy).ok());
+  EXPECT_TRUE(BrokenPipesAreIgnored());
+  SetDisposition(SIGPIPE, Handle);
+  {
+    auto shutdown = Shutdown::Start(*service, group, policy).value();
+    EXPECT_TRUE(BrokenPipesAreHandled());
+  }
+  EXPECT_TRUE(BrokenPipesAreHandled());
+  SetDisposition(SIGPIPE, SIG_DFL);
+}
+
+TEST(Shutdown, LeavesAHandlerForBrokenPipesThatCameMeanwhile) {
+  auto service = StartService();
+  TaskGroup group;
+  auto shutdown =
+      Shutdown::Start(*service, group, {.broken_pipe = BrokenPipe::kFails})
+          .value();
+  SetDisposition(SIGPIPE, Handle);
+  shutdown.reset();
+  EXPECT_TRUE(BrokenPipesAreHandled());
+  SetDisposition(SIGPIPE, SIG_DFL);
 }
 
 // The force path needs nobody: here main, the stop callback and all workers
