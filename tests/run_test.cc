@@ -193,25 +193,46 @@ TEST(RunDeathTest, DiesByTheSignalWhateverMainReturns) {
   }
 }
 
+void AllowCore() {
+  rlimit page;
+  getrlimit(RLIMIT_CORE, &page);
+  page.rlim_cur = 4096;  // cut off there, it is one all the same
+  setrlimit(RLIMIT_CORE, &page);
+  EXPECT_EQ(chdir(testing::TempDir().c_str()), 0);
+}
+
+bool DumpedCore(int status) {
+  return KilledBySignal(SIGQUIT)(status) && WCOREDUMP(status);
+}
+bool DumpedNoCore(int status) {
+  return KilledBySignal(SIGQUIT)(status) && !WCOREDUMP(status);
+}
+
+[[noreturn]] void RunUntilSigquit(RunOptions options) {
+  AllowCore();
+  options.shutdown.signals = {SIGQUIT};
+  RunAndExit(
+      [](Program&) {
+        SendSelf(SIGQUIT);
+        return Event().Wait();
+      },
+      std::move(options));
+}
+
 // It is a core that SIGQUIT is for, but not of a program that ended well.
 TEST(RunDeathTest, DiesBySigquitWithoutACore) {
-  const auto without_core = [](int status) {
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGQUIT &&
-           !WCOREDUMP(status);
-  };
+  EXPECT_EXIT(RunUntilSigquit({}), DumpedNoCore, "^$");
+}
+
+TEST(RunDeathTest, DiesBySigquitWithItsCoreByOption) {
+  Child other(Fork([] {
+    AllowCore();
+    raise(SIGQUIT);
+  }));
+  if (!DumpedCore(other.Wait())) GTEST_SKIP() << "no core can be dumped";
   EXPECT_EXIT(
-      {
-        rlimit unlimited;
-        unlimited.rlim_cur = unlimited.rlim_max = RLIM_INFINITY;
-        setrlimit(RLIMIT_CORE, &unlimited);
-        RunAndExit(
-            [](Program&) {
-              SendSelf(SIGQUIT);
-              return Event().Wait();
-            },
-            {.shutdown = {.signals = {SIGQUIT}}});
-      },
-      without_core, "^$");
+      RunUntilSigquit({.after_signal = RunOptions::AfterSignal::kDumpCore}),
+      DumpedCore, "^$");
 }
 
 TEST(RunDeathTest, WhatADestructorFunctionPrintsIsFlushed) {
@@ -517,12 +538,33 @@ TEST(RunDeathTest, ABrokenPipeKillsByOptionAndBeforeTheStop) {
 }
 
 TEST(RunDeathTest, ADestructorThatHangsDoesNotKeepItFromDying) {
+  for (const auto after_signal : {RunOptions::AfterSignal::kDieBySignal,
+                                  RunOptions::AfterSignal::kReturn128Plus}) {
+    EXPECT_EXIT(
+        {
+          std::atexit([] { Pipe().Take(); });
+          RunOptions options = kShortGrace;
+          options.after_signal = after_signal;
+          options.grace_until_exit = true;
+          std::exit(RunUntilStopped(options));
+        },
+        KilledBySignal(SIGTERM), "the program has not exited");
+  }
+}
+
+// With a drain of an hour and a grace of minus one, the end is now.
+TEST(RunDeathTest, TheGraceFollowsTheDrainAlsoWhereMainReturnsInIt) {
   EXPECT_EXIT(
       {
-        std::atexit([] { Pipe().Take(); });
-        RunOptions options = kShortGrace;
-        options.grace_until_exit = true;
-        std::exit(RunUntilStopped(options));
+        tocsin::Run(
+            [](Program& program) {
+              SendSelf(SIGTERM);
+              while (!program.shutdown().cause()) sched_yield();
+              return absl::OkStatus();
+            },
+            {.shutdown = {.drain = absl::Hours(1), .grace = -absl::Hours(1)},
+             .grace_until_exit = true});
+        Pipe().Take();
       },
       KilledBySignal(SIGTERM), "the program has not exited");
 }
