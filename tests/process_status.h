@@ -55,16 +55,22 @@ inline std::vector<std::string> Threads() {
   return tasks;
 }
 
+// The thread of that name, as a task; "" if there is none.
+inline std::string ThreadNamed(const std::string& name) {
+  const std::vector<std::string> tasks = Threads();
+  const auto found =
+      std::find_if(tasks.begin(), tasks.end(), [&](const std::string& task) {
+        return StatusField(task, "Name") == name;
+      });
+  return found != tasks.end() ? *found : "";
+}
+
 inline bool IsServiceThread(const std::string& task) {
   return StatusField(task, "Name") == "tocsin-signals";
 }
 
 // The thread of the service, as a task; "" if there is none.
-inline std::string ServiceThread() {
-  const std::vector<std::string> tasks = Threads();
-  const auto found = std::find_if(tasks.begin(), tasks.end(), IsServiceThread);
-  return found != tasks.end() ? *found : "";
-}
+inline std::string ServiceThread() { return ThreadNamed("tocsin-signals"); }
 
 // Waits until the service's thread has looked and leaves `signum` to others: it
 // waits, no bell is left, and it does not wait for `signum`. /proc shows what a

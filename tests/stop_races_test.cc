@@ -3,7 +3,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <latch>
@@ -21,8 +20,11 @@
 #include "tests/signal_testing.h"
 #include "tests/steps.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/signals/child_process.h"
+#include "tocsin/signals/internal/last_hook.h"
+#include "tocsin/signals/internal/watchdog.h"
 #include "tocsin/signals/process.h"
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/stop_on_signal.h"
@@ -95,13 +97,62 @@ TEST(ShutdownRaces, ItsEndAtTheMomentOfTheSleepIsHeard) {
   EXPECT_FALSE(group.scope().cancelled());
 }
 
-// Whether there is one, which ends when it has stopped.
-bool ListenerRuns() {
-  const std::vector<std::string> tasks = Threads();
-  return std::any_of(tasks.begin(), tasks.end(), [](const std::string& task) {
-    return StatusField(task, "Name") == "tocsin-stop";
-  });
+TEST(WatchdogRacesDeathTest, ATimeThatIsSetWhileItFallsAsleepCounts) {
+  EXPECT_EXIT(
+      {
+        HeldAt looked("Watchdog: has looked at its time");
+        auto watchdog = internal::Watchdog::Start().value();
+        looked.AwaitThread();
+        watchdog->Set(SIGTERM, internal::Now());
+        looked.Release();
+        Pipe().Take();
+      },
+      testing::KilledBySignal(SIGTERM), "the program has not exited");
 }
+
+TEST(WatchdogRacesDeathTest, ATimeThatIsMovedWhileItLooksIsNotUp) {
+  EXPECT_EXIT(
+      {
+        auto watchdog = internal::Watchdog::Start().value();
+        std::string thread;
+        while (thread.empty()) thread = ThreadNamed("tocsin-watchdog");
+        AwaitState(thread, "S");
+        std::latch looked(1);
+        std::atomic<bool> moved = false;
+        AtStep looks("Watchdog: has looked at its time", [&] {
+          looked.count_down();
+          while (!moved) sched_yield();  // so that it sleeps only afterwards
+        });
+        watchdog->Set(SIGTERM, internal::Now());
+        looked.wait();
+        watchdog->Set(SIGTERM, internal::kNever);
+        moved = true;
+        AwaitState(thread, "S");
+        _exit(0);
+      },
+      testing::ExitedWithCode(0), "");
+}
+
+TEST(WatchdogRacesDeathTest, NobodyUnsetsItOnceTheProcessDies) {
+  EXPECT_EXIT(
+      {
+        Pipe dying;
+        auto hook = internal::LastHook::Start([&] {
+          dying.Put();
+          while (true) pause();
+        });
+        auto watchdog = internal::Watchdog::Start().value();
+        watchdog->UseHook(*std::move(hook));
+        watchdog->Set(SIGTERM, internal::Now());
+        dying.Take();
+        watchdog->Unset();
+        _exit(1);
+      },
+      testing::KilledBySignal(SIGTERM), "the program has not exited");
+}
+
+// Whether there is one, which ends when it has stopped.
+bool ListenerRuns() { return !ThreadNamed("tocsin-stop").empty(); }
 
 TEST(StopOnSignalRaces, ASignalThatComesWhileItsScopeIsCancelledIsNoCause) {
   FakeSignals signals;
