@@ -27,6 +27,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/child.h"
 #include "tests/process_status.h"
 #include "tests/program.h"
 #include "tests/signal_testing.h"
@@ -372,6 +373,35 @@ TEST(DiesWithParent, AndNotWithTheThreadThatSpawnedIt) {
   EXPECT_EQ(waitpid(parent, &status, 0), parent);
   EXPECT_EQ(KillingSignal(status), SIGKILL);
   EXPECT_EQ(output.Take(), '\0');
+}
+
+TEST(DiesWithParent, ThoughItIgnoresTermination) {
+  Pipe input;
+  Pipe output;
+  Child parent(Fork([&] {
+    const auto child =
+        ChildProcess::Spawn({"sh", "-c", "trap '' TERM; echo; exec cat"},
+                            {.input = ChildStream::Fd(input.reader()),
+                             .output = ChildStream::Fd(output.writer()),
+                             .dies_with_parent = true});
+    if (child.ok()) pause();
+  }));
+  output.CloseWriter();
+  EXPECT_EQ(output.Take(), '\n');
+  parent.Send(SIGKILL);
+  EXPECT_EQ(KillingSignal(parent.Wait()), SIGKILL);
+  input.Put('a');
+  EXPECT_EQ(output.Take(), '\0');
+}
+
+// The thread that it is spawned on sleeps in between.
+TEST(DiesWithParent, CanBeAskedForAgain) {
+  for (int i = 0; i < 2; ++i) {
+    auto child = ChildProcess::Spawn({"true"}, {.dies_with_parent = true});
+    ASSERT_TRUE(child.ok()) << child.status();
+    EXPECT_TRUE(child->Wait().ok());
+    AwaitState(ThreadNamed("tocsin-spawn"), "S");
+  }
 }
 
 // ThreadSanitizer allows no thread in a forked child.
