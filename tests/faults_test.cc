@@ -95,7 +95,10 @@ extern "C" int __interceptor_pthread_create(pthread_t*, const pthread_attr_t*,
 extern "C" int pthread_create(pthread_t* thread,
                               const pthread_attr_t* attributes,
                               void* (*start)(void*), void* argument) noexcept {
-  if (const int error = tocsin::AskJudge(); error != 0) return error;
+  if (const int error = tocsin::AskJudge(); error != 0) {
+    *thread = ~pthread_t{0};  // undefined, says POSIX
+    return error;
+  }
   using Create =
       int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
   static Create* const create =
@@ -200,6 +203,19 @@ TEST(NoThread, AShutdownSaysSoAndAnotherCanBeMadeLater) {
   group.Spawn([] { Event().Wait().IgnoreError(); });
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_EQ(shutdown->cause()->signum, SIGUSR1);
+}
+
+TEST(NoThread, AShutdownSaysThatItsHookHasNone) {
+  auto service = StartService();
+  TaskGroup group;
+  {
+    ScopedJudge none(RefuseAll);
+    ExpectRefusedThread(
+        Shutdown::Start(*service, group, {.on_forced = [] {}}).status(),
+        "the hook of a forced end");
+  }
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
+  EXPECT_TRUE(Shutdown::Start(*service, group, {.on_forced = [] {}}).ok());
 }
 
 TEST(NoThread, JobControlSaysSoAndLeavesTheSignalAlone) {

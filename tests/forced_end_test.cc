@@ -145,6 +145,14 @@ TEST(OnForcedDeathTest, IsCalledIfMainHasReturned) {
               KilledBySignal(SIGTERM), "^called\ntocsin: the grace is over");
 }
 
+TEST(OnForcedDeathTest, DoesNotHoldUpTheEndIfMainHasReturned) {
+  EXPECT_EXIT(ReturnAndHang({.on_forced =
+                                 [] {
+                                   while (true) pause();
+                                 }}),
+              KilledBySignal(SIGTERM), "the program has not exited");
+}
+
 // Waits until that thread is in a write(2) that blocks. Opens no stream: that
 // would wait for the one that flushes.
 void AwaitWrite(pid_t thread) {
@@ -206,10 +214,12 @@ TEST(LastWords, AreNotWrittenToAFileThatGotTheNumberLater) {
   EXPECT_EQ(Contents(file), "told\n");
 }
 
+// Not even if a static object opened it, before main().
 TEST(LastWords, AreNotWrittenToAFileThatFoundStderrClosed) {
   const std::string file = absl::StrCat(::testing::TempDir(), "/data");
   StartedProgram subject(
-      {"/bin/sh", "-c", "exec tests/forced_end_subject \"$0\" 2>&-", file});
+      {"/bin/sh", "-c",
+       "export FILE=\"$0\"; exec tests/forced_end_subject 2>&-", file});
   EXPECT_EQ(KillingSignal(subject.Wait()), SIGTERM);
   EXPECT_EQ(Contents(file), "data\n");
 }
