@@ -30,7 +30,7 @@ namespace {
 // Of a group's tasks that have not begun so many are named.
 constexpr size_t kMostNames = 10;
 // Lines are not indented further.
-constexpr int kDeepest = 30;
+constexpr size_t kDeepest = 30;
 
 // As long as it exists no task begins or ends.
 class HeldShards {
@@ -169,12 +169,12 @@ class Text {
  private:
   using Groups = std::vector<const TaskQueue*>;
 
-  void Add(int depth, const std::string& line);
+  void Add(size_t depth, const std::string& line);
   void AddThread(const SeenThread& thread);
-  void AddTask(int depth, const RunningTask* at);
-  void AddGroup(int depth, const TaskQueue* queue);
+  void AddTask(size_t depth, const RunningTask* at);
+  void AddGroup(size_t depth, const TaskQueue* queue);
   // Only the tasks.
-  void AddTasks(int depth, const TaskQueue* queue);
+  void AddTasks(size_t depth, const TaskQueue* queue);
   std::string NameOfGroup(const TaskQueue* queue) const;
   // What the thread does at one place of its stack, on top of which it runs the
   // task `runs`, if that is not null.
@@ -235,7 +235,7 @@ std::vector<std::string> Text::Lines() && {
   return std::move(lines_);
 }
 
-void Text::Add(int depth, const std::string& line) {
+void Text::Add(size_t depth, const std::string& line) {
   lines_.push_back(
       absl::StrCat(std::string(2 * std::min(depth, kDeepest), ' '), line));
 }
@@ -247,7 +247,7 @@ void Text::AddThread(const SeenThread& thread) {
   AddTasks(1, WaitsFor(thread, thread.runs));
 }
 
-void Text::AddTask(int depth, const RunningTask* at) {
+void Text::AddTask(size_t depth, const RunningTask* at) {
   const SeenTask& task = sight_.tasks.at(at);
   if (task.thread == nullptr) return Add(depth, task.name + " runs");
   Add(depth, absl::StrCat(task.name, Doing(*task.thread, task.runs)));
@@ -257,13 +257,13 @@ void Text::AddTask(int depth, const RunningTask* at) {
   for (const TaskQueue* queue : made->second) AddGroup(depth + 1, queue);
 }
 
-void Text::AddGroup(int depth, const TaskQueue* queue) {
+void Text::AddGroup(size_t depth, const TaskQueue* queue) {
   if (told_.contains(queue) || lines_.size() > kMostTaskLines) return;
   Add(depth, NameOfGroup(queue));
   AddTasks(depth + 1, queue);
 }
 
-void Text::AddTasks(int depth, const TaskQueue* queue) {
+void Text::AddTasks(size_t depth, const TaskQueue* queue) {
   const auto seen = sight_.groups.find(queue);
   if (seen == sight_.groups.end() || lines_.size() > kMostTaskLines) return;
   if (!told_.insert(queue).second) return;
