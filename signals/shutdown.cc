@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <new>
 #include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
@@ -90,6 +92,7 @@ class Shutdown::Phases final : private internal::SynchronousObserver {
   void BeginStop();
   absl::Duration TimeToCleanUp() const;
   void Report();
+  std::string ReportText() const;
   void IgnoreBrokenPipesFrom(BrokenPipe policy);
   // Blocks until the phase is past `phase`. False if the shutdown is over.
   bool AwaitEndOf(Phase phase);
@@ -332,7 +335,9 @@ void Shutdown::Phases::BeginStop() {
 absl::Duration Shutdown::Phases::TimeToCleanUp() const {
   MutexLock lock(mutex_);
   if (phase_ends_ == internal::kNever) return absl::InfiniteDuration();
-  return absl::FromChrono(phase_ends_ - dispatcher_.Now());
+  const internal::Instant now = dispatcher_.Now();
+  return phase_ends_ > now ? absl::FromChrono(phase_ends_ - now)
+                           : absl::ZeroDuration();
 }
 
 bool Shutdown::Phases::AwaitEndOf(Phase phase) {
@@ -392,6 +397,20 @@ void Shutdown::Phases::Die() {
 void Shutdown::Phases::Report() {
   if (!AwaitForce()) return;
   TOCSIN_STEP("Shutdown: about to report");
+#ifdef ABSL_HAVE_EXCEPTIONS
+  try {
+#endif
+    report_ = ReportText();
+#ifdef ABSL_HAVE_EXCEPTIONS
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+#endif
+  reported_.store(1, std::memory_order_release);
+  internal::FutexWakeAll(&reported_);
+}
+
+std::string Shutdown::Phases::ReportText() const {
   std::optional<SignalEvent> second;
   {
     MutexLock lock(mutex_);
@@ -403,14 +422,17 @@ void Shutdown::Phases::Report() {
           ? absl::StrCat("a second signal came, ", Words(*second))
           : absl::StrCat("the grace of ", absl::FormatDuration(policy_.grace),
                          " is over");
-  report_ = absl::StrCat("tocsin: stopping since ", Words(first), " at ",
-                         absl::FormatTime(first.received_at), " and ", why,
-                         ". What has not ended:\n");
-  for (const std::string& line : internal::TaskTree()) {
-    absl::StrAppend(&report_, "tocsin:   ", line, "\n");
+  std::string text = absl::StrCat("tocsin: stopping since ", Words(first),
+                                  " at ", absl::FormatTime(first.received_at),
+                                  " and ", why, ". What has not ended:\n");
+  const std::vector<std::string> lines = internal::TaskTree();
+  for (const std::string& line : lines) {
+    absl::StrAppend(&text, "tocsin:   ", line, "\n");
   }
-  reported_.store(1, std::memory_order_release);
-  internal::FutexWakeAll(&reported_);
+  if (lines.empty()) {
+    absl::StrAppend(&text, "tocsin:   nothing that the library knows of\n");
+  }
+  return text;
 }
 
 }  // namespace tocsin::inline v0_2

@@ -29,11 +29,11 @@
 //
 //   tocsin: stopping since SIGTERM from pid 1 (uid 0) at ... and the grace of
 //   10s is over. What has not ended:
-//   tocsin:   main waits in Wait() for 10.001s, for group "main" (thread 4711)
+//   tocsin:   main waits in Wait() for 10s, for group "main" (thread 4711)
 //   tocsin:     connection 1 waits in PollFd() for 42.7s (thread 4713)
-//   tocsin:     index waits in Wait() for 11.2s, for group "files" (thread
-//   4714) tocsin:       file 7 runs (thread 4715) tocsin:       file 8 has not
-//   begun
+//   tocsin:     index waits in Wait() for 11.2s, for group "files" (thread 14)
+//   tocsin:       file 7 runs (thread 15)
+//   tocsin:       file 8 has not begun
 //
 // `runs` is also what hangs outside of the library; a BlockingRegion around a
 // call shows which. A thread that has used no pool is not known.
@@ -80,8 +80,7 @@ class LastHook;
 // a person at a terminal means the second one.
 enum class SecondSignal {
   // A SIGINT ends the drain, or forces the end, if it comes 250 ms or more
-  // after
-  // draining or stopping began. No other signal does anything.
+  // after draining or stopping began. No other signal does anything.
   kInterruptForces,
   // Any forces the end at once; but the first one again while draining, unless
   // it is SIGINT, does nothing.

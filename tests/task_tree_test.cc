@@ -347,6 +347,37 @@ TEST(TaskTree, AForkedChildSeesNothingOfItsParents) {
   EXPECT_TRUE(tasks.Wait().ok());
 }
 
+// The task, and what else its group has, are of a pool that is dead there.
+TEST(TaskTree, AChildThatATaskForkedSeesNothingOfItsParents) {
+  auto pool = *ThreadPool::Create({.threads = ThreadPool::Options::kRunInWait});
+  TaskSet tasks({.pool = pool.get()});
+  int status = -1;
+  tasks.Spawn([&] {
+    Child child(Fork([] {
+      EXPECT_EQ(Tree(), absl::StrCat("main runs (thread ", getpid(), ")"));
+    }));
+    status = ExitStatus(child.Wait());
+  });
+  tasks.Spawn([] {});
+  EXPECT_TRUE(tasks.Wait().ok());
+  EXPECT_EQ(status, 0);
+}
+
+TEST(TaskTree, HasAThreadThatMakesAResult) {
+  auto pool = *ThreadPool::Create({.threads = ThreadPool::Options::kRunInWait});
+  TaskSet tasks({.pool = pool.get(), .name = "results"});
+  Event event;
+  auto handle =
+      tasks.SpawnWithResult([&] { return event.Wait(); }, {.name = "answer"});
+  std::jthread waits([&] { EXPECT_TRUE(handle.Wait().ok()); });
+  EXPECT_THAT(Masked(TreeWith("answer waits in")),
+              HasSubstr("a thread waits in TaskHandle::Wait() and runs answer "
+                        "(thread _)\n"));
+  event.Set();
+  waits.join();
+  EXPECT_TRUE(tasks.Wait().ok());
+}
+
 TEST(TaskTree, MayBeAskedWhileGroupsComeAndGo) {
   auto pool = *ThreadPool::Create({.threads = 2});
   TaskSet tasks({.pool = pool.get()});

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/completion_count.h"
 #include "tocsin/concurrency/internal/group_waiters.h"
 #include "tocsin/concurrency/internal/local_queue.h"
@@ -74,7 +75,8 @@ bool GroupJoin::RunWithoutTasks() {
 
 // Sleeps until a task is added or the last one has ended, or for less.
 void GroupJoin::Sleep() {
-  GroupWaiters::Waiter waiter(queue_);
+  if (since_ == Instant()) since_ = Now();
+  GroupWaiters::Waiter waiter(queue_, since_);
   {
     TOCSIN_STEP("GroupJoin: about to fall asleep");
     MutexLock lock(queue_.home_shard_.lock);

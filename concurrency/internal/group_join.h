@@ -5,6 +5,7 @@
 #define TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_
 
 #include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/task_queue.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -30,6 +31,7 @@ class GroupJoin {
   bool SomethingIsReadyElsewhere();
 
   TaskQueue& queue_;
+  Instant since_{};  // when it slept first
 };
 
 }  // namespace tocsin::inline v0_2::internal

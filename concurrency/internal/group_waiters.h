@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 
@@ -21,8 +22,8 @@ class GroupWaiters {
  public:
   // On the stack of the thread that sleeps.
   struct Waiter {
-    explicit Waiter(const TaskQueue& group)
-        : sleeper("Wait()", Sleeper::Unscoped(), &group) {}
+    Waiter(const TaskQueue& group, Instant since)
+        : sleeper({"Wait()", since, &group}, Sleeper::Unscoped()) {}
 
     Sleeper sleeper;
     bool roused = false;  // for a task that was added

@@ -4,6 +4,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <new>
+
 #include "tocsin/concurrency/internal/mutex_lock.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -60,24 +62,23 @@ void Roster::EnterThread(bool worker) {
   Link(threads, self);
 }
 
+// Without a lock around fork(): who holds it may wait for one that this thread
+// has taken by then.
 struct Roster::Fork {
-  static void Prepare() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex.Lock(); }
-  static void InParent() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex.Unlock(); }
-  // The pools of the parent are dead here.
+  // The pools of the parent are dead here, and its other threads are gone.
   static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    while (pools != nullptr) Unlink(pools, *pools);
+    ::new (&mutex) SlimMutex;
+    pools = nullptr;
     threads = nullptr;
     Thread& self = ThisThread::self;
-    if (self.listed) {
-      self.id = ThreadId();
-      Link(threads, self);
-    }
-    mutex.Unlock();
+    if (!self.listed) return;
+    self.id = ThreadId();
+    Link(threads, self);
   }
 
   [[maybe_unused]] static const int registered;
 };
 
-const int Roster::Fork::registered = pthread_atfork(Prepare, InParent, InChild);
+const int Roster::Fork::registered = pthread_atfork(nullptr, nullptr, InChild);
 
 }  // namespace tocsin::inline v0_2::internal

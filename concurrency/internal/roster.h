@@ -37,6 +37,7 @@ class Roster {
   };
 
   static void Enter(Pool& pool) ABSL_LOCKS_EXCLUDED(mutex);
+  // Only in the process that it entered in.
   static void Leave(Pool& pool) ABSL_LOCKS_EXCLUDED(mutex);
   // This thread; it leaves when it ends.
   static void EnterThread(bool worker = false) ABSL_LOCKS_EXCLUDED(mutex);

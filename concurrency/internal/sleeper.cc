@@ -18,9 +18,9 @@ Sleeper::Sleeper(const char* name, Instant timeout, BlockingCall* call)
       scope_(current_scope),
       timeout_(timeout) {}
 
-Sleeper::Sleeper(const char* name, Unscoped, const TaskQueue* group)
+Sleeper::Sleeper(const Wait& wait, Unscoped)
     : Wakeable(nullptr, false),
-      wait_{.call = name, .group = group},
+      wait_(wait),
       scope_(nullptr),
       timeout_(kNever) {}
 

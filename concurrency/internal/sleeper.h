@@ -43,9 +43,9 @@ class Sleeper final : public Wakeable {
   explicit Sleeper(const char* name, Instant timeout = kNever,
                    BlockingCall* call = nullptr);
   // Sleeps until woken, whatever happens to the scope: for a wait that must not
-  // end early. `group` is the one that it waits for, if it does.
+  // end early.
   struct Unscoped {};
-  Sleeper(const char* name, Unscoped, const TaskQueue* group = nullptr);
+  Sleeper(const Wait& wait, Unscoped);
   // Sleeps in the thread's current scope until that changes, and until
   // `timeout` at the latest. One system call wakes all that sleep this way in a
   // scope. Wake() must not be called.

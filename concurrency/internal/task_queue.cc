@@ -146,6 +146,7 @@ bool TaskQueue::Reserve() {
 }
 
 void TaskQueue::RunReserved(Task& task) {
+  WorkerSlots::KnowThread();
   RunningTask running;
   running.kind = TaskKind::kReserved;
   {

@@ -104,7 +104,7 @@ absl::Status Starting::Await() {
   stop_.request_stop();
   // Waits for the task's end, because from here on an error of the task is
   // returned by this call and not reported to its group.
-  Sleeper until_end("Start()", Sleeper::Unscoped());
+  Sleeper until_end({.call = "Start()"}, Sleeper::Unscoped());
   while (true) {
     {
       MutexLock lock(mutex_);

@@ -50,6 +50,11 @@ class HeldShards {
   }
 
   const std::vector<Shard*>& shards() const { return shards_; }
+  // Not if it is of a pool of the parent, in a forked child.
+  bool Have(const Shard& shard) const {
+    return std::binary_search(shards_.begin(), shards_.end(), &shard,
+                              std::less<>());
+  }
 
  private:
   std::vector<Shard*> shards_;
@@ -90,7 +95,8 @@ struct Sight {
 
  private:
   // Call them while the shards are held.
-  void SeeStack(SeenThread& thread, const RunningTask* top);
+  void SeeStack(const HeldShards& held, SeenThread& thread,
+                const RunningTask* top);
   void SeeGroup(const TaskQueue& queue);
   void SeeTasks(const LocalQueue& local, SeenGroup& group);
   void SeeOther(SeenGroup& group, const Task& task, uint64_t number);
@@ -105,7 +111,14 @@ Sight::Sight() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     threads.push_back({thread.id, thread.worker, thread.wait->Read()});
     tops.push_back(thread.task->load(std::memory_order_acquire));
   }
-  for (size_t i = 0; i < threads.size(); ++i) SeeStack(threads[i], tops[i]);
+  for (size_t i = 0; i < threads.size(); ++i) {
+    SeeStack(held, threads[i], tops[i]);
+    // It exists until the thread has taken the lock of its home shard.
+    const TaskQueue* const awaited = threads[i].wait.group;
+    if (awaited != nullptr && held.Have(awaited->home().shard)) {
+      SeeGroup(*awaited);
+    }
+  }
   for (Shard* shard : held.shards()) {
     for (const auto* p = shard->accounts; p != nullptr; p = p->next) {
       if (p->unfinished.load() != 0) SeeGroup(*p->queue);
@@ -127,9 +140,11 @@ Sight::Sight() ABSL_NO_THREAD_SAFETY_ANALYSIS {
   }
 }
 
-void Sight::SeeStack(SeenThread& thread, const RunningTask* top) {
+void Sight::SeeStack(const HeldShards& held, SeenThread& thread,
+                     const RunningTask* top) {
   const RunningTask* above = nullptr;
   for (const RunningTask* r = top; r != nullptr; r = r->outer) {
+    if (!held.Have(r->local->shard)) break;
     tasks.emplace(r, SeenTask{r->name(), r->kind, &r->queue(), &thread, above});
     SeeGroup(r->queue());
     above = r;
@@ -150,9 +165,11 @@ void Sight::SeeTasks(const LocalQueue& local, SeenGroup& group) {
     tasks.try_emplace(r, SeenTask{r->name(), r->kind, local.queue});
     group.begun.push_back(r);
   }
-  for (size_t i = 0; i < local.tasks.size(); ++i) {
+  const size_t named = std::min(local.tasks.size(), kMostNames);
+  for (size_t i = 0; i < named; ++i) {
     SeeOther(group, *local.tasks[i], local.tasks[i]->number);
   }
+  group.other_count += local.tasks.size() - named;
 }
 
 void Sight::SeeOther(SeenGroup& group, const Task& task, uint64_t number) {

@@ -13,8 +13,8 @@ namespace tocsin::inline v0_2::internal {
 class TaskQueue;
 
 struct Wait {
-  const char* call = nullptr;  // null: it does not wait
-  Instant since{};
+  const char* call = nullptr;        // null: it does not wait
+  Instant since{};                   // or not known yet
   const TaskQueue* group = nullptr;  // whose end it waits for
 };
 
@@ -29,10 +29,15 @@ class WaitNote {
     Wait wait;
     wait.call = call_.load(std::memory_order_acquire);
     wait.since = since_.load(std::memory_order_relaxed);
-    wait.group = group_.load(std::memory_order_relaxed);
+    if (wait.call != nullptr) {
+      wait.group = group_.load(std::memory_order_relaxed);
+    }
     return wait;
   }
   void Write(const Wait& wait) {
+    if (wait.call == nullptr) {
+      return call_.store(nullptr, std::memory_order_release);
+    }
     since_.store(wait.since, std::memory_order_relaxed);
     group_.store(wait.group, std::memory_order_relaxed);
     call_.store(wait.call, std::memory_order_release);

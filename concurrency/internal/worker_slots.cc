@@ -69,7 +69,9 @@ WorkerSlots::WorkerSlots(std::string name, int slots, int max_threads)
   Roster::Enter(*this);
 }
 
-WorkerSlots::~WorkerSlots() { Roster::Leave(*this); }
+WorkerSlots::~WorkerSlots() {
+  if (!forked()) Roster::Leave(*this);
+}
 
 void WorkerSlots::EndWorkers() {
   std::optional<pthread_t> last;
