@@ -7,10 +7,12 @@
 #include <atomic>
 #include <cstdio>
 #include <memory>
+#include <new>
 #include <optional>
 #include <utility>
 
 #include "absl/base/config.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/memory/memory.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -73,23 +75,32 @@ class Pings {
   explicit Pings(std::unique_ptr<internal::NotifySocket> socket)
       : socket_(std::move(socket)) {}
 
-  // One at a time.
+  // One at a time. Without memory the next one is tried.
   void SendNext() {
     if (under_way_.exchange(true)) {
       TOCSIN_STEP("Run: the pool has not sent the last ping");
       return;
     }
-    tasks_.Spawn([this] {
-      // The manager's queue may be full: it has enough to read then.
-      socket_->Send("WATCHDOG=1", MSG_DONTWAIT).IgnoreError();
-      TOCSIN_STEP("Run: has sent a ping");
+#ifdef ABSL_HAVE_EXCEPTIONS
+    try {
+#endif
+      tasks_.Spawn([this] {
+        const absl::Cleanup over = [this] { under_way_ = false; };
+        // The manager's queue may be full: it has enough to read then.
+        socket_->Send("WATCHDOG=1", MSG_DONTWAIT).IgnoreError();
+        TOCSIN_STEP("Run: has sent a ping");
+      });
+#ifdef ABSL_HAVE_EXCEPTIONS
+    } catch (const std::bad_alloc&) {
       under_way_ = false;
-    });
+    }
+#endif
   }
 
   const std::unique_ptr<internal::NotifySocket> socket_;
   std::atomic<bool> under_way_{false};
-  TaskSet tasks_;  // not in the scope that a signal cancels
+  // Not in the scope that a signal cancels.
+  TaskSet tasks_{{.name = "pings of Run()", .cancel_on_error = false}};
   std::unique_ptr<internal::Heartbeat> heartbeat_;
 };
 

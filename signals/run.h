@@ -15,8 +15,7 @@
 // Run() returns what main() is to return:
 //   0             if the function and all tasks ended well;
 //   1             after an error, which it has printed to stderr: of the
-//   function,
-//                 which may also throw, or of a task;
+//                 function, which may also throw, or of a task;
 //   128 + number  after a signal. When the program then exits, the process dies
 //                 by that signal, whatever main() returned, so that the shell
 //                 or supervisor that waits for it knows why.
