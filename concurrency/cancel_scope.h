@@ -97,8 +97,9 @@ class [[nodiscard]] CancelScope {
   // was cancelled first. OK as long as cancelled() is false.
   absl::Status status() const { return state_.status(); }
 
-  // The nearest of its own deadline and those around it, up to a shield: on the
-  // wall clock as that was when the deadline was set, or was first asked for.
+  // The nearest of its own deadline and those around it, up to a shield, and
+  // inside a CleanUpScope the end of the clean-up: on the wall clock as that
+  // was when the deadline was set, or was first asked for.
   absl::Time deadline() const { return state_.deadline(); }
   // The time until then; zero if it has passed.
   absl::Duration remaining() const;

@@ -15,7 +15,11 @@
 // in. Then the waits in it return with the reason of the cancellation. If
 // several scopes around it are cancelled, what ends first counts. Where no
 // grace was given it ends only with what comes later; so a Shutdown, which
-// gives its own, bounds every clean-up.
+// gives its own, bounds every clean-up in its scope.
+//
+// The grace goes along with the stop token of a CancelScope, and with the
+// destructor of a TaskSet, as far as it is known by then. A bare stop token,
+// and Start() where it gives up, bring none.
 //
 // It may be entered before anything is cancelled. It ends nothing by itself: a
 // limit of its own, or a Cancel(), is a CancelScope inside it.

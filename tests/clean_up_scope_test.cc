@@ -128,6 +128,30 @@ TEST(CleanUpScope, OfTheScopesAroundItWhatEndsFirstCounts) {
   EXPECT_THAT(CheckCancelled(), Says(absl::CancelledError("of all")));
 }
 
+TEST(CleanUpScope, ItsReasonStaysWhatItWas) {
+  CancelScope outer;
+  CancelScope inner;
+  inner.Cancel(absl::CancelledError("later"), absl::Milliseconds(1));
+  outer.Cancel(Reason(), absl::ZeroDuration());
+  const CleanUpScope clean_up;
+  EXPECT_THAT(CheckCancelled(), Says(Reason()));
+  {
+    // Until the other grace is over, too.
+    const CancelScope shield(
+        {.timeout = absl::Milliseconds(2), .shield = true});
+    EXPECT_FALSE(WaitForever().ok());
+  }
+  EXPECT_THAT(CheckCancelled(), Says(Reason()));
+}
+
+TEST(CleanUpScope, ACancelMayGiveMoreThanTheOptions) {
+  CancelScope scope({.timeout = absl::Hours(1), .grace = absl::ZeroDuration()});
+  scope.Cancel(Reason(), absl::Hours(9));
+  scope.Cancel(absl::CancelledError("again"));
+  const CleanUpScope clean_up;
+  EXPECT_THAT(clean_up.remaining(), Gt(absl::Hours(2)));
+}
+
 TEST(CleanUpScope, AScopeMayTellTheGraceOfItsDeadline) {
   CancelScope scope({.timeout = absl::ZeroDuration(), .grace = absl::Hours(1)});
   EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
@@ -219,6 +243,15 @@ TEST(CleanUpScope, AStopTokenCarriesTheGrace) {
   EXPECT_THAT(CleanUpScope().remaining(), Le(absl::Milliseconds(7200)));
 }
 
+TEST(CleanUpScope, AStopTokenCarriesTheLeastGraceOfTheScopesAroundIt) {
+  CancelScope outer;
+  CancelScope inner;
+  inner.Cancel(Reason());
+  outer.Cancel(Reason(), absl::Seconds(8));
+  CancelScope joined(inner.stop_token());
+  EXPECT_THAT(CleanUpScope().remaining(), Le(absl::Milliseconds(7200)));
+}
+
 TEST(CleanUpScope, AStopTokenOfOthersHasNoLimit) {
   std::stop_source stop;
   CancelScope joined(stop.get_token());
@@ -238,6 +271,18 @@ TEST(CleanUpScope, ATaskWhoseCleanUpWasEndedHasNotFailed) {
   tasks.Cancel(Reason(), absl::Milliseconds(1));
   EXPECT_TRUE(tasks.Wait().ok());
   EXPECT_EQ(tasks.failure_count(), 0);
+}
+
+TEST(CleanUpScope, TheDestructorOfATaskSetHandsOnTheGrace) {
+  CancelScope scope;
+  scope.Cancel(Reason(), absl::Milliseconds(1));
+  TaskSet tasks;
+  tasks.Spawn(
+      [] {
+        const CleanUpScope clean_up;
+        EXPECT_FALSE(WaitForever().ok());
+      },
+      {.start_even_if_cancelled = true});
 }
 
 TEST(CleanUpScope, AGroupInsideRunsItsTasks) {

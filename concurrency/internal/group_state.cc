@@ -19,7 +19,11 @@ GroupState::~GroupState() {
     (void)
         background_scope_.release();  // another thread may have been making it
   } else if (!settled_.load(std::memory_order_acquire)) {
-    Cancel(absl::CancelledError("the task group is destroyed"));
+    // Whoever waits for this may be in a clean-up.
+    scope().CancelUntil(
+        absl::CancelledError("the task group is destroyed"),
+        current_scope != nullptr ? current_scope->CleanUpEnds() : kNever);
+    Discard();
     if (!GroupJoin(*this).Run()) {
       std::fprintf(
           stderr,

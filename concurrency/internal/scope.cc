@@ -29,12 +29,17 @@ void Scope::Leave() {
 
 void Scope::RequestCancel::operator()() const { scope->CancelAs(token); }
 
+void Scope::CancelUntil(absl::Status reason, Instant clean_up_ends) {
+  Cancel(std::move(reason), Now(), clean_up_ends);
+}
+
 void Scope::CancelAs(const std::stop_token& token) {
   ScopeTree::Reason reason = ScopeTree::ReasonOf(token);
-  Cancel(std::move(reason.status), Now(), reason.cleaned_up_at);
+  CancelUntil(std::move(reason.status), reason.cleaned_up_at);
 }
 
 void Scope::Cancel(absl::Status reason) {
+  if (Latched()) return;
   const Instant now = Now();
   Cancel(std::move(reason), now, EndOfCleanUp(now, grace_));
 }

@@ -49,8 +49,9 @@ class Scope final : public ScopeState {
   // The members of CancelScope, documented there.
   void Cancel(absl::Status reason = absl::CancelledError());
   void Cancel(absl::Status reason, absl::Duration grace);
-  // For the same reason as the scope that `token` belongs to, whose clean-up
-  // ends at the same time.
+  void CancelUntil(absl::Status reason, Instant clean_up_ends);
+  // For the same reason as the scope that `token` belongs to, and with the end
+  // that its clean-up has by then.
   void CancelAs(const std::stop_token& token);
   void set_deadline(const Deadline& deadline);
   void set_shield(Shield shield);

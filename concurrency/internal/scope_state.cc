@@ -78,7 +78,18 @@ absl::Status ScopeState::WaitStatus() const {
 
 ScopeCause ScopeState::WaitCause() const {
   const ScopeState* by = CancelledBy();
-  return by == nullptr ? ScopeCause() : by->Cause();
+  if (by == nullptr) return ScopeCause();
+  ScopeCause cause = by->Cause();
+  cause.cleaned_up_at = CleanUpEnds();
+  return cause;
+}
+
+Instant ScopeState::CleanUpEnds() const {
+  Instant nearest = kNever;
+  for (Reach s(this); s; s.Climb()) {
+    nearest = std::min(nearest, s->CleanedUpAt());
+  }
+  return nearest;
 }
 
 ScopeCause ScopeState::Cause() const {
@@ -89,7 +100,6 @@ ScopeCause ScopeState::Cause() const {
   } else {
     cause.deadline = OwnDeadline();
   }
-  cause.cleaned_up_at = CleanedUpAt();
   cause.scope = number_.load(std::memory_order_acquire);
   if (cause.scope == 0) {
     static std::atomic<uint64_t> last{0};
@@ -171,10 +181,14 @@ Instant ScopeState::CancelledAt() const {
 }
 
 Instant ScopeState::CleanedUpAt() const {
+  const State state = state_.load(std::memory_order_acquire);
   const Instant told = cleaned_up_at_.load(std::memory_order_acquire);
   const Instant deadline = deadline_.load(std::memory_order_acquire);
-  return deadline == kNever ? told
-                            : std::min(told, EndOfCleanUp(deadline, grace_));
+  if (deadline == kNever || state == State::kCancelled ||
+      state == State::kCancelledLate) {
+    return told;
+  }
+  return std::min(told, EndOfCleanUp(deadline, grace_));
 }
 
 const ScopeState* ScopeState::CancelledBy() const {
@@ -186,12 +200,12 @@ const ScopeState* ScopeState::CancelledBy() const {
     if (s->clear_at_.load(std::memory_order_acquire) == now) break;
     timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
     if (!s->Latched()) continue;
-    if (s.late() && s->CleanedUpAt() > Now()) {
-      timed = true;
-      continue;
-    }
     const State state = s->state_.load(std::memory_order_acquire);
-    if (state == State::kCancelled || state == State::kExpired) {
+    if (s.late()) {
+      const Instant cleaned_up_at = s->CleanedUpAt();
+      timed |= cleaned_up_at != kNever;
+      if (cleaned_up_at > Now()) continue;
+    } else if (state == State::kCancelled || state == State::kExpired) {
       return s.scope();
     }
     if (s.CancelledAt() <= late_at) {

@@ -101,6 +101,8 @@ class ScopeState {
   absl::Status WaitStatus() const;
   // Why it returns that, if the scope is cancelled.
   ScopeCause WaitCause() const;
+  // When the clean-up of what is in it will have to end.
+  Instant CleanUpEnds() const;
 
   ScopeState* parent() const { return parent_; }
   ScopeState* OuterInReach() const {
