@@ -237,10 +237,15 @@ TEST(CleanUpScope, AStopTokenCarriesTheGrace) {
   });
   thread.AwaitAsleep();
   outer.Cancel(Reason(), absl::Seconds(8));
-  thread.Join();
-  // Also if it is asked for afterwards.
-  CancelScope joined(token);
-  EXPECT_THAT(CleanUpScope().remaining(), Le(absl::Milliseconds(7200)));
+}
+
+TEST(CleanUpScope, AStopTokenThatIsRequestedAlreadyCarriesTheGrace) {
+  CancelScope outer;
+  outer.Cancel(Reason(), absl::Seconds(8));
+  ScopedThread thread([token = outer.stop_token()] {
+    CancelScope joined(token);
+    EXPECT_THAT(CleanUpScope().remaining(), Le(absl::Milliseconds(7200)));
+  });
 }
 
 TEST(CleanUpScope, AStopTokenCarriesTheLeastGraceOfTheScopesAroundIt) {
@@ -248,8 +253,10 @@ TEST(CleanUpScope, AStopTokenCarriesTheLeastGraceOfTheScopesAroundIt) {
   CancelScope inner;
   inner.Cancel(Reason());
   outer.Cancel(Reason(), absl::Seconds(8));
-  CancelScope joined(inner.stop_token());
-  EXPECT_THAT(CleanUpScope().remaining(), Le(absl::Milliseconds(7200)));
+  ScopedThread thread([token = inner.stop_token()] {
+    CancelScope joined(token);
+    EXPECT_THAT(CleanUpScope().remaining(), Le(absl::Milliseconds(7200)));
+  });
 }
 
 TEST(CleanUpScope, AStopTokenOfOthersHasNoLimit) {

@@ -19,6 +19,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -43,6 +44,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::Not;
+using ::testing::SizeIs;
 
 std::string Tree() { return absl::StrJoin(TaskTree(), "\n"); }
 
@@ -157,6 +159,21 @@ TEST(TaskTree, TellsWhatHasNotBegun) {
                               "  and 2 more that have not begun")));
   release.count_down();
   EXPECT_TRUE(tasks.Wait().ok());
+}
+
+TEST(TaskTree, NamesNoMoreTasksThatSeveralThreadsHaveSpawned) {
+  auto pool = *ThreadPool::Create({.threads = ThreadPool::Options::kRunInWait});
+  TaskSet tasks({.pool = pool.get()});
+  const auto spawn = [&] {
+    for (int i = 0; i < 8; ++i) tasks.Spawn([] {}, {.name = "load"});
+  };
+  spawn();
+  std::jthread(spawn).join();
+  const std::string tree = Tree();
+  const std::vector<std::string> parts =
+      absl::StrSplit(tree, "load has not begun");
+  EXPECT_THAT(parts, SizeIs(11)) << tree;
+  EXPECT_THAT(tree, HasSubstr("\n  and 6 more that have not begun"));
 }
 
 TEST(TaskTree, ATaskThatHasWaitedRuns) {
@@ -319,6 +336,15 @@ TEST(TaskTree, TellsOfAThreadThatWaitsOutsideOfTasks) {
   event.Set();
   thread.join();
   EXPECT_THAT(Tree(), Not(HasSubstr("a thread")));
+  // The memory of the one that has ended may be that of the next.
+  Event again;
+  thread = std::jthread([&] {
+    { TaskSet known; }
+    EXPECT_TRUE(again.Wait().ok());
+  });
+  const std::string tree = TreeWith("a thread waits in");
+  EXPECT_EQ(tree.find("a thread"), tree.rfind("a thread"));
+  again.Set();
 }
 
 TEST(TaskTree, ALongOneIsCutShort) {
@@ -338,6 +364,9 @@ TEST(TaskTree, AForkedChildSeesNothingOfItsParents) {
   TaskSet tasks;
   Event event;
   tasks.Spawn([&] { return event.Wait(); });
+  auto pool = *ThreadPool::Create({.threads = ThreadPool::Options::kRunInWait});
+  TaskSet queued({.pool = pool.get()});
+  queued.Spawn([] {});
   TreeWith("waits in");
   Child child(Fork([] {
     EXPECT_EQ(Tree(), absl::StrCat("main runs (thread ", getpid(), ")"));

@@ -1,5 +1,6 @@
 #include "tocsin/concurrency/internal/roster.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -30,16 +31,23 @@ pid_t ThreadId() { return static_cast<pid_t>(syscall(SYS_gettid)); }
 
 }  // namespace
 
-struct Roster::ThisThread : Thread {
-  ~ThisThread() {
+struct Roster::ThisThread {
+  static void Leave(void* self) {
     MutexLock lock(mutex);
-    Unlink(threads, *this);
+    Unlink(threads, *static_cast<Thread*>(self));
+  }
+  // Not by a destructor of `self`, for which the C library takes memory. False
+  // if there is no key left.
+  static bool LeaveAtExit() {
+    static const pthread_key_t key = [] {
+      pthread_key_t made;
+      return pthread_key_create(&made, Leave) == 0 ? made : PTHREAD_KEYS_MAX;
+    }();
+    return pthread_setspecific(key, &self) == 0;
   }
 
-  static thread_local ThisThread self;
+  static inline constinit thread_local Thread self;
 };
-
-thread_local Roster::ThisThread Roster::ThisThread::self;
 
 void Roster::Enter(Pool& pool) {
   MutexLock lock(mutex);
@@ -55,7 +63,7 @@ void Roster::EnterThread(bool worker) {
   Thread& self = ThisThread::self;
   MutexLock lock(mutex);
   self.worker |= worker;
-  if (self.listed) return;
+  if (self.listed || !ThisThread::LeaveAtExit()) return;
   self.id = ThreadId();
   self.task = &running_task;
   self.wait = &wait_note;
