@@ -73,7 +73,7 @@ TEST(Count, IsNamedIfItCannotBeSavedInTime) {
   signals.Advance(absl::Seconds(30));
   ASSERT_TRUE(signals.death().has_value());
   EXPECT_EQ(signals.death()->signum, SIGTERM);
-  EXPECT_THAT(signals.death()->report, HasSubstr("visitors waits in"));
+  EXPECT_THAT(signals.death()->report, HasSubstr("    visitors "));
   stuck_disk.Close();
   EXPECT_TRUE(absl::IsOutOfRange(group.Wait()));
 }

@@ -573,8 +573,8 @@ TEST(RunDeathTest, WhatComesAfterItMayTakeLongerThanTheGrace) {
   EXPECT_EXIT(
       {
         const int status =
-            RunUntilStopped({.shutdown = {.grace = absl::Milliseconds(50)}});
-        Sleep(absl::Milliseconds(100)).IgnoreError();
+            RunUntilStopped({.shutdown = {.grace = absl::Seconds(1)}});
+        Sleep(absl::Milliseconds(1100)).IgnoreError();
         std::fputs("after Run\n", stderr);
         std::exit(status);
       },
