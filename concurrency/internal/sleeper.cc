@@ -30,6 +30,11 @@ Sleeper::Sleeper(const char* name, Instant timeout, WithOthers)
       scope_(current_scope),
       timeout_(timeout) {}
 
+const Wait& Sleeper::WaitSince() {
+  if (wait_.since == Instant()) wait_.since = Now();
+  return wait_;
+}
+
 void Sleeper::Join() {
   if (joined_in_ == scope_generation || scope_ == nullptr) return;
   joined_in_ = scope_generation;
@@ -52,9 +57,8 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   if (timeout_ != kNever && timeout_ <= Now()) {
     return absl::DeadlineExceededError("the timeout of the call passed");
   }
-  if (wait_.since == Instant()) wait_.since = Now();
   if (with_others_) {
-    const NotedWait noted(wait_);
+    const NotedWait noted(WaitSince());
     SlotRelease release;
     FutexWait(scope_->links_.wake_ups, wake_ups, until);
     return absl::OkStatus();
@@ -62,7 +66,7 @@ absl::Status Sleeper::Sleep(uint32_t how) {
   uint32_t awake = kAwake;
   if (word_.compare_exchange_strong(awake, how, std::memory_order_acq_rel)) {
     TOCSIN_STEP("Sleeper: about to sleep");
-    const NotedWait noted(wait_);
+    const NotedWait noted(WaitSince());
     SlotRelease release;
     if (how == kAsleep) {
       FutexWait(word_, kAsleep, until);

@@ -67,6 +67,8 @@ class Sleeper final : public Wakeable {
  private:
   absl::Status Sleep(uint32_t how);
   void Join() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
+  // Call it where the thread is about to sleep.
+  const Wait& WaitSince();
 
   Wait wait_;
   const ScopeState* const scope_;
