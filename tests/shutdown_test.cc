@@ -22,6 +22,7 @@
 #include "tests/signal_testing.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
+#include "tocsin/concurrency/internal/task_tree.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/signals/testing/fake_signals.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -225,6 +226,10 @@ TEST(Shutdown, TheEndOfTheGraceForcesAndReportsWhoIsStuck) {
       },
       {.name = "flush the journal"});
   running.wait();
+  const auto waits = HasSubstr("flush the journal waits in Event::Wait() for ");
+  while (!testing::Matches(testing::Contains(waits))(internal::TaskTree())) {
+    sched_yield();
+  }
   ASSERT_TRUE(signals.Send(SIGTERM).ok());
   signals.Advance(absl::Seconds(5));
   signals.Advance(absl::Milliseconds(29'999));

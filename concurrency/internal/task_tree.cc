@@ -37,7 +37,7 @@ class HeldShards {
  public:
   HeldShards() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     for (Roster::Entry* e = Roster::pools; e != nullptr; e = e->next) {
-      auto& pool = static_cast<WorkerSlots&>(static_cast<Roster::Pool&>(*e));
+      auto& pool = static_cast<WorkerSlots&>(*e);
       for (Shard& shard : pool.shards()) shards_.push_back(&shard);
     }
     std::sort(shards_.begin(), shards_.end(), std::less<>());  // as LockBoth
@@ -229,7 +229,7 @@ std::vector<std::string> Text::Lines() && {
   for (const SeenThread& thread : sight_.threads) {
     if (!thread.worker) threads.push_back(&thread);
   }
-  // The main thread has the least number, unless they begin anew.
+  // Main first.
   std::sort(threads.begin(), threads.end(),
             [](const SeenThread* a, const SeenThread* b) {
               return std::pair(a->id != getpid(), a->id) <
@@ -330,9 +330,7 @@ std::string Text::Doing(const SeenThread& thread,
 
 const TaskQueue* Text::WaitsFor(const SeenThread& thread,
                                 const RunningTask* runs) const {
-  if (runs == nullptr) {
-    return thread.wait.call != nullptr ? thread.wait.group : nullptr;
-  }
+  if (runs == nullptr) return thread.wait.group;
   const SeenTask& task = sight_.tasks.at(runs);
   return task.kind != TaskKind::kReserved ? task.group : nullptr;
 }
