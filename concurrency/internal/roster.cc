@@ -32,9 +32,9 @@ pid_t ThreadId() { return static_cast<pid_t>(syscall(SYS_gettid)); }
 }  // namespace
 
 struct Roster::ThisThread {
-  static void Leave(void* self) {
+  static void Leave(void* entry) {
     MutexLock lock(mutex);
-    Unlink(threads, *static_cast<Thread*>(self));
+    Unlink(threads, *static_cast<Thread*>(entry));
   }
   // Not by a destructor of `self`, for which the C library takes memory. False
   // if there is no key left.
