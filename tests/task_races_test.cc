@@ -26,6 +26,7 @@
 #include "tests/pool_testing.h"
 #include "tests/steps.h"
 #include "tocsin/concurrency/blocking_region.h"
+#include "tocsin/concurrency/event.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/concurrency/thread_pool.h"
@@ -133,6 +134,26 @@ TEST_F(AboutToSleepTest, SeesTheEndOfTheLastTask) {
   runs_->Join();
   held_.Release();
   sleeps_->Join();
+}
+
+// Nobody else would cancel it.
+TEST(AboutToSleep, SeesThatOnlyTheBackgroundIsLeft) {
+  auto pool = PoolOf(1, 3);
+  HeldAt held(kAboutToSleep);
+  TaskGroup group({.pool = pool.get()});
+  group.SpawnBackground([] { return Event().Wait(); });
+  Blocker blocker(group);
+  blocker.AwaitThread();
+  ScopedThread sleeps([&] { EXPECT_TRUE(group.Wait().ok()); });
+  held.AwaitThread();
+  blocker.Release();
+  // By a worker that has done with the task before.
+  TaskGroup next({.pool = pool.get()});
+  std::latch ran(1);
+  next.Spawn([&] { ran.count_down(); });
+  ran.wait();
+  held.Release();
+  sleeps.Join();
 }
 
 TEST(WaitRaces, AWaitAboutToSleepSeesTheEndOfTheLastAccount) {

@@ -44,14 +44,13 @@ bool GroupJoin::Run() {
 
 bool GroupJoin::RunWithoutTasks() {
   RunningTask running;
-  bool background_cancelled = false;
   bool lingered = false;
   do {
     const bool background_left =
         queue_.background_ > 0 && queue_.NothingUnfinished();
     queue_.home_shard_.lock.Unlock();
     bool joined = true;
-    if (background_left && !std::exchange(background_cancelled, true)) {
+    if (background_left && !std::exchange(background_cancelled_, true)) {
       queue_.CancelBackground();
     } else if (queue_.StealHome(running)) {
       queue_.slots_.DispatchIfReady();
@@ -81,7 +80,9 @@ void GroupJoin::Sleep() {
     TOCSIN_STEP("GroupJoin: about to fall asleep");
     MutexLock lock(queue_.home_shard_.lock);
     if (queue_.MayTake(queue_.home_)) return;
-    if (queue_.NothingUnfinished() && queue_.background_ == 0) return;
+    if (queue_.Ended()) return;
+    // Since the caller looked, all but the background may have ended.
+    if (!background_cancelled_ && queue_.NothingUnfinished()) return;
     queue_.waiters_.Enter(waiter);
   }
   // A thread that adds a task from here on sees that this one sleeps.

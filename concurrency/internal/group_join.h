@@ -32,6 +32,7 @@ class GroupJoin {
 
   TaskQueue& queue_;
   Instant since_{};  // when it slept first
+  bool background_cancelled_ = false;
 };
 
 }  // namespace tocsin::inline v0_2::internal
