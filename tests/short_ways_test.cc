@@ -11,6 +11,7 @@
 #include <atomic>
 #include <csignal>
 #include <ctime>
+#include <functional>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -19,6 +20,7 @@
 
 #include "absl/base/config.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
@@ -522,6 +524,35 @@ TEST(Leader, StarvesNoneInAStorm) {
   for (int signum : {SIGUSR1, SIGTERM}) SendSelf(signum);
   EXPECT_EQ(Next(receiver).signum, SIGTERM);
   EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+}
+
+// However it is received. Whoever receives sends the signals, so that they are
+// pending each time.
+TEST(Leader, TakesSignalsThatArePendingAllTheTimeInTurn) {
+  const ScopedSignalBlock block({SIGHUP, SIGTERM});
+  auto service = StartService();
+  SignalReceiver receiver =
+      OpenReceiver(*service, {SIGHUP, SIGTERM},
+                   {.on_close = ReceiverOptions::OnClose::kDiscard});
+  for (const auto& receive : std::vector<std::function<int()>>{
+           [&] { return receiver.Receive()->signum; },
+           [&] { return receiver.ReceiveFor(absl::Hours(1))->signum; },
+           [&] {
+             absl::StatusOr<SignalEvent> event = receiver.TryReceive();
+             return event.ok() ? event->signum : receiver.Receive()->signum;
+           }}) {
+    int in_a_row = 0;
+    int last = 0;
+    for (int i = 0; i < 600; ++i) {
+      for (int signum : {SIGHUP, SIGTERM}) SendSelf(signum);
+      const int signum = receive();
+      in_a_row = signum == last ? in_a_row + 1 : 1;
+      last = signum;
+      // More than two where the leader and the service's thread take over from
+      // each other.
+      ASSERT_LT(in_a_row, 10) << "at " << i;
+    }
+  }
 }
 
 // ThreadSanitizer: see above.

@@ -92,6 +92,8 @@ class Leadership {
   // caller goes on to wait, as the leader does; the signal that the leader took
   // last is left to that wait.
   uint64_t ToDrain(bool waits) const;
+  // One of them was pending and was drained: the next drain leaves none out.
+  void EndTurn() { had_its_turn_ = 0; }
 
   // Returns what the service's thread leaves out of its wait from now on.
   // `timer_rang`: its bell was rung by the timer.

@@ -51,6 +51,7 @@ void SignalRoutes::Drain(bool waits, FutexWakes& wakes) {
   uint64_t left = leadership_.ToDrain(waits);
   RawSiginfo info;
   while (TakeNext(left, info)) {
+    leadership_.EndTurn();
     Deliver(info, /*redirected=*/false, internal::WallNow(), wakes);
   }
 }
