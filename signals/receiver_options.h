@@ -25,7 +25,11 @@ struct ReceiverOptions {
   OnClose on_close = OnClose::kRedeliver;
 
   // Leave alone the signals that are ignored (SIG_IGN) when the receiver is
-  // opened, as under nohup(1) and in a shell's background jobs; see signals().
+  // opened, as under nohup(1) and in a shell's background jobs, for as long as
+  // they are: system(3) ignores SIGINT and SIGQUIT only until its command has
+  // ended. One that is not ignored any more is received from the next time on
+  // that a receiver is opened or closed, and otherwise within a second; within
+  // a tenth of one if it was not ignored when the process started.
   bool honor_ignored = false;
 };
 

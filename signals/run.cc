@@ -119,7 +119,7 @@ int Run(absl::FunctionRef<absl::Status(Program&)> main, RunOptions options) {
   std::unique_ptr<Pings> pings;
   {
     absl::StatusOr<std::unique_ptr<SignalService>> service =
-        SignalService::Start();
+        SignalService::Start(std::move(options.signals));
     if (!service.ok()) {
       Print(service.status());
       return 1;

@@ -79,6 +79,9 @@ struct RunOptions {
   // They are sent up to the end of Run(), also while the program drains, stops
   // and cleans up. What comes after Run() has half a period.
   bool notify_watchdog = false;
+
+  // For Program::signals().
+  SignalServiceOptions signals = {};
 };
 
 // What Run() has started, for the function that it calls and its tasks. All

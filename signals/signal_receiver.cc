@@ -34,9 +34,7 @@ SignalReceiver::iterator SignalReceiver::begin() { return iterator(*this); }
 
 absl::StatusOr<int> SignalReceiver::fd() const { return subscription_->fd(); }
 
-const SignalSet& SignalReceiver::signals() const {
-  return subscription_->signals();
-}
+SignalSet SignalReceiver::signals() const { return subscription_->Signals(); }
 
 uint64_t SignalReceiver::dropped() const { return subscription_->dropped(); }
 

@@ -94,9 +94,9 @@ class SignalReceiver {
   // call tries again.
   absl::StatusOr<int> fd() const;
 
-  // What it receives: the signals it was opened for, without those that were
-  // left alone by ReceiverOptions::honor_ignored.
-  const SignalSet& signals() const;
+  // What it receives: the signals it was opened for, without those that
+  // ReceiverOptions::honor_ignored leaves alone at this time.
+  SignalSet signals() const;
 
   // Real-time signals that were dropped because the queue was full.
   uint64_t dropped() const;

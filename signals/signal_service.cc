@@ -11,8 +11,9 @@
 
 namespace tocsin::inline v0_2 {
 
-absl::StatusOr<std::unique_ptr<SignalService>> SignalService::Start() {
-  auto kernel = internal::KernelSignals::Start();
+absl::StatusOr<std::unique_ptr<SignalService>> SignalService::Start(
+    SignalServiceOptions options) {
+  auto kernel = internal::KernelSignals::Start(std::move(options.on_replaced));
   if (!kernel.ok()) return kernel.status();
   absl::Cleanup not_handed_out = [&] { (*kernel)->Stop(); };
   auto service = absl::WrapUnique(new SignalService(*kernel));

@@ -9,16 +9,20 @@
 // Start it first in main(); starting it later, on any thread, is correct too.
 // It touches only signals that a receiver is open for, and no signal mask
 // except that of its own thread: children, debuggers, profilers and crash
-// handlers do not notice it. The price is that such a signal interrupts the
-// thread that the kernel picks, usually the main thread: system calls are
-// restarted where SA_RESTART covers them and fail with EINTR elsewhere
-// (signal(7) lists both). ScopedSignalBlock avoids that. SIGSTKFLT belongs to
-// the service while it is alive.
+// handlers do not notice it. That thread blocks what is received, what the
+// thread that called Start() blocks, and what has no handler; a handler of
+// other code may run there. (One that is installed later is seen when a
+// receiver is opened or closed, else within a second.) The price is that such a
+// signal interrupts the thread that the kernel picks, usually the main thread:
+// system calls are restarted where SA_RESTART covers them and fail with EINTR
+// elsewhere (signal(7) lists both). ScopedSignalBlock avoids that. SIGSTKFLT
+// belongs to the service while it is alive.
 //
 // All members may be called from any thread.
 #ifndef TOCSIN_SIGNALS_SIGNAL_SERVICE_H_
 #define TOCSIN_SIGNALS_SIGNAL_SERVICE_H_
 
+#include <functional>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -36,12 +40,20 @@ namespace internal {
 class Dispatcher;
 }  // namespace internal
 
+struct SignalServiceOptions {
+  // Called when other code of the process is found to have replaced our handler
+  // of a signal that is received, for good or for a time; once each time. On
+  // the service's thread, which takes no signal meanwhile, with no lock held.
+  std::function<void(const SignalSet& signals)> on_replaced;
+};
+
 class SignalService {
  public:
   // Starts the service's thread. At most one service is alive in a process:
   // kAlreadyExists for a second one. kResourceExhausted if the thread cannot be
   // created. A child made by fork() may start one of its own.
-  static absl::StatusOr<std::unique_ptr<SignalService>> Start();
+  static absl::StatusOr<std::unique_ptr<SignalService>> Start(
+      SignalServiceOptions options = {});
 
   SignalService(const SignalService&) = delete;
   SignalService& operator=(const SignalService&) = delete;
@@ -52,7 +64,10 @@ class SignalService {
 
   // Opens a receiver for `signals`. Every open receiver gets every signal that
   // it is subscribed to, and a slow one delays no other. Once this call has
-  // returned, each of these signals is received and has no other effect.
+  // returned, each of these signals is received and has no other effect, also
+  // if other code has replaced our handler meanwhile. What was there before is
+  // there again after the close, even where other code, such as system(3), puts
+  // our handler back later than that.
   //
   // Does not wait for signals; takes tens of microseconds. kInvalidArgument,
   // and nothing has changed, if one of the signals cannot be received (see

@@ -28,6 +28,10 @@ struct SignalServiceStats {
   // Signals whose disposition a closing did not restore, because other code had
   // replaced our handler.
   uint64_t conflicts = 0;
+  // How often other code was found to have replaced our handler of a signal,
+  // for good or for a time. It is looked for whenever a receiver is opened or
+  // closed, and every second.
+  uint64_t replaced = 0;
   // Signals that arrived as a bare number, because the process was at its limit
   // of pending signals (RLIMIT_SIGPENDING).
   uint64_t siginfo_lost = 0;

@@ -50,6 +50,10 @@ extern "C" int __sigaction(int, const struct sigaction*, struct sigaction*);
 namespace tocsin {
 namespace {
 
+bool InPlace(int signum) {
+  return internal::FindHandler(signum) == internal::HandlerIs::kInPlace;
+}
+
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
@@ -294,7 +298,7 @@ TEST_F(CloseRaces, ASignalWhoseHandlerHasNotBegunHasItsOldEffect) {
 TEST_F(CloseRaces, AHandlerThatHasNotLookedYetIsWaitedFor) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
   HeldAt counted("Handler: is counted");
-  AtStep waits("Forwarding: waits for a handler", Nothing);
+  AtStep waits("Disposition: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   counted.AwaitThread();
   Beside closer([&] { receiver.Close(); });
@@ -309,7 +313,7 @@ TEST_F(CloseRaces, AHandlerThatHasNotLookedYetIsWaitedFor) {
 TEST_F(CloseRaces, AHandlerThatIsAboutToForwardIsWaitedFor) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
   HeldAt forwards("Handler: about to forward");
-  AtStep waits("Forwarding: waits for a handler", Nothing);
+  AtStep waits("Disposition: waits for a handler", Nothing);
   Sender sender(SIGUSR1, 7);
   forwards.AwaitThread();
   Beside closer([&] { receiver.Close(); });
@@ -330,7 +334,7 @@ TEST_F(CloseRaces, AHandlerThatBeginsAfterwardsForwardsNothing) {
   HeldAt begins("Handler: begins");
   Sender second(SIGRTMIN, 2);
   begins.AwaitThread();
-  AtStep waits("Forwarding: waits for a handler", Nothing);
+  AtStep waits("Disposition: waits for a handler", Nothing);
   AtStep also_forwards("Handler: about to forward", Nothing);
   Beside closer([&] { receiver.Close(); });
   closer.AwaitStep(waits);
@@ -348,7 +352,7 @@ TEST_F(CloseRaces, TheOldDispositionIsThereBeforeForwardingStops) {
   HeldAt restored("Unsubscribe: dispositions are restored");
   Beside closer([&] { receiver.Close(); });
   restored.AwaitThread();
-  EXPECT_FALSE(internal::HandlerInPlace(SIGUSR1));
+  EXPECT_FALSE(InPlace(SIGUSR1));
   // No handler of the program runs here, which might call the service.
   const uint64_t blocked = StatusMask(closer.task(), "SigBlk");
   EXPECT_TRUE(Contains(blocked, SIGUSR2));
@@ -490,7 +494,7 @@ TEST_F(StopRaces, AHandlerThatForwardsABellIsWaitedFor) {
   Child child(Fork([] {
     auto service = StartService();
     HeldAt forwards("Handler: about to forward");
-    AtStep waits("Forwarding: waits for a handler", Nothing);
+    AtStep waits("Disposition: waits for a handler", Nothing);
     Beside stranger([] { raise(SIGSTKFLT); });
     forwards.AwaitThread();
     Beside stopper([&] { service.reset(); });
@@ -785,7 +789,7 @@ TEST_F(OpenRaces, ASignalHasItsOldEffectUntilTheHandlerIsThere) {
   std::optional<SignalReceiver> receiver;
   Beside opener([&] { receiver.emplace(OpenReceiver(*service_, {SIGUSR1})); });
   installs.AwaitThread();
-  const bool in_place = internal::HandlerInPlace(SIGUSR1);
+  const bool in_place = InPlace(SIGUSR1);
   EXPECT_FALSE(in_place);
   const uint64_t blocked = StatusMask(opener.task(), "SigBlk");
   EXPECT_TRUE(Contains(blocked, SIGUSR2));
@@ -808,14 +812,16 @@ TEST_F(OpenRaces, TheServiceThreadBlocksSigprofBeforeItsHandlerIsThere) {
   std::optional<SignalReceiver> receiver;
   Beside opener([&] { receiver.emplace(OpenReceiver(*service_, {SIGPROF})); });
   opener.AwaitStep(waits);
-  EXPECT_FALSE(internal::HandlerInPlace(SIGPROF));
+  EXPECT_FALSE(InPlace(SIGPROF));
   held.Release();
   opener.Join();
   SendSelf(SIGPROF);
   EXPECT_EQ(Next(*receiver).signum, SIGPROF);
   receiver.reset();
   // And profilers see it again.
-  EXPECT_FALSE(Contains(StatusMask(ServiceThread(), "SigBlk"), SIGPROF));
+  while (Contains(StatusMask(ServiceThread(), "SigBlk"), SIGPROF)) {
+    sched_yield();
+  }
 }
 
 // The end. -------------------------------------------------------------------
@@ -925,7 +931,7 @@ class ForkRaces : public Races {
   static int OpenAndCloseInAChild() {
     if (!ServiceThread().empty()) AwaitState(ServiceThread(), "S");
     Child child(Fork([] {
-      AtStep waits("Forwarding: waits for a handler", [] { _exit(9); });
+      AtStep waits("Disposition: waits for a handler", [] { _exit(9); });
       auto own = StartService();
       OpenReceiver(*own, {SIGUSR1}).Close();
       _exit(HasFailure() ? 1 : 0);

@@ -28,6 +28,11 @@ class ABSL_LOCKABLE SlimMutex {
       LockContended();
     }
   }
+  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) {
+    uint32_t free = kFree;
+    return word_.compare_exchange_strong(free, kHeld, std::memory_order_acquire,
+                                         std::memory_order_relaxed);
+  }
   void Unlock() ABSL_UNLOCK_FUNCTION() {
     if (word_.exchange(kFree, std::memory_order_release) == kAwaited) {
       FutexWakeOne(&word_);

@@ -154,6 +154,9 @@ class Dispatcher {
   SignalSet Subscribed(const Subscriber* except = nullptr) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // Called when one of them is subscribed to more or less than before.
+  void FindShared() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   mutable SlimMutex mutex_;
   std::vector<Subscriber*> registered_ ABSL_GUARDED_BY(mutex_);
   // Signals that several of them are subscribed to.
@@ -165,8 +168,6 @@ class Dispatcher {
 
   void ShowToObserver(const RawSiginfo& info, absl::Time now)
       ABSL_LOCKS_EXCLUDED(observer_mutex_);
-
-  void FindShared() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   WaitingRoom waiting_room_;
   mutable SlimMutex observer_mutex_;  // held while the observer is called

@@ -1,6 +1,5 @@
 #include "tocsin/signals/internal/forwarding.h"
 
-#include <sched.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -28,19 +27,6 @@ void SetServiceThread(pid_t thread) {
   __atomic_store_n(&handler_state.mark, RandomMark(), __ATOMIC_SEQ_CST);
   __atomic_store_n(&handler_state.service_thread, thread, __ATOMIC_SEQ_CST);
   __atomic_store_n(&handler_state.process, getpid(), __ATOMIC_SEQ_CST);
-}
-
-void StopForwarding(int signum) {
-  __atomic_store_n(&handler_state.forwarded[signum], uint8_t{0},
-                   __ATOMIC_SEQ_CST);
-}
-
-void AwaitHandlers(int signum) {
-  while (__atomic_load_n(&handler_state.handlers_running[signum],
-                         __ATOMIC_SEQ_CST) != 0) {
-    TOCSIN_STEP("Forwarding: waits for a handler");
-    sched_yield();
-  }
 }
 
 bool Unwrap(RawSiginfo& info) {
@@ -73,6 +59,7 @@ uint64_t LostSiginfoCount() {
 }
 
 void ForgetHandlersAfterFork() {
+  __atomic_store_n(&handler_state.process, getpid(), __ATOMIC_SEQ_CST);
   for (uint32_t& count : handler_state.handlers_running) {
     __atomic_store_n(&count, 0u, __ATOMIC_SEQ_CST);
   }

@@ -19,12 +19,6 @@ namespace tocsin::inline v0_2::internal {
 void SetServiceThread(pid_t thread)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
 
-// Handlers that start from now on give their signal back to the process.
-void StopForwarding(int signum)
-    ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex);
-// Waits until handlers that had started before have forwarded their signals.
-void AwaitHandlers(int signum);
-
 // Removes the mark from a forwarded siginfo. False if it has none.
 bool Unwrap(RawSiginfo& info);
 

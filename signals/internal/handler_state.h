@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstdint>
 
+#include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/raw_syscall.h"
 
@@ -58,7 +59,9 @@ struct HandlerState {
   uint32_t handlers_running[kSignals];
   uint64_t siginfo_lost;
   uint8_t forwarded[kSignals];
-  uint8_t ignored_before[kSignals];
+  // What a signal has for its effect once it is not forwarded any more. Written
+  // while no handler of it looks.
+  KernelAction before[kSignals];
   SpillSlot spilled[64];
   HandoffSlot handoff_slots[kStandardSignals + 1];
 };

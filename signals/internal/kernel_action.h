@@ -6,6 +6,7 @@
 
 #include <sys/syscall.h>
 
+#include <csignal>
 #include <cstdint>
 
 #include "tocsin/signals/internal/raw_syscall.h"
@@ -33,6 +34,16 @@ struct KernelAction {
 [[maybe_unused]] TOCSIN_UNINSTRUMENTED static void SetAction(
     int signum, const KernelAction& action) {
   Syscall(SYS_rt_sigaction, signum, Address(&action), 0, sizeof(uint64_t));
+}
+
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static bool IgnoredBy(
+    const KernelAction& action) {
+  return action.handler == reinterpret_cast<void*>(SIG_IGN);
+}
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static bool IsHandler(
+    const KernelAction& action) {
+  return action.handler != reinterpret_cast<void*>(SIG_DFL) &&
+         action.handler != reinterpret_cast<void*>(SIG_IGN);
 }
 
 constexpr unsigned long kRestorer = 0x04000000;  // SA_RESTORER, in no header

@@ -30,10 +30,13 @@ constinit KernelSignals* alive ABSL_GUARDED_BY(disposition_mutex) = nullptr;
 
 }  // namespace
 
-KernelSignals::KernelSignals()
-    : generation_(process_generation), thread_(*this) {}
+KernelSignals::KernelSignals(std::function<void(const SignalSet&)> on_replaced)
+    : generation_(process_generation),
+      watch_(*this, std::move(on_replaced)),
+      thread_(*this) {}
 
-absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
+absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start(
+    std::function<void(const SignalSet&)> on_replaced) {
   ScopedMask mask;
   MutexLock disposition_lock(disposition_mutex);
   if (alive != nullptr) {
@@ -41,8 +44,8 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start() {
         "a SignalService is alive in this process, and there can be only one; "
         "pass it on by reference");
   }
-  auto kernel = std::make_shared<KernelSignals>();
-  if (const int error = kernel->thread_.Start(); error != 0) {
+  auto kernel = std::make_shared<KernelSignals>(std::move(on_replaced));
+  if (const int error = kernel->thread_.Start(mask.previous()); error != 0) {
     return NoThread("the signal service", error);
   }
   SetServiceThread(kernel->thread_.id());
@@ -107,6 +110,7 @@ absl::Status KernelSignals::Enter(Subscriber& subscription) {
     }
   }
   SignalSet first;
+  bool not_blocked = false;
   {
     FutexWakes wakes;
     MutexLock lock(mutex_);
@@ -117,15 +121,15 @@ absl::Status KernelSignals::Enter(Subscriber& subscription) {
     leadership_.TakeBack(subscription.signals());
     leadership_.WakeLeader(wakes);
     for (int signum : subscription.signals()) {
-      if (!wanted_.contains(signum)) first.insert(signum);
-      wanted_.insert(signum);
+      const bool received = wanted_.contains(signum);
+      if (received && FindHandler(signum) != HandlerIs::kReplaced) continue;
+      first.insert(signum);
+      (received ? lost_ : wanted_).insert(signum);
+      not_blocked |= unblocked_.contains(signum);
     }
     thread_.NoteChange();
   }
-  // The thread must block SIGPROF before a handler forwards one to it.
-  // Otherwise the handler would run on that thread and forward it to itself for
-  // ever.
-  if (first.contains(SIGPROF)) thread_.Synchronize();
+  if (not_blocked) thread_.Synchronize();
   for (int signum : first) Forward(signum);
   // No need to wait: what is forwarded stays pending on the thread until the
   // thread waits for it.
@@ -146,7 +150,7 @@ absl::Status KernelSignals::Verify() const {
   {
     MutexLock lock(mutex_);
     for (int signum : wanted_) {
-      if (HandlerInPlace(signum)) continue;
+      if (FindHandler(signum) != HandlerIs::kReplaced) continue;
       absl::StrAppend(&displaced, displaced.empty() ? "" : ", ",
                       SignalName(signum));
     }

@@ -5,6 +5,7 @@
 #ifndef TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
 #define TOCSIN_SIGNALS_INTERNAL_KERNEL_SIGNALS_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,21 +13,25 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/signals/internal/disposition.h"
+#include "tocsin/signals/internal/handler_watch.h"
 #include "tocsin/signals/internal/living_child.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 #include "tocsin/signals/internal/service_thread.h"
 #include "tocsin/signals/internal/signal_routes.h"
 #include "tocsin/signals/internal/subscriber.h"
+#include "tocsin/signals/signal_set.h"
 
 namespace tocsin::inline v0_2::internal {
 
 class KernelSignals final : public SignalRoutes {
  public:
-  KernelSignals();
+  explicit KernelSignals(std::function<void(const SignalSet&)> on_replaced);
 
   // At most one in a process, from Start() to Stop().
-  static absl::StatusOr<std::shared_ptr<KernelSignals>> Start()
+  static absl::StatusOr<std::shared_ptr<KernelSignals>> Start(
+      std::function<void(const SignalSet&)> on_replaced = nullptr)
       ABSL_LOCKS_EXCLUDED(disposition_mutex);
   void Stop() override ABSL_LOCKS_EXCLUDED(disposition_mutex);
 
@@ -47,9 +52,11 @@ class KernelSignals final : public SignalRoutes {
   struct Fork;
 
   bool Forked() const override;
+  Instant LookAtHandlers() override { return After(watch_.Look()); }
   void SendAgain(const std::vector<RawSiginfo>& signals) override;
 
   const int generation_;  // of the process that made this
+  HandlerWatch watch_;
   ServiceThread thread_;
 };
 

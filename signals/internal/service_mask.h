@@ -13,16 +13,14 @@
 namespace tocsin::inline v0_2::internal {
 
 // All signals but the faults, which are raised on the thread that caused them:
-// a blocked one would skip the program's crash handler. SIGPROF stays unblocked
-// too, so that a profiler sees this thread, unless it is itself received.
-inline sigset_t ServiceMask(bool receives_sigprof) {
+// a blocked one would skip the program's crash handler.
+inline sigset_t ServiceMask() {
   sigset_t mask;
   sigfillset(&mask);  // without the C library's own, which setuid(2) waits for
   for (int fault :
        {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT}) {
     sigdelset(&mask, fault);
   }
-  if (!receives_sigprof) sigdelset(&mask, SIGPROF);
   return mask;
 }
 
@@ -32,12 +30,15 @@ inline sigset_t ServiceMask(bool receives_sigprof) {
 class [[nodiscard]] ScopedMask {
  public:
   ScopedMask() {
-    const sigset_t mask = ServiceMask(/*receives_sigprof=*/true);
+    const sigset_t mask = ServiceMask();
     pthread_sigmask(SIG_SETMASK, &mask, &previous_);
   }
   ScopedMask(const ScopedMask&) = delete;
   ScopedMask& operator=(const ScopedMask&) = delete;
   ~ScopedMask() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
+
+  // The mask of the thread before.
+  const sigset_t& previous() const { return previous_; }
 
  private:
   sigset_t previous_;

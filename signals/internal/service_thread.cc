@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/signals/internal/disposition.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/pending_signals.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
@@ -33,7 +35,8 @@ constexpr int kMostOfProcess = 1024;
 
 }  // namespace
 
-int ServiceThread::Start() {
+int ServiceThread::Start(const sigset_t& blocked) {
+  stays_blocked_ = blocked;
   // The thread inherits the mask of this one.
   const int error =
       StartThread<&ServiceThread::Run, "tocsin-signals">(thread_, this);
@@ -58,7 +61,7 @@ void ServiceThread::Synchronize() {
 
 void ServiceThread::Run() {
   uint64_t wanted = 0;
-  bool receives_sigprof = true;
+  Instant look_at = Now();
   id_.store(static_cast<uint32_t>(syscall(SYS_gettid)));
   FutexWakeAll(&id_);
   uint32_t change = change_.load() - 1;
@@ -73,16 +76,13 @@ void ServiceThread::Run() {
     RawSiginfo info;
     if (rung || change_.load(std::memory_order_acquire) != change) {
       rung = false;
+      look_at = Now();
       while (TakeSpilled(info)) routes_.Dispatch(info, /*redirected=*/true);
       uint64_t left = 0;
       {
         MutexLock lock(routes_.mutex_);
         if (routes_.stopping_) return;
-        if (receives_sigprof != routes_.wanted_.contains(SIGPROF)) {
-          receives_sigprof = !receives_sigprof;
-          const sigset_t mask = ServiceMask(receives_sigprof);
-          pthread_sigmask(SIG_SETMASK, &mask, nullptr);
-        }
+        BlockWanted();
         int of_process = 0;
         while (of_process < kMostOfProcess &&
                TakePending(Mask(routes_.leaving_), info, absl::ZeroDuration()) >
@@ -105,8 +105,13 @@ void ServiceThread::Run() {
         routes_.Dispatch(info, redirected);
       }
     }
+    if (look_at <= Now()) {
+      look_at = routes_.LookAtHandlers();
+      LetHandlersIn();
+    }
     const absl::Duration timeout =
-        had_their_turn != 0 ? absl::ZeroDuration() : TimeUntil(routes_.Alarm());
+        had_their_turn != 0 ? absl::ZeroDuration()
+                            : TimeUntil(std::min(routes_.Alarm(), look_at));
     TOCSIN_STEP("ServiceThread: about to wait");
     const int signum = TakePending(wanted & ~had_their_turn, info, timeout);
     if (signum == -EAGAIN) {
@@ -127,6 +132,35 @@ void ServiceThread::Run() {
     const bool redirected = Unwrap(info);
     routes_.Dispatch(info, redirected);
   }
+}
+
+void ServiceThread::BlockWanted() {
+  sigset_t mask;
+  sigemptyset(&mask);
+  for (int signum : routes_.wanted_) {
+    if (routes_.unblocked_.contains(signum)) sigaddset(&mask, signum);
+    routes_.unblocked_.erase(signum);
+  }
+  pthread_sigmask(SIG_BLOCK, &mask, nullptr);
+}
+
+void ServiceThread::LetHandlersIn() {
+  SignalSet unblocked;
+  for (int signum : HandledByOthers()) {
+    if (sigismember(&stays_blocked_, signum) == 0) unblocked.insert(signum);
+  }
+  unblocked.insert(SIGPROF);
+  sigset_t mask = ServiceMask();
+  {
+    MutexLock lock(routes_.mutex_);
+    for (int signum : routes_.wanted_) unblocked.erase(signum);
+    // What was forwarded is still pending here.
+    for (int signum : routes_.leaving_) unblocked.erase(signum);
+    unblocked.erase(kDoorbell);
+    routes_.unblocked_ = unblocked;
+  }
+  for (int signum : unblocked) sigdelset(&mask, signum);
+  pthread_sigmask(SIG_SETMASK, &mask, nullptr);
 }
 
 }  // namespace tocsin::inline v0_2::internal

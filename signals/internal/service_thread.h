@@ -3,7 +3,7 @@
 //
 // Start(), Join() and Synchronize() are called by threads that start, stop and
 // change the service, under the disposition mutex, which the service's thread
-// itself never takes.
+// itself only tries to take.
 #ifndef TOCSIN_SIGNALS_INTERNAL_SERVICE_THREAD_H_
 #define TOCSIN_SIGNALS_INTERNAL_SERVICE_THREAD_H_
 
@@ -30,8 +30,9 @@ class ServiceThread {
   ServiceThread& operator=(const ServiceThread&) = delete;
 
   // Starts it, with the mask of the calling thread, and returns when it runs.
-  // Returns 0, or the error of pthread_create(3).
-  int Start();
+  // Returns 0, or the error of pthread_create(3). It never unblocks what is in
+  // `blocked`.
+  int Start(const sigset_t& blocked);
   void Join() { pthread_join(thread_, nullptr); }
   pid_t id() const { return static_cast<pid_t>(id_.load()); }
 
@@ -44,8 +45,16 @@ class ServiceThread {
 
  private:
   void Run();
+  // The kernel must not call our handler on this thread: that would forward to
+  // itself for ever.
+  void BlockWanted();
+  // Unblocks what other code has a handler for, which may wait for an answer
+  // from each thread. Not what the program blocks to wait for it, or has no
+  // handler for: its action must not happen here.
+  void LetHandlersIn();
 
   SignalRoutes& routes_;
+  sigset_t stays_blocked_;
   pthread_t thread_;
   std::atomic<uint32_t> id_{0};      // set by the thread
   std::atomic<uint32_t> change_{0};  // moved under the routes' mutex

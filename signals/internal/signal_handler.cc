@@ -162,21 +162,43 @@ TOCSIN_UNINSTRUMENTED bool HandOver(int signum, const uint64_t* info) {
 TOCSIN_UNINSTRUMENTED void TakeDefaultAction(int signum, uint64_t* info) {
   if (signum == kDoorbell) return;
   KernelAction action = GetAction(signum);
-  action.handler = reinterpret_cast<void*>(
-      __atomic_load_n(&handler_state.ignored_before[signum], __ATOMIC_SEQ_CST)
-          ? SIG_IGN
-          : SIG_DFL);
+  if (!IgnoredBy(handler_state.before[signum])) {
+    action.handler = reinterpret_cast<void*>(SIG_DFL);
+  } else {
+    action.handler = reinterpret_cast<void*>(SIG_IGN);
+  }
   action.flags &= ~static_cast<unsigned long>(SA_SIGINFO);
   SetAction(signum, action);
   SendToProcess(signum, info);  // pending until the handler has returned
 }
 
-TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
-  // A handler that replaced ours may call it as its predecessor, also after we
-  // have closed. Sending the signal again would then bring it back here for
-  // ever.
-  const bool called_by_kernel = __builtin_return_address(0) ==
-                                reinterpret_cast<void*>(&tocsin_restore_rt);
+// A signal that is not forwarded any more has the effect that it had before us.
+// Returns the handler that the caller is to call for that, or null.
+TOCSIN_UNINSTRUMENTED void* Decline(int signum, uint64_t* info, bool ours) {
+  const KernelAction& before = handler_state.before[signum];
+  void* const found = GetAction(signum).handler;
+  if (found == reinterpret_cast<void*>(kHandlerAddresses.handler)) {
+    // Other code had replaced us, and put us back after the close.
+    SetAction(signum, before);
+  } else if (found != before.handler) {
+    // Either the handler there calls us as the one that it replaced; or it came
+    // after the close, and the kernel had called us before. A signal that comes
+    // round a second time is of the first kind.
+    const int32_t mark = __atomic_load_n(&handler_state.mark, __ATOMIC_SEQ_CST);
+    if (!ours || Fields(info)[1] == mark) {
+      return IsHandler(before) ? before.handler : nullptr;
+    }
+    Fields(info)[1] = mark;
+  }
+  SendToProcess(signum, info);
+  return nullptr;
+}
+
+TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received,
+                                   void* context) {
+  // So it is if the kernel called us, unless other code has put us back.
+  const bool our_restorer = __builtin_return_address(0) ==
+                            reinterpret_cast<void*>(&tocsin_restore_rt);
 
   // The padding is zeroed: with a si_code it does not know, the kernel accepts
   // nothing else.
@@ -193,17 +215,22 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received, void*) {
   // Counted before the look at `forwarded`: StopForwarding() clears that and
   // then waits for the count to be zero. Both orders are sequentially
   // consistent, so either we see that it is cleared, or it sees that we are
-  // here.
+  // here. Forward() sets it and waits in the same way.
   __atomic_fetch_add(&handler_state.handlers_running[signum], 1,
                      __ATOMIC_SEQ_CST);
   TOCSIN_STEP("Handler: is counted");
+  void* other = nullptr;
   if (__atomic_load_n(&handler_state.forwarded[signum], __ATOMIC_SEQ_CST)) {
     if (!HandOver(signum, info)) SendToService(process, signum, info);
-  } else if (signum != kDoorbell && called_by_kernel) {
-    SendToProcess(signum, info);
+  } else if (signum != kDoorbell) {
+    other = Decline(signum, info, our_restorer);
   }
   __atomic_fetch_sub(&handler_state.handlers_running[signum], 1,
                      __ATOMIC_SEQ_CST);
+  if (other != nullptr) {
+    reinterpret_cast<void (*)(int, siginfo_t*, void*)>(other)(signum, received,
+                                                              context);
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/signals/internal/direct_handoff.h"
 #include "tocsin/signals/internal/dispatcher.h"
@@ -20,10 +21,12 @@
 
 namespace tocsin::inline v0_2::internal {
 
+class HandlerWatch;
 class ServiceThread;
 
 class SignalRoutes : public Dispatcher {
  protected:
+  friend class HandlerWatch;
   friend class ServiceThread;
   friend std::vector<RawSiginfo> Unsubscribe(SignalRoutes&, ServiceThread&,
                                              Subscriber&);
@@ -37,6 +40,11 @@ class SignalRoutes : public Dispatcher {
   void Drain(bool waits, FutexWakes& wakes) override
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // Called by the service's thread, which has nothing else to do: looks at what
+  // other code does to dispositions. Returns when to call it again at the
+  // latest.
+  virtual Instant LookAtHandlers() = 0;
+
   // The standard signals of `subscription` that nobody else receives or
   // observes. Others would have to wait until its thread gets to run.
   SignalSet Alone(const Subscriber& subscription) const
@@ -49,6 +57,11 @@ class SignalRoutes : public Dispatcher {
   // its pending ones to take out, into `left_over_`.
   SignalSet wanted_ ABSL_GUARDED_BY(mutex_);
   SignalSet leaving_ ABSL_GUARDED_BY(mutex_);
+  // What that thread does not block. Nothing of it may be forwarded: the
+  // handler would run there, and forward it to itself for ever.
+  SignalSet unblocked_ ABSL_GUARDED_BY(mutex_);
+  // Whose handler was found to be replaced, which has not been told yet.
+  SignalSet lost_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   // Those of `leaving_` that were still on their way.
   std::vector<RawSiginfo> left_over_ ABSL_GUARDED_BY(mutex_);

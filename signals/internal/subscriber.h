@@ -21,9 +21,18 @@ class Subscriber {
   Subscriber(const Subscriber&) = delete;
   Subscriber& operator=(const Subscriber&) = delete;
 
-  // What it is subscribed to. Changed by Dispatcher::Enter() only.
+  // What it is subscribed to.
   const SignalSet& signals() const { return signals_; }
-  void LeaveAlone(int signum) { signals_.erase(signum); }
+  // What it is not subscribed to as long as that is ignored.
+  const SignalSet& left_alone() const { return left_alone_; }
+  void LeaveAlone(int signum) {
+    signals_.erase(signum);
+    left_alone_.insert(signum);
+  }
+  void TakeUp(int signum) {
+    left_alone_.erase(signum);
+    signals_.insert(signum);
+  }
   const ReceiverOptions& options() const { return options_; }
   // Whether the dispatcher's observer sees its signals.
   bool observed() const { return observed_; }
@@ -48,6 +57,7 @@ class Subscriber {
   ~Subscriber() = default;
 
   SignalSet signals_;
+  SignalSet left_alone_;
   const ReceiverOptions options_;
   const bool observed_;
   bool closed_ = false;

@@ -137,6 +137,11 @@ bool Subscription::closed() const {
   return closed_ || dispatcher_->Forked();
 }
 
+SignalSet Subscription::Signals() const {
+  MutexLock lock(dispatcher_->mutex_);
+  return signals();
+}
+
 void Subscription::Enqueue(const RawSiginfo& info, uint32_t arrival,
                            absl::Time now, FutexWakes& wakes) {
   SignalServiceStats& stats = dispatcher_->stats_;

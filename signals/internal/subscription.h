@@ -45,6 +45,8 @@ class Subscription final : public Subscriber {
   absl::StatusOr<int> fd();
   uint64_t dropped() const;
   bool closed() const;
+  // signals(), which may change meanwhile.
+  SignalSet Signals() const;
 
  private:
   using Queued = EventQueue::Queued;

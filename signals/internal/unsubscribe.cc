@@ -1,6 +1,5 @@
 #include "tocsin/signals/internal/unsubscribe.h"
 
-#include <cstdint>
 #include <utility>
 
 #include "tocsin/concurrency/internal/futex.h"
@@ -25,9 +24,9 @@ std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
       if (!others.contains(signum)) last.insert(signum);
     }
   }
-  uint64_t conflicts = 0;
+  SignalSet lost;
   for (int signum : last) {
-    if (!RestoreDisposition(signum)) ++conflicts;
+    if (!RestoreDisposition(signum)) lost.insert(signum);
   }
   TOCSIN_STEP("Unsubscribe: dispositions are restored");
   // Place 1: handlers that have not run yet will send theirs to the process
@@ -53,7 +52,8 @@ std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
   }
   FutexWakes wakes;
   MutexLock lock(routes.mutex_);
-  routes.stats_.conflicts += conflicts;
+  routes.stats_.conflicts += lost.size();
+  for (int signum : lost) routes.lost_.insert(signum);
   routes.Unregister(subscription);
   subscription.MarkClosed(wakes);
   return std::exchange(routes.left_over_, {});

@@ -1,0 +1,425 @@
+// Other code of the process that changes dispositions of signals that are
+// received, for good or for a time. What may end the process runs in a child.
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <optional>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/process_status.h"
+#include "tests/signal_testing.h"
+#include "tocsin/concurrency/event.h"
+#include "tocsin/signals/internal/kernel_action.h"
+#include "tocsin/signals/receiver_options.h"
+#include "tocsin/signals/scoped_signal_block.h"
+#include "tocsin/signals/signal_receiver.h"
+#include "tocsin/signals/signal_service.h"
+#include "tocsin/signals/signal_set.h"
+#include "tocsin/signals/stop_on_signal.h"
+
+namespace tocsin {
+namespace {
+
+using ::testing::ExitedWithCode;
+using ::testing::KilledBySignal;
+
+// Puts another disposition in place, until Undo(), which puts back what was
+// there.
+class LibcSwap {
+ public:
+  explicit LibcSwap(int signum, void (*handler)(int) = SIG_IGN)
+      : signum_(signum) {
+    struct sigaction theirs {};
+    theirs.sa_handler = handler;
+    EXPECT_EQ(sigaction(signum, &theirs, &found_), 0);
+  }
+  void Undo() const { EXPECT_EQ(sigaction(signum_, &found_, nullptr), 0); }
+
+ private:
+  const int signum_;
+  struct sigaction found_;
+};
+
+// The same without the C library.
+class RawSwap {
+ public:
+  explicit RawSwap(int signum, void (*handler)(int) = SIG_IGN)
+      : signum_(signum), found_(internal::GetAction(signum)) {
+    internal::KernelAction theirs = found_;
+    theirs.handler = reinterpret_cast<void*>(handler);
+    theirs.flags &= ~static_cast<unsigned long>(SA_SIGINFO);
+    internal::SetAction(signum, theirs);
+  }
+  void Undo() const { internal::SetAction(signum_, found_); }
+
+ private:
+  const int signum_;
+  const internal::KernelAction found_;
+};
+
+std::atomic<int> handled = 0;
+void CountHandled(int) { ++handled; }
+
+template <typename Swap>
+class SwapTest : public testing::Test {};
+using Swaps = testing::Types<LibcSwap, RawSwap>;
+TYPED_TEST_SUITE(SwapTest, Swaps);
+
+// Has the other code put our handler back after the close.
+template <typename Swap>
+void LeaveOurHandlerBehind(int signum) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {signum});
+  const Swap swap(signum);
+  receiver.Close();
+  swap.Undo();
+}
+
+TYPED_TEST(SwapTest, TheDefaultActionIsBackOnceOurHandlerIs) {
+  for (int signum : {SIGTERM, SIGINT, SIGRTMIN}) {
+    EXPECT_EXIT(
+        {
+          LeaveOurHandlerBehind<TypeParam>(signum);
+          SendSelf(signum);
+          while (true) pause();
+        },
+        KilledBySignal(signum), "");
+  }
+}
+
+TYPED_TEST(SwapTest, ADefaultActionThatDoesNothingStaysOne) {
+  SetDisposition(SIGURG, SIG_DFL);
+  LeaveOurHandlerBehind<TypeParam>(SIGURG);
+  SendSelf(SIGURG);
+  EXPECT_EQ(Disposition(SIGURG).sa_handler, SIG_DFL);
+}
+
+TYPED_TEST(SwapTest, ASignalThatWasIgnoredIsIgnoredOnceOurHandlerIsBack) {
+  SetDisposition(SIGTERM, SIG_IGN);
+  LeaveOurHandlerBehind<TypeParam>(SIGTERM);
+  SendSelf(SIGTERM);
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_IGN);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+std::vector<int> codes;
+bool usr2_was_blocked = false;
+void NoteCall(int, siginfo_t* info, void*) {
+  sigset_t mask;
+  pthread_sigmask(SIG_BLOCK, nullptr, &mask);
+  usr2_was_blocked = sigismember(&mask, SIGUSR2) == 1;
+  codes.push_back(info->si_code);
+}
+
+TYPED_TEST(SwapTest, TheHandlerBeforeUsIsCalledAsItWishes) {
+  codes.clear();
+  struct sigaction before {};
+  before.sa_sigaction = NoteCall;
+  before.sa_flags = SA_SIGINFO;
+  sigaddset(&before.sa_mask, SIGUSR2);
+  ASSERT_EQ(sigaction(SIGTERM, &before, nullptr), 0);
+  LeaveOurHandlerBehind<TypeParam>(SIGTERM);
+  for (int i = 0; i < 2; ++i) SendSelf(SIGTERM);
+  EXPECT_EQ(codes, (std::vector<int>{SI_USER, SI_USER}));
+  EXPECT_TRUE(usr2_was_blocked);
+  EXPECT_EQ(Disposition(SIGTERM).sa_sigaction, NoteCall);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+TYPED_TEST(SwapTest, IsNoticedAndToldOnce) {
+  for (bool put_back : {false, true}) {
+    std::atomic<int> told = 0;
+    SignalSet last;
+    Event known;
+    auto service =
+        *SignalService::Start({.on_replaced = [&](SignalSet signals) {
+          last = signals;
+          ++told;
+          known.Set();
+        }});
+    SignalReceiver receiver = OpenReceiver(*service, {SIGTERM, SIGHUP});
+    const TypeParam swap(SIGTERM);
+    if (put_back) swap.Undo();
+    // With the system call what was there is there again.
+    if (put_back && std::is_same_v<TypeParam, RawSwap>) continue;
+    OpenReceiver(*service, {SIGUSR1}).Close();
+    EXPECT_TRUE(known.Wait().ok());
+    EXPECT_EQ(last, SignalSet({SIGTERM}));
+    OpenReceiver(*service, {SIGUSR1}).Close();
+    if (!put_back) swap.Undo();
+    EXPECT_EQ(service->stats().replaced, 1u);
+    EXPECT_TRUE(service->Verify().ok());
+    SendSelf(SIGTERM);
+    EXPECT_EQ(Next(receiver).signum, SIGTERM);
+    service.reset();
+    EXPECT_EQ(told, 1);
+    EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
+  }
+}
+
+// Nobody opens or closes a receiver meanwhile.
+TEST(Replaced, IsNoticedByItself) {
+  Event known;
+  auto service =
+      *SignalService::Start({.on_replaced = [&](SignalSet) { known.Set(); }});
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  SetDisposition(SIGTERM, SIG_IGN);
+  EXPECT_TRUE(known.Wait().ok());
+  EXPECT_EQ(service->stats().replaced, 1u);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+TYPED_TEST(SwapTest, AReceiverThatIsOpenedMeanwhileReceives) {
+  for (void (*handler)(int) : {SIG_IGN, CountHandled}) {
+    handled = 0;
+    auto service = StartService();
+    SignalReceiver first = OpenReceiver(*service, {SIGTERM});
+    const TypeParam swap(SIGTERM, handler);
+    SignalReceiver second = OpenReceiver(*service, {SIGTERM});
+    SendSelf(SIGTERM);
+    EXPECT_EQ(Next(second).signum, SIGTERM);
+    EXPECT_EQ(Next(first).signum, SIGTERM);
+    EXPECT_EQ(handled, 0);
+    EXPECT_TRUE(service->Verify().ok());
+    service.reset();
+    // It has not put anything back, so it gets the signal again.
+    EXPECT_EQ(Disposition(SIGTERM).sa_handler, handler);
+    // Here it does, with our handler, which is the end of it.
+    swap.Undo();
+    EXPECT_EXIT(
+        {
+          SendSelf(SIGTERM);
+          while (true) pause();
+        },
+        KilledBySignal(SIGTERM), "");
+    SetDisposition(SIGTERM, SIG_DFL);
+  }
+}
+
+TEST(Replaced, PutBackAfterASecondReceiverOpenedGivesTheFirstDispositionBack) {
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGTERM});
+  const LibcSwap swap(SIGTERM, CountHandled);
+  SignalReceiver second = OpenReceiver(*service, {SIGTERM});
+  swap.Undo();
+  service.reset();
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
+}
+
+struct sigaction predecessor;
+void CallPredecessor(int signum, siginfo_t* info, void* context) {
+  ++handled;
+  predecessor.sa_sigaction(signum, info, context);
+}
+
+// It may do so with a jump, so that it looks as if the kernel had called us.
+TEST(Replaced, AHandlerThatGoesOnToOursReachesTheOneBeforeUs) {
+  codes.clear();
+  handled = 0;
+  struct sigaction before {};
+  before.sa_sigaction = NoteCall;
+  before.sa_flags = SA_SIGINFO;
+  ASSERT_EQ(sigaction(SIGTERM, &before, nullptr), 0);
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  struct sigaction chained {};
+  chained.sa_sigaction = CallPredecessor;
+  chained.sa_flags = SA_SIGINFO;
+  ASSERT_EQ(sigaction(SIGTERM, &chained, &predecessor), 0);
+  SendSelf(SIGTERM);
+  EXPECT_EQ(Next(receiver).signum, SIGTERM);
+  EXPECT_TRUE(codes.empty());
+  receiver.Close();
+  SendSelf(SIGTERM);
+  EXPECT_EQ(handled, 2);
+  EXPECT_EQ(codes, std::vector<int>{SI_USER});
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// Installed by the system call, with all that belongs to ours.
+TEST(Replaced, AHandlerWithOurRestorerThatGoesOnToOursIsNotCalledForEver) {
+  handled = 0;
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  ASSERT_EQ(sigaction(SIGTERM, nullptr, &predecessor), 0);
+  internal::KernelAction theirs = internal::GetAction(SIGTERM);
+  theirs.handler = reinterpret_cast<void*>(CallPredecessor);
+  internal::SetAction(SIGTERM, theirs);
+  receiver.Close();
+  SendSelf(SIGTERM);
+  EXPECT_GE(handled, 1);
+  EXPECT_LE(handled, 2);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// What other code does to the signals of this process in between. ----------
+
+// A command that system(3) runs until End().
+class Command {
+ public:
+  Command()
+      : thread_([this] {
+          const std::string command = absl::StrCat(
+              "echo >&", begun_.writer(), "; read line <&", end_.reader());
+          status_ = std::system(command.c_str());
+        }) {
+    begun_.Take();
+  }
+  ~Command() { EXPECT_EQ(status_, 0); }
+  void End() {
+    end_.Put('\n');
+    thread_.join();
+  }
+
+ private:
+  const Pipe begun_;
+  const Pipe end_;
+  int status_ = -1;
+  std::thread thread_;
+};
+
+TEST(SystemDeathTest, CtrlCEndsAProgramThatWasStoppedDuringIt) {
+  EXPECT_EXIT(
+      {
+        auto service = StartService();
+        auto stop = *StopOnSignal::Start(*service, {SIGINT, SIGTERM});
+        Command command;
+        Event stopped;
+        const std::stop_callback told(stop->stop_token(),
+                                      [&] { stopped.Set(); });
+        SendSelf(SIGTERM);
+        stopped.Wait().IgnoreError();
+        command.End();
+        SendSelf(SIGINT);
+        while (true) pause();
+      },
+      KilledBySignal(SIGINT), "");
+}
+
+TEST(System, LeavesWhatIsReceivedAsItWas) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGINT, SIGQUIT});
+  {
+    Command command;
+    command.End();
+  }
+  for (int signum : {SIGINT, SIGQUIT}) {
+    SendSelf(signum);
+    EXPECT_EQ(Next(receiver).signum, signum);
+  }
+}
+
+TEST(System, WhatItIgnoresForATimeIsReceivedAfterwards) {
+  auto service = StartService();
+  {
+    Command command;
+    auto stop = *StopOnSignal::Start(*service, {SIGINT, SIGTERM});
+    SendSelf(SIGINT);  // is the command's
+    command.End();
+    while (Disposition(SIGINT).sa_handler == SIG_DFL) sched_yield();
+    EXPECT_FALSE(stop->stop_token().stop_requested());
+    Event stopped;
+    const std::stop_callback told(stop->stop_token(), [&] { stopped.Set(); });
+    SendSelf(SIGINT);
+    EXPECT_TRUE(stopped.Wait().ok());
+    EXPECT_EQ(stop->cause()->signum, SIGINT);
+  }
+  EXPECT_EQ(Disposition(SIGINT).sa_handler, SIG_DFL);
+}
+
+TEST(LeftAlone, IsReceivedOnceItIsNotIgnoredAnyMore) {
+  SetDisposition(SIGHUP, SIG_IGN);
+  auto service = StartService();
+  SignalReceiver all = OpenReceiver(*service, {SIGHUP});
+  SignalReceiver polite =
+      OpenReceiver(*service, {SIGHUP, SIGTERM}, {.honor_ignored = true});
+  SendSelf(SIGHUP);
+  EXPECT_EQ(Next(all).signum, SIGHUP);
+  // What a program that goes by its own wish does.
+  SetDisposition(SIGHUP, CountHandled);
+  while (polite.signals() != SignalSet({SIGHUP, SIGTERM})) sched_yield();
+  SignalReceiver again = OpenReceiver(*service, {SIGHUP});
+  SendSelf(SIGHUP);
+  for (SignalReceiver* receiver : {&all, &polite, &again}) {
+    EXPECT_EQ(Next(*receiver).signum, SIGHUP);
+    EXPECT_FALSE(receiver->TryReceive().ok());
+  }
+  service.reset();
+  SetDisposition(SIGHUP, SIG_DFL);
+}
+
+// What signals each thread and waits for an answer. ------------------------
+
+std::atomic<int> answers = 0;
+void Answer(int) { ++answers; }
+
+void AskEachThread(int signum) {
+  answers = 0;
+  int asked = 0;
+  for (const std::string& task : Threads()) {
+    const pid_t thread = std::stoi(task.substr(task.rfind('/') + 1));
+    if (syscall(SYS_tgkill, getpid(), thread, signum) == 0) ++asked;
+  }
+  EXPECT_GE(asked, 2);
+  while (answers != asked) sched_yield();
+}
+
+TEST(EachThread, AnswersToAHandlerOfOtherCode) {
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+  GTEST_SKIP() << "the sanitizer's own thread blocks all signals";
+#endif
+  SetDisposition(SIGUSR2, Answer);
+  auto service = StartService();
+  AskEachThread(SIGUSR2);
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  SetDisposition(SIGRTMIN + 1, Answer);
+  AskEachThread(SIGRTMIN + 1);
+  // Until that is received, as any other.
+  {
+    SignalReceiver theirs = OpenReceiver(*service, {SIGUSR2, SIGRTMIN + 1});
+    answers = 0;
+    for (int signum : {SIGUSR2, SIGRTMIN + 1}) {
+      SendSelf(signum);
+      EXPECT_EQ(Next(theirs).signum, signum);
+    }
+    EXPECT_EQ(answers, 0);
+  }
+  AskEachThread(SIGUSR2);
+  for (int signum : {SIGUSR2, SIGRTMIN + 1}) SetDisposition(signum, SIG_DFL);
+}
+
+// The library's threads do not take it, and do not die of it.
+TEST(EachThread, LeavesASignalToTheProgramThatBlocksIt) {
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  const ScopedSignalBlock block({SIGUSR1});
+  SendSelf(SIGUSR1);
+  SendSelf(SIGTERM);
+  EXPECT_EQ(Next(receiver).signum, SIGTERM);
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGUSR1);
+  const timespec now = {};
+  EXPECT_EQ(sigtimedwait(&mask, nullptr, &now), SIGUSR1);
+}
+
+}  // namespace
+}  // namespace tocsin
