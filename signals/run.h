@@ -30,7 +30,10 @@
 //
 // After a signal all of this ends with the grace, whatever hangs: a destructor,
 // a callback, the printing of an error to a pipe that nobody reads, the last
-// flush. What comes after Run() is bounded by option.
+// flush. What comes after Run() is bounded by option. The threads that see to
+// it, tocsin-watchdog and tocsin-hook, block all signals but the faults: no
+// handler that hangs may stop them. Code that signals each thread and waits for
+// the answers gets none from them.
 //
 // Once Run() has returned, a further signal has its previous effect. But after
 // a signal, what ShutdownPolicy::broken_pipe says holds up to the end.

@@ -80,7 +80,12 @@ void CountHandled(int) { ++handled; }
 
 template <typename Swap>
 class SwapTest : public testing::Test {};
-using Swaps = testing::Types<LibcSwap, RawSwap>;
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+// Its sigaction(3) puts a handler of its own in place, and calls ours later.
+using Swaps = testing::Types<RawSwap>;
+#else
+using Swaps = testing::Types<RawSwap, LibcSwap>;
+#endif
 TYPED_TEST_SUITE(SwapTest, Swaps);
 
 // Has the other code put our handler back after the close.
@@ -120,17 +125,19 @@ TYPED_TEST(SwapTest, ASignalThatWasIgnoredIsIgnoredOnceOurHandlerIsBack) {
   SetDisposition(SIGTERM, SIG_DFL);
 }
 
-std::vector<int> codes;
-bool usr2_was_blocked = false;
+std::atomic<int> noted = 0;
+std::atomic<int> code = 0;
+std::atomic<bool> usr2_was_blocked = false;
 void NoteCall(int, siginfo_t* info, void*) {
   sigset_t mask;
   pthread_sigmask(SIG_BLOCK, nullptr, &mask);
   usr2_was_blocked = sigismember(&mask, SIGUSR2) == 1;
-  codes.push_back(info->si_code);
+  code = info->si_code;
+  ++noted;
 }
 
 TYPED_TEST(SwapTest, TheHandlerBeforeUsIsCalledAsItWishes) {
-  codes.clear();
+  noted = 0;
   struct sigaction before {};
   before.sa_sigaction = NoteCall;
   before.sa_flags = SA_SIGINFO;
@@ -138,7 +145,8 @@ TYPED_TEST(SwapTest, TheHandlerBeforeUsIsCalledAsItWishes) {
   ASSERT_EQ(sigaction(SIGTERM, &before, nullptr), 0);
   LeaveOurHandlerBehind<TypeParam>(SIGTERM);
   for (int i = 0; i < 2; ++i) SendSelf(SIGTERM);
-  EXPECT_EQ(codes, (std::vector<int>{SI_USER, SI_USER}));
+  EXPECT_EQ(noted, 2);
+  EXPECT_EQ(code, SI_USER);
   EXPECT_TRUE(usr2_was_blocked);
   EXPECT_EQ(Disposition(SIGTERM).sa_sigaction, NoteCall);
   SetDisposition(SIGTERM, SIG_DFL);
@@ -214,6 +222,7 @@ TYPED_TEST(SwapTest, AReceiverThatIsOpenedMeanwhileReceives) {
   }
 }
 
+#ifndef ABSL_HAVE_THREAD_SANITIZER
 TEST(Replaced, PutBackAfterASecondReceiverOpenedGivesTheFirstDispositionBack) {
   auto service = StartService();
   SignalReceiver first = OpenReceiver(*service, {SIGTERM});
@@ -223,6 +232,7 @@ TEST(Replaced, PutBackAfterASecondReceiverOpenedGivesTheFirstDispositionBack) {
   service.reset();
   EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
 }
+#endif
 
 struct sigaction predecessor;
 void CallPredecessor(int signum, siginfo_t* info, void* context) {
@@ -232,7 +242,10 @@ void CallPredecessor(int signum, siginfo_t* info, void* context) {
 
 // It may do so with a jump, so that it looks as if the kernel had called us.
 TEST(Replaced, AHandlerThatGoesOnToOursReachesTheOneBeforeUs) {
-  codes.clear();
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+  GTEST_SKIP() << "its handler stands in place of both";
+#endif
+  noted = 0;
   handled = 0;
   struct sigaction before {};
   before.sa_sigaction = NoteCall;
@@ -246,11 +259,12 @@ TEST(Replaced, AHandlerThatGoesOnToOursReachesTheOneBeforeUs) {
   ASSERT_EQ(sigaction(SIGTERM, &chained, &predecessor), 0);
   SendSelf(SIGTERM);
   EXPECT_EQ(Next(receiver).signum, SIGTERM);
-  EXPECT_TRUE(codes.empty());
+  EXPECT_EQ(noted, 0);
   receiver.Close();
   SendSelf(SIGTERM);
   EXPECT_EQ(handled, 2);
-  EXPECT_EQ(codes, std::vector<int>{SI_USER});
+  EXPECT_EQ(noted, 1);
+  EXPECT_EQ(code, SI_USER);
   SetDisposition(SIGTERM, SIG_DFL);
 }
 

@@ -174,19 +174,22 @@ TOCSIN_UNINSTRUMENTED void TakeDefaultAction(int signum, uint64_t* info) {
 
 // A signal that is not forwarded any more has the effect that it had before us.
 // Returns the handler that the caller is to call for that, or null.
-TOCSIN_UNINSTRUMENTED void* Decline(int signum, uint64_t* info, bool ours) {
+TOCSIN_UNINSTRUMENTED void* Decline(int signum, uint64_t* info,
+                                    bool our_restorer) {
   const KernelAction& before = handler_state.before[signum];
   void* const found = GetAction(signum).handler;
+  const bool restored = found == before.handler;
   if (found == reinterpret_cast<void*>(kHandlerAddresses.handler)) {
     // Other code had replaced us, and put us back after the close.
     SetAction(signum, before);
-  } else if (found != before.handler) {
-    // Either the handler there calls us as the one that it replaced; or it came
-    // after the close, and the kernel had called us before. A signal that comes
-    // round a second time is of the first kind.
+  } else if (!our_restorer || !restored) {
+    // Either the kernel called us before the close, or the handler that is
+    // there calls us as the one that it replaced. Sent to that once more, the
+    // signal would come back.
     const int32_t mark = __atomic_load_n(&handler_state.mark, __ATOMIC_SEQ_CST);
-    if (!ours || Fields(info)[1] == mark) {
-      return IsHandler(before) ? before.handler : nullptr;
+    const bool by_kernel = our_restorer || restored;
+    if (!by_kernel || Fields(info)[1] == mark) {
+      return IsHandler(before) && !restored ? before.handler : nullptr;
     }
     Fields(info)[1] = mark;
   }
