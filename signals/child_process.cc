@@ -30,9 +30,11 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/internal/child_launch.h"
+#include "tocsin/signals/internal/end_watch.h"
 #include "tocsin/signals/internal/ignored_at_start.h"
 #include "tocsin/signals/internal/lasting_thread.h"
 #include "tocsin/signals/internal/living_child.h"
+#include "tocsin/signals/internal/refused_call.h"
 #include "tocsin/signals/signal_set.h"
 
 extern char** environ;
@@ -213,20 +215,39 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(
 
   launch.dies_with_parent = options.dies_with_parent;
   internal::Launched launched;
-  if (!options.dies_with_parent) {
-    launched = internal::Start(launch);
-  } else if (const int error = internal::CallOnLastingThread(
-                 [&] { launched = internal::Start(launch); });
-             error != 0) {
-    return internal::NoThread("ChildProcessOptions::dies_with_parent", error);
+  const auto start = [&] {
+    const auto call = [&] { launched = internal::Start(launch); };
+    if (options.dies_with_parent) return internal::CallOnLastingThread(call);
+    call();
+    return 0;
+  };
+  int no_thread = start();
+  std::unique_ptr<internal::EndWatch> watch;
+  if (no_thread == 0 && launched.pidfd_refused) {
+    auto started = internal::EndWatch::Start();
+    if (!started.ok()) return started.status();
+    watch = *std::move(started);
+    launch.pidfd = false;
+    no_thread = start();
+  }
+  if (no_thread != 0) {
+    return internal::NoThread("ChildProcessOptions::dies_with_parent",
+                              no_thread);
   }
   if (launched.pid < 0) {
-    const bool directory = launched.failed_call == absl::string_view("chdir");
-    return CallError(launched.failed_call,
-                     directory ? options.working_directory : child->program,
-                     launched.error);
+    const absl::string_view call = launched.failed_call;
+    // Of what the caller gave, these take nothing that could be wrong.
+    if ((call == "clone" || call == "prctl" || call == "setpgid") &&
+        internal::IsRefusal(launched.error)) {
+      return internal::RefusedCall(call, child->program, launched.error);
+    }
+    return CallError(
+        call, call == "chdir" ? options.working_directory : child->program,
+        launched.error);
   }
-  child->process.Know(launched.pid, launched.pidfd, options.own_group);
+  if (watch != nullptr) watch->Watch(launched.pid);
+  child->process.Know(launched.pid, launched.pidfd, options.own_group,
+                      std::move(watch));
   return ChildProcess(std::move(child));
 }
 
@@ -244,14 +265,14 @@ void ChildProcess::CloseStdin() { Close(child_->ends[0]); }
 
 absl::StatusOr<ExitStatus> ChildProcess::Wait() {
   if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
-  const absl::StatusOr<short> ended = PollFd(child_->process.pidfd(), POLLIN);
+  const absl::StatusOr<short> ended = PollFd(child_->process.end_fd(), POLLIN);
   if (!ended.ok()) return ended.status();
   return child_->Reap();
 }
 
 absl::StatusOr<ExitStatus> ChildProcess::WaitOrTerminate() {
   if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
-  const absl::StatusOr<short> ended = PollFd(child_->process.pidfd(), POLLIN);
+  const absl::StatusOr<short> ended = PollFd(child_->process.end_fd(), POLLIN);
   if (ended.ok()) return child_->Reap();
   const absl::Status cancelled = CheckCancelled();
   if (cancelled.ok()) return ended.status();
@@ -275,10 +296,14 @@ absl::Status ChildProcess::Terminate(absl::Duration grace) {
 }
 
 absl::Status ChildProcess::Send(int signum) {
-  if (child_->process.SignalAlone(signum) == 0) return absl::OkStatus();
-  return CallError("pidfd_send_signal",
-                   absl::StrCat(SignalName(signum), " to ", child_->Name()),
-                   errno);
+  if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
+  MutexLock lock(child_->mutex);
+  const int error = child_->end.has_value()                    ? ESRCH
+                    : child_->process.SignalAlone(signum) != 0 ? errno
+                                                               : 0;
+  if (error == 0) return absl::OkStatus();
+  return CallError(absl::StrCat("sending ", SignalName(signum)), child_->Name(),
+                   error);
 }
 
 ChildProcess::Child::~Child() {
@@ -286,7 +311,7 @@ ChildProcess::Child::~Child() {
     Kill();
     Reap().IgnoreError();
   }
-  if (process.pid() > 0) close(process.pidfd());
+  if (process.pidfd() >= 0) close(process.pidfd());
   for (int& fd : ends) Close(fd);
 }
 
@@ -320,12 +345,7 @@ void ChildProcess::Child::Kill() {
     being_ended = true;
     process.Signal(SIGKILL);
   }
-  BlockingRegion region;
-  siginfo_t info;
-  while (waitid(P_PIDFD, static_cast<id_t>(process.pidfd()), &info,
-                WEXITED | WNOWAIT) != 0 &&
-         errno == EINTR) {
-  }
+  AwaitEnd(absl::InfiniteDuration());
 }
 
 bool ChildProcess::Child::AwaitEnd(absl::Duration timeout) const {
@@ -336,7 +356,7 @@ bool ChildProcess::Child::AwaitEnd(absl::Duration timeout) const {
     if (until != internal::kNever) {
       left = absl::ToTimespec(internal::TimeUntil(until));
     }
-    pollfd ended{.fd = process.pidfd(), .events = POLLIN, .revents = 0};
+    pollfd ended{.fd = process.end_fd(), .events = POLLIN, .revents = 0};
     const int ready =
         ppoll(&ended, 1, until == internal::kNever ? nullptr : &left, nullptr);
     if (ready >= 0 || errno != EINTR) return ready > 0;
@@ -354,8 +374,7 @@ absl::StatusOr<ExitStatus> ChildProcess::Child::Reap() {
   siginfo_t info{};
   int result;
   do {
-    result =
-        waitid(P_PIDFD, static_cast<id_t>(process.pidfd()), &info, WEXITED);
+    result = process.WaitId(&info, WEXITED);
   } while (result != 0 && errno == EINTR);
   if (result == 0) {
     ExitStatus status;

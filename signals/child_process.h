@@ -9,8 +9,11 @@
 //
 // The child starts with no signal blocked and with default dispositions,
 // whatever this process blocks, ignores or receives. It ignores only signals
-// that were ignored when this process started, as under nohup(1). File
-// descriptors that are not close-on-exec are inherited.
+// that were ignored when this process started, as under nohup(1). If this
+// library came later, in a plug-in that dlopen(3) loads, nobody knows any more
+// who ignores what: then the child ignores those of SIGHUP, SIGINT and SIGQUIT
+// that were ignored when the library came, as nohup(1) and shells leave them,
+// and no others. File descriptors that are not close-on-exec are inherited.
 //
 // A child does not outlive its ChildProcess: the destructor kills it, and so
 // does Shutdown when it forces the end. When the
@@ -23,9 +26,16 @@
 //
 // All members may be called from any thread, the waits by several at once. Move
 // and destroy it only while no thread is inside it. After fork() it belongs to
-// the parent: in the forked process the waits and Terminate() fail with
-// kFailedPrecondition, and the destructor does not touch the child. Needs Linux
-// 5.4.
+// the parent: in the forked process the waits, Terminate() and Send() fail with
+// kFailedPrecondition, and the destructor does not touch the child.
+//
+// The child is known by a pidfd, as Linux 5.4 and later give. Where a filter or
+// an emulator refuses one, the child is known by its number, and a thread of
+// its own waits for its end. All of this holds there too, as long as no other
+// code reaps the child and this process does not ignore SIGCHLD: the number
+// then stays the child's until it is waited for here. Otherwise it is looked
+// for before it is signalled, and in the moment between the two its number may
+// have gone to another process, which is signalled in its place.
 #ifndef TOCSIN_SIGNALS_CHILD_PROCESS_H_
 #define TOCSIN_SIGNALS_CHILD_PROCESS_H_
 
@@ -115,9 +125,11 @@ class ChildProcess {
   // path is relative to the child's working directory. Returns once the program
   // runs. If it cannot be run, there is no child, and the error names the call
   // that failed: kNotFound if there is no such program or directory,
-  // kPermissionDenied, kResourceExhausted at a limit of processes, descriptors
-  // or memory, kInvalidArgument if the file is not a program, a descriptor is
-  // not open, or `argv` is empty.
+  // kPermissionDenied, kResourceExhausted at a limit of processes, threads,
+  // descriptors or memory, kInvalidArgument if the file is not a program, a
+  // descriptor is not open, or `argv` is empty, kFailedPrecondition or
+  // kUnimplemented if the system refuses a call without which there is no
+  // child, such as clone(2) or waitid(2).
   static absl::StatusOr<ChildProcess> Spawn(
       std::vector<std::string> argv, const ChildProcessOptions& options = {});
 

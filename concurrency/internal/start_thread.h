@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 
 #include "absl/status/status.h"
@@ -40,8 +41,12 @@ int StartThread(pthread_t& thread, T* object) {
 
 // What a caller is told of that errno.
 inline absl::Status NoThread(absl::string_view purpose, int error) {
-  return absl::ResourceExhaustedError(
-      absl::StrCat("pthread_create for ", purpose, ": ", ErrorText(error)));
+  const char* refused =
+      error == EPERM ? "; a seccomp filter refuses clone3(2), as docker's "
+                       "before 20.10.10 does: let it answer ENOSYS"
+                     : "";
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "pthread_create for ", purpose, ": ", ErrorText(error), refused));
 }
 
 }  // namespace tocsin::inline v0_2::internal

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstddef>
 #include <memory>
@@ -15,6 +16,7 @@
 
 #include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/internal/raw_syscall.h"
+#include "tocsin/signals/internal/refused_call.h"
 
 // The C library's other name for clone(2). Under the usual name ThreadSanitizer
 // takes it for a fork(), and records that in memory that is still ours.
@@ -116,6 +118,14 @@ TOCSIN_UNINSTRUMENTED int InChild(void* argument) {
   while (true) Syscall(SYS_exit_group, 127);
 }
 
+// Asked with what is no pidfd. A kernel that is too old for this would ignore
+// CLONE_PIDFD, or give a pidfd that cannot be polled.
+bool WaitsByPidfd() {
+  siginfo_t info;
+  return waitid(P_PIDFD, INT_MAX, &info, WEXITED | WNOHANG) != 0 &&
+         errno == EBADF;
+}
+
 }  // namespace
 
 Launched Start(const Launch& launch) {
@@ -130,29 +140,39 @@ Launched Start(const Launch& launch) {
     launched.error = ENOMEM;
     return launched;
   }
+  if (launch.pidfd && !WaitsByPidfd()) {
+    launched.failed_call = "waitid";
+    launched.error = errno;
+    launched.pidfd_refused = true;
+    return launched;
+  }
 
   const uint64_t all = ~uint64_t{0};
   uint64_t before;
   Syscall(SYS_rt_sigprocmask, SIG_SETMASK, Address(&all), Address(&before),
           sizeof(all));
   // Does not return before the child has left our memory.
-  launched.pid = __clone(InChild, stack.get() + kStackSize,
-                         CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD,
-                         &shared, &launched.pidfd);
+  launched.pid = __clone(
+      InChild, stack.get() + kStackSize,
+      CLONE_VM | CLONE_VFORK | SIGCHLD | (launch.pidfd ? CLONE_PIDFD : 0),
+      &shared, &launched.pidfd);
   const int clone_error = errno;
   Syscall(SYS_rt_sigprocmask, SIG_SETMASK, Address(&before), 0, sizeof(before));
 
   if (launched.pid < 0) {
     launched.failed_call = "clone";
     launched.error = clone_error;
+    launched.pidfd_refused = launch.pidfd && IsRefusal(clone_error);
   } else if (shared.error != 0) {
     launched.failed_call = shared.failed_call;
     launched.error = shared.error;
-    while (waitid(P_PIDFD, static_cast<id_t>(launched.pidfd), nullptr,
-                  WEXITED) != 0 &&
-           errno == EINTR) {
+    while (
+        waitid(launch.pidfd ? P_PIDFD : P_PID,
+               static_cast<id_t>(launch.pidfd ? launched.pidfd : launched.pid),
+               nullptr, WEXITED) != 0 &&
+        errno == EINTR) {
     }
-    close(launched.pidfd);
+    if (launch.pidfd) close(launched.pidfd);
     launched.pid = -1;
   }
   return launched;

@@ -29,11 +29,15 @@ struct Launch {
   bool own_group = false;
   bool dies_with_parent = false;  // with the thread that calls Start()
   uint64_t ignored_signals = 0;   // a mask as in the kernel: bit signum - 1
+  bool pidfd = true;              // whether one is asked for
 };
 
 struct Launched {
   pid_t pid = -1;  // -1 if there is no child
-  int pidfd = -1;  // close-on-exec
+  int pidfd = -1;  // close-on-exec; -1 if none was asked for
+  // There is no child, because the system gives no pidfd, or not one that can
+  // be waited for. Without one there may be.
+  bool pidfd_refused = false;
   const char* failed_call = nullptr;
   int error = 0;
 };

@@ -1,5 +1,6 @@
 // Which signals were ignored when the process started, as its parent chose. A
-// child inherits that choice.
+// child inherits that choice. If this code was loaded later, those that are
+// known to be ignored by parents.
 //
 // May be called from any thread.
 #ifndef TOCSIN_SIGNALS_INTERNAL_IGNORED_AT_START_H_

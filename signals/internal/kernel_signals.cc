@@ -12,6 +12,7 @@
 #include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/leader.h"
+#include "tocsin/signals/internal/needed_calls.h"
 #include "tocsin/signals/internal/self_signal.h"
 #include "tocsin/signals/internal/service_mask.h"
 #include "tocsin/signals/internal/signal_handler.h"
@@ -37,6 +38,7 @@ KernelSignals::KernelSignals(std::function<void(const SignalSet&)> on_replaced)
 
 absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start(
     std::function<void(const SignalSet&)> on_replaced) {
+  if (absl::Status calls = TryNeededCalls(); !calls.ok()) return calls;
   ScopedMask mask;
   MutexLock disposition_lock(disposition_mutex);
   if (alive != nullptr) {

@@ -67,7 +67,15 @@ void Leadership::MakeTimer(pid_t thread) {
   ring.sigev_signo = kDoorbell;
   ring._sigev_un._tid = thread;
   timer_t timer;
-  if (timer_create(CLOCK_MONOTONIC, &ring, &timer) == 0) timer_ = timer;
+  if (timer_create(CLOCK_MONOTONIC, &ring, &timer) != 0) return;
+  timer_ = timer;
+  // A filter may refuse this one alone. Without it no bell would make the
+  // service's thread take back what a leader has left.
+  const itimerspec never = {};
+  if (syscall(SYS_timer_settime, timer, 0, &never, nullptr) != 0) {
+    DeleteTimer();
+    timer_.reset();
+  }
 }
 
 void Leadership::DeleteTimer() {

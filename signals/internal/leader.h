@@ -68,8 +68,8 @@ class Leader final : public BlockingCall {
 // Which thread leads, and for which signals. At most one does at a time.
 class Leadership {
  public:
-  // Makes the timer, which rings the bell of `thread`. At RLIMIT_SIGPENDING
-  // there is none, and no thread leads.
+  // Makes the timer, which rings the bell of `thread`. At RLIMIT_SIGPENDING,
+  // or where a filter refuses it, there is none, and no thread leads.
   void MakeTimer(pid_t thread);
   // Called once that thread has ended: see timer_set_.
   void DeleteTimer();

@@ -5,12 +5,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <new>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
+#include "tocsin/signals/internal/refused_call.h"
 
 namespace tocsin::inline v0_2::internal {
 namespace {
@@ -36,11 +39,13 @@ void ForgetAllInForkedChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
 
 }  // namespace
 
-void LivingChild::Know(pid_t pid, int pidfd, bool own_group) {
+void LivingChild::Know(pid_t pid, int pidfd, bool own_group,
+                       std::unique_ptr<EndWatch> watch) {
   parent_ = getpid();
   pid_ = pid;
   pidfd_ = pidfd;
   own_group_ = own_group;
+  watch_ = std::move(watch);
   MutexLock lock(living_children_mutex);
   next_ = living_children;
   if (next_ != nullptr) next_->link_ = &next_;
@@ -61,11 +66,12 @@ void LivingChild::Forget() {
 // Until a child is waited for, the kernel does not give its number to another
 // process.
 bool LivingChild::HoldsGroup() const {
+  return own_group_ && IsThere() && getpgid(pid_) == pid_;
+}
+
+bool LivingChild::IsThere() const {
   siginfo_t info;
-  return own_group_ &&
-         waitid(P_PIDFD, static_cast<id_t>(pidfd_), &info,
-                WEXITED | WNOHANG | WNOWAIT) == 0 &&
-         getpgid(pid_) == pid_;
+  return WaitId(&info, WEXITED | WNOHANG | WNOWAIT) == 0;
 }
 
 int LivingChild::Signal(int signum) const {
@@ -73,8 +79,26 @@ int LivingChild::Signal(int signum) const {
 }
 
 int LivingChild::SignalAlone(int signum) const {
-  return static_cast<int>(
-      syscall(SYS_pidfd_send_signal, pidfd_, signum, nullptr, 0));
+  if (pidfd_ >= 0) {
+    const long result =
+        syscall(SYS_pidfd_send_signal, pidfd_, signum, nullptr, 0);
+    if (result == 0 || !IsRefusal(errno)) return static_cast<int>(result);
+  }
+  if (IsThere()) return kill(pid_, signum);
+  errno = ESRCH;
+  return -1;
+}
+
+int LivingChild::WaitId(siginfo_t* info, int options) const {
+  if (pidfd_ >= 0) {
+    const int result =
+        waitid(P_PIDFD, static_cast<id_t>(pidfd_), info, options);
+    if (result == 0 || !IsRefusal(errno)) return result;
+  } else if (watch_->lost()) {
+    errno = ECHILD;
+    return -1;
+  }
+  return waitid(P_PID, static_cast<id_t>(pid_), info, options);
 }
 
 void KillLivingChildren() {
