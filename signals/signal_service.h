@@ -51,7 +51,9 @@ class SignalService {
  public:
   // Starts the service's thread. At most one service is alive in a process:
   // kAlreadyExists for a second one. kResourceExhausted if the thread cannot be
-  // created. A child made by fork() may start one of its own.
+  // created. kFailedPrecondition or kUnimplemented names a system call that
+  // signals would be lost without, and that a seccomp filter or an emulator
+  // refuses. A child made by fork() may start one of its own.
   static absl::StatusOr<std::unique_ptr<SignalService>> Start(
       SignalServiceOptions options = {});
 

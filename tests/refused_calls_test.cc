@@ -191,6 +191,8 @@ INSTANTIATE_TEST_SUITE_P(
             RefusedCall{.name = "timer_settime", .number = SYS_timer_settime},
             RefusedCall{.name = "getrandom", .number = SYS_getrandom},
             RefusedCall{.name = "eventfd2", .number = SYS_eventfd2},
+            RefusedCall{.name = "sched_yield", .number = SYS_sched_yield},
+            RefusedCall{.name = "prctl", .number = SYS_prctl},
             RefusedCall{.name = "sched_getaffinity",
                         .number = SYS_sched_getaffinity}),
         testing::Values(EPERM, ENOSYS)),
@@ -408,6 +410,21 @@ TEST_F(OneRefused, ASystemWithoutPidfdsIsEnough) {
     RefuseHere(kPidfdCalls[1], ENOSYS);
     RefuseHere(kPidfdCalls[2], EINVAL);
     UseChildren();
+    End();
+  };
+  EXPECT_EXIT(use(), ExitedWithCode(0), "");
+}
+
+TEST_F(OneRefused, KillLeavesThePidfd) {
+  auto use = [] {
+    RefuseHere({.name = "kill", .number = SYS_kill}, EPERM);
+    for (const bool own_group : {false, true}) {
+      ChildProcess child = SpawnCat({.own_group = own_group});
+      EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+      EXPECT_EQ(*child.Wait(), ExitStatus{.signum = SIGTERM});
+      { ChildProcess destroyed = SpawnCat({.own_group = own_group}); }
+    }
+    EXPECT_FALSE(HasChildren());
     End();
   };
   EXPECT_EXIT(use(), ExitedWithCode(0), "");

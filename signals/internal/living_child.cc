@@ -75,7 +75,11 @@ bool LivingChild::IsThere() const {
 }
 
 int LivingChild::Signal(int signum) const {
-  return HoldsGroup() ? kill(-pid_, signum) : SignalAlone(signum);
+  if (HoldsGroup()) {
+    const int result = kill(-pid_, signum);
+    if (result == 0 || !IsRefusal(errno)) return result;
+  }
+  return SignalAlone(signum);
 }
 
 int LivingChild::SignalAlone(int signum) const {
