@@ -297,11 +297,14 @@ absl::Status ChildProcess::Terminate(absl::Duration grace) {
 
 absl::Status ChildProcess::Send(int signum) {
   if (absl::Status ours = child_->CheckParent(); !ours.ok()) return ours;
-  MutexLock lock(child_->mutex);
-  const int error = child_->end.has_value()                    ? ESRCH
-                    : child_->process.SignalAlone(signum) != 0 ? errno
-                                                               : 0;
-  if (error == 0) return absl::OkStatus();
+  int error = ESRCH;
+  {
+    MutexLock lock(child_->mutex);
+    if (!child_->end.has_value()) {
+      if (child_->process.SignalAlone(signum) == 0) return absl::OkStatus();
+      error = errno;
+    }
+  }
   return CallError(absl::StrCat("sending ", SignalName(signum)), child_->Name(),
                    error);
 }

@@ -2,11 +2,13 @@
 // functions of the C library come to this program's own, which stand before
 // those of the C library and make the system calls.
 #include <poll.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -19,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "tests/process_status.h"
 #include "tocsin/signals/child_process.h"
 
 namespace tocsin {
@@ -27,6 +30,7 @@ namespace {
 // What a call is answered with before it is made: an errno, or 0 to make it.
 std::function<int(const timespec*)> before_ppoll;
 std::function<int(int options)> before_waitid;
+std::function<int(idtype_t type)> before_waitid_of;
 std::function<int()> before_pipe2;
 std::function<void(pid_t, int)> before_kill;
 std::function<pid_t(pid_t)> group_of;
@@ -51,6 +55,10 @@ extern "C" int ppoll(pollfd* fds, nfds_t count, const timespec* timeout,
 extern "C" int waitid(idtype_t type, id_t id, siginfo_t* info, int options) {
   if (tocsin::before_waitid) {
     errno = tocsin::before_waitid(options);
+    if (errno != 0) return -1;
+  }
+  if (tocsin::before_waitid_of) {
+    errno = tocsin::before_waitid_of(type);
     if (errno != 0) return -1;
   }
   const int result =
@@ -87,6 +95,7 @@ class ChildCalls : public ::testing::Test {
   ~ChildCalls() override {
     before_ppoll = nullptr;
     before_waitid = nullptr;
+    before_waitid_of = nullptr;
     before_pipe2 = nullptr;
     before_kill = nullptr;
     group_of = nullptr;
@@ -192,6 +201,37 @@ TEST_F(ChildCalls, EndAChildThatIsInAnotherGroup) {
   EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
   EXPECT_EQ(groups, 0);
   EXPECT_EQ(*child.Wait(), (ExitStatus{.signum = SIGTERM}));
+}
+
+// Which others have waited for.
+TEST_F(ChildCalls, SignalNoNumberOnceTheChildIsGone) {
+  before_waitid_of = [](idtype_t type) { return type == P_PIDFD ? EINVAL : 0; };
+  ChildProcess child = SpawnCat();
+  child.CloseStdin();
+  ASSERT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
+  int kills = 0;
+  before_kill = [&](pid_t, int) { ++kills; };
+  EXPECT_TRUE(absl::IsNotFound(child.Send(SIGTERM)));
+  EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+  EXPECT_EQ(kills, 0);
+}
+
+// And whose number another child of ours has got since.
+TEST_F(ChildCalls, SignalNoNumberOnceTheChildIsKnownToBeGone) {
+  std::atomic<int> looks = 0;
+  before_waitid_of = [&](idtype_t type) {
+    if (type == P_PIDFD) return EINVAL;
+    ++looks;
+    return 0;
+  };
+  ChildProcess child = SpawnCat();
+  while (ThreadNamed("tocsin-child").empty()) sched_yield();
+  child.CloseStdin();
+  ASSERT_EQ(waitpid(child.pid(), nullptr, 0), child.pid());
+  while (!ThreadNamed("tocsin-child").empty()) sched_yield();
+  looks = 0;
+  EXPECT_TRUE(absl::IsNotFound(child.Send(SIGTERM)));
+  EXPECT_EQ(looks, 0) << "for a child of that number";
 }
 
 // Whose number the leader of another group has got since.

@@ -166,11 +166,10 @@ Launched Start(const Launch& launch) {
   } else if (shared.error != 0) {
     launched.failed_call = shared.failed_call;
     launched.error = shared.error;
-    while (
-        waitid(launch.pidfd ? P_PIDFD : P_PID,
-               static_cast<id_t>(launch.pidfd ? launched.pidfd : launched.pid),
-               nullptr, WEXITED) != 0 &&
-        errno == EINTR) {
+    const idtype_t type = launch.pidfd ? P_PIDFD : P_PID;
+    const int id = launch.pidfd ? launched.pidfd : launched.pid;
+    while (waitid(type, static_cast<id_t>(id), nullptr, WEXITED) != 0 &&
+           errno == EINTR) {
     }
     if (launch.pidfd) close(launched.pidfd);
     launched.pid = -1;
