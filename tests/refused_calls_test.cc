@@ -366,11 +366,13 @@ TEST_P(PidfdCall, IsNotNeededWhereTheKernelReaps) {
   auto use = [&] {
     RefuseIt();
     SetDisposition(SIGCHLD, SIG_IGN);
-    ChildProcess child = SpawnCat();
-    child.CloseStdin();
-    EXPECT_EQ(child.Wait().status().code(), absl::StatusCode::kUnknown);
-    EXPECT_TRUE(absl::IsNotFound(child.Send(0)));
-    EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+    {
+      ChildProcess child = SpawnCat();
+      child.CloseStdin();
+      EXPECT_EQ(child.Wait().status().code(), absl::StatusCode::kUnknown);
+      EXPECT_TRUE(absl::IsNotFound(child.Send(0)));
+      EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+    }
     { ChildProcess destroyed = SpawnCat(); }
     EXPECT_FALSE(HasChildren());
     End();
@@ -381,11 +383,13 @@ TEST_P(PidfdCall, IsNotNeededWhereTheKernelReaps) {
 TEST_P(PidfdCall, IsNotNeededToKillAllThatLive) {
   auto use = [&] {
     RefuseIt();
-    ChildProcess alone = SpawnCat();
-    ChildProcess grouped = SpawnCat({.own_group = true});
-    internal::KillLivingChildren();
-    EXPECT_EQ(*alone.Wait(), ExitStatus{.signum = SIGKILL});
-    EXPECT_EQ(*grouped.Wait(), ExitStatus{.signum = SIGKILL});
+    {
+      ChildProcess alone = SpawnCat();
+      ChildProcess grouped = SpawnCat({.own_group = true});
+      internal::KillLivingChildren();
+      EXPECT_EQ(*alone.Wait(), ExitStatus{.signum = SIGKILL});
+      EXPECT_EQ(*grouped.Wait(), ExitStatus{.signum = SIGKILL});
+    }
     End();
   };
   EXPECT_EXIT(use(), ExitedWithCode(0), "");
