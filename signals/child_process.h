@@ -29,13 +29,14 @@
 // the parent: in the forked process the waits, Terminate() and Send() fail with
 // kFailedPrecondition, and the destructor does not touch the child.
 //
-// The child is known by a pidfd, as Linux 5.4 and later give. Where a filter or
-// an emulator refuses one, the child is known by its number, and a thread of
-// its own waits for its end. All of this holds there too, as long as no other
-// code reaps the child and this process does not ignore SIGCHLD: the number
-// then stays the child's until it is waited for here. Otherwise it is looked
-// for before it is signalled, and in the moment between the two its number may
-// have gone to another process, which is signalled in its place.
+// The child is known by a pidfd, which Linux 5.4 and later give. Where a filter
+// or an emulator refuses one, or a call that takes one, the child is known by
+// its number, and where there is none to poll, a thread of its own waits for
+// its end. All of this holds there too, as long as no other code reaps the
+// child and this process does not ignore SIGCHLD: the number then stays the
+// child's until it is waited for here. Otherwise it is looked for before it is
+// signalled, and if it ends between the two and its number goes to another
+// process at once, that one is signalled in its place.
 #ifndef TOCSIN_SIGNALS_CHILD_PROCESS_H_
 #define TOCSIN_SIGNALS_CHILD_PROCESS_H_
 
@@ -178,10 +179,10 @@ class ChildProcess {
   // as another user.
   absl::Status Terminate(absl::Duration grace);
 
-  // Sends a signal to the child alone, never to another process that has got
-  // its number since. 0 sends nothing and only checks, as in kill(2). kNotFound
-  // once it has ended and was waited for; kInvalidArgument if `signum` is not a
-  // signal; kPermissionDenied.
+  // Sends a signal to the child alone, and by its pidfd never to another
+  // process that has got its number since. 0 sends nothing and only checks, as
+  // in kill(2). kNotFound once it has ended and was waited for;
+  // kInvalidArgument if `signum` is not a signal; kPermissionDenied.
   absl::Status Send(int signum);
 
   // Our ends of the pipes: one to write to, two to read from; -1 if the stream

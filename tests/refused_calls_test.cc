@@ -92,6 +92,27 @@ class OneRefused : public testing::Test {
   OneRefused() { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
 };
 
+using Options = ChildProcess::Options;
+
+ChildProcess SpawnCat(Options options = {}) {
+  options.input = ChildStream::Pipe();
+  options.output = ChildStream::Pipe();
+  auto child = ChildProcess::Spawn({"cat"}, options);
+  EXPECT_TRUE(child.ok()) << child.status();
+  return *std::move(child);
+}
+
+bool Echoes(ChildProcess& cat) {
+  char byte = '\0';
+  return write(cat.stdin_pipe(), "x", 1) == 1 &&
+         read(cat.stdout_pipe(), &byte, 1) == 1 && byte == 'x';
+}
+
+bool HasChildren() {
+  siginfo_t info;
+  return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0;
+}
+
 // SignalService --------------------------------------------------------------
 
 using NeededCall = Refused;
@@ -234,6 +255,13 @@ TEST_F(OneRefused, PpollIsNamedByPollFd) {
     Pipe pipe;
     EXPECT_THAT(std::string(PollFd(pipe.reader(), POLLIN).status().message()),
                 HasSubstr("ppoll"));
+    {
+      ChildProcess child = SpawnCat();
+      EXPECT_THAT(std::string(child.Wait().status().message()),
+                  HasSubstr("ppoll"));
+      EXPECT_TRUE(child.Terminate(absl::InfiniteDuration()).ok());
+    }
+    EXPECT_FALSE(HasChildren());
     End();
   };
   EXPECT_EXIT(use(), ExitedWithCode(0), "");
@@ -255,27 +283,6 @@ TEST_F(OneRefused, SchedGetaffinityLeavesAPoolOfOne) {
 }
 
 // ChildProcess ---------------------------------------------------------------
-
-using Options = ChildProcess::Options;
-
-ChildProcess SpawnCat(Options options = {}) {
-  options.input = ChildStream::Pipe();
-  options.output = ChildStream::Pipe();
-  auto child = ChildProcess::Spawn({"cat"}, options);
-  EXPECT_TRUE(child.ok()) << child.status();
-  return *std::move(child);
-}
-
-bool Echoes(ChildProcess& cat) {
-  char byte = '\0';
-  return write(cat.stdin_pipe(), "x", 1) == 1 &&
-         read(cat.stdout_pipe(), &byte, 1) == 1 && byte == 'x';
-}
-
-bool HasChildren() {
-  siginfo_t info;
-  return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0;
-}
 
 // As AwaitNoServiceThread(): a thread that was joined is listed for a moment.
 void AwaitNoWatch() {

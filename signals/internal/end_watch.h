@@ -32,8 +32,8 @@ class EndWatch {
 
   // Readable once the child has ended. Close-on-exec.
   int fd() const { return fd_; }
-  // Whether its end was known by then to be waited for by others. Its number
-  // may be another's.
+  // Once that is so, whether the kernel or other code had waited for the child
+  // already: its number may be another's.
   bool lost() const { return lost_; }
 
  private:
