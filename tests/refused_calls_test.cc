@@ -455,6 +455,27 @@ TEST_F(OneRefused, KillLeavesThePidfd) {
   EXPECT_EXIT(use(), ExitedWithCode(0), "");
 }
 
+// Which does not have the thread that waits for the child's end.
+TEST_F(OneRefused, ClonePidfdLeavesAForkedProcessFreeToGo) {
+  auto use = [] {
+    RefuseHere(kPidfdCalls[0], EPERM);
+    {
+      ChildProcess child = SpawnCat();
+      const pid_t forked = fork();
+      if (forked == 0) {
+        { ChildProcess destroyed = std::move(child); }
+        _exit(0);
+      }
+      int status = -1;
+      EXPECT_EQ(waitpid(forked, &status, 0), forked);
+      EXPECT_EQ(status, 0);
+      EXPECT_TRUE(Echoes(child));
+    }
+    End();
+  };
+  EXPECT_EXIT(use(), ExitedWithCode(0), "");
+}
+
 using CallOfSpawn = Refused;
 
 TEST_P(CallOfSpawn, IsNamedWhereThereIsNoChildWithoutIt) {
