@@ -194,15 +194,16 @@ TEST_P(OptionalCall, IsNotNeededToReceive) {
     EXPECT_EQ(Next(receiver).value->sival_int, 4711);
     ScopedSignalBlock block({SIGTERM, SIGUSR1, SIGRTMIN});
     for (int i = 0; i < 3; ++i) {
+      ScopedThread leads([&] { EXPECT_EQ(Next(receiver).signum, SIGUSR1); });
+      leads.AwaitAsleep();
       SendSelf(SIGUSR1);
-      EXPECT_EQ(Next(receiver).signum, SIGUSR1);
+      leads.Join();
     }
     // It is taken also while nobody waits for it.
     const uint64_t before = service->stats().received;
     SendSelf(SIGTERM);
     while (service->stats().received == before) sched_yield();
-    ScopedThread other([&] { EXPECT_EQ(Next(receiver).signum, SIGTERM); });
-    other.Join();
+    EXPECT_EQ(Next(receiver).signum, SIGTERM);
     End();
   };
   EXPECT_EXIT(receive(), ExitedWithCode(0), "");
