@@ -2,16 +2,18 @@
 // received, for good or for a time. What may end the process runs in a child.
 #include <pthread.h>
 #include <sched.h>
+#include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <csignal>
-#include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <ctime>
-#include <optional>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -35,10 +37,11 @@
 #include "tocsin/signals/signal_set.h"
 #include "tocsin/signals/stop_on_signal.h"
 
+extern char** environ;
+
 namespace tocsin {
 namespace {
 
-using ::testing::ExitedWithCode;
 using ::testing::KilledBySignal;
 
 // Puts another disposition in place, until Undo(), which puts back what was
@@ -357,6 +360,69 @@ TEST(System, WhatItIgnoresForATimeIsReceivedAfterwards) {
     EXPECT_EQ(stop->cause()->signum, SIGINT);
   }
   EXPECT_EQ(Disposition(SIGINT).sa_handler, SIG_DFL);
+}
+
+// Opens and closes receivers until it is destroyed.
+class Opener {
+ public:
+  explicit Opener(SignalService& service)
+      : thread_([&service](std::stop_token stop) {
+          while (!stop.stop_requested()) {
+            OpenReceiver(service, {SIGINT, SIGQUIT, SIGTERM, SIGCHLD}).Close();
+          }
+        }) {}
+
+ private:
+  std::jthread thread_;
+};
+
+constexpr int kChildren = 100;
+
+TEST(Children, StartAsUsualWhileReceiversOpenAndClose) {
+  auto service = StartService();
+  const Opener opener(*service);
+  for (int i = 0; i < kChildren; ++i) {
+    int status = std::system("kill -INT $$");
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) << status;
+
+    FILE* const output =
+        popen("grep -E '^Sig(Blk|Ign)' /proc/self/status", "r");
+    ASSERT_NE(output, nullptr);
+    std::string masks;
+    for (int c; (c = fgetc(output)) != EOF;) {
+      masks.push_back(static_cast<char>(c));
+    }
+    EXPECT_EQ(pclose(output), 0);
+    // Or with 32 and 33, which the C library has its children ignore.
+    EXPECT_THAT(masks, testing::MatchesRegex("SigBlk:.0+.SigIgn:.0+(18)?0+."));
+
+    char shell[] = "sh";
+    char option[] = "-c";
+    char command[] = "kill -TERM $$";
+    char* argv[] = {shell, option, command, nullptr};
+    pid_t pid;
+    ASSERT_EQ(posix_spawnp(&pid, shell, nullptr, nullptr, argv, environ), 0);
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM) << status;
+  }
+}
+
+// Whoever was first and whoever was last.
+TEST(SystemDeathTest, LeavesTheDefaultActionWhereReceiversHaveComeAndGone) {
+  EXPECT_EXIT(
+      {
+        auto service = StartService();
+        {
+          const Opener opener(*service);
+          for (int i = 0; i < kChildren; ++i) {
+            if (std::system("true") != 0) _exit(1);
+          }
+        }
+        service.reset();
+        SendSelf(SIGINT);
+        while (true) pause();
+      },
+      KilledBySignal(SIGINT), "");
 }
 
 TEST(LeftAlone, IsReceivedOnceItIsNotIgnoredAnyMore) {

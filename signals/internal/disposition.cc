@@ -22,8 +22,19 @@ constinit KernelAction replaced[kSignals] ABSL_GUARDED_BY(
 constinit KernelAction installed[kSignals] ABSL_GUARDED_BY(
     disposition_mutex) = {};
 
+// What other code had there at the last close, or null, which is the default.
+// Who put it there may put our handler back.
+constinit void* replacement[kSignals] ABSL_GUARDED_BY(disposition_mutex) = {};
+
 bool IsOurs(const KernelAction& action) {
   return action.handler == reinterpret_cast<void*>(kHandlerAddresses.handler);
+}
+
+// Whether other code has put it there, by sigaction(3), which sets its own
+// restorer or none.
+bool IsPutBack(const KernelAction& ours) {
+  return ours.restorer != reinterpret_cast<void*>(kHandlerAddresses.restorer) ||
+         (ours.flags & kRestorer) == 0;
 }
 
 KernelAction OurAction(int signum, const KernelAction& instead_of) {
@@ -40,6 +51,13 @@ KernelAction OurAction(int signum, const KernelAction& instead_of) {
   return action;
 }
 
+// What is to stand in place of this handler of ours. Who put it back meant to
+// restore all that it had found.
+const KernelAction& ToRestore(int signum, const KernelAction& ours)
+    ABSL_EXCLUSIVE_LOCKS_REQUIRED(disposition_mutex) {
+  return IsPutBack(ours) ? handler_state.before[signum] : replaced[signum];
+}
+
 }  // namespace
 
 ABSL_CONST_INIT SlimMutex disposition_mutex;
@@ -49,29 +67,44 @@ void Forward(int signum) {
                                          uint8_t{1}, __ATOMIC_SEQ_CST) != 0;
   // Some may have found the signal closed, and be about to restore.
   AwaitHandlers(signum);
-  const KernelAction found = GetAction(signum);
-  if (!IsOurs(found)) {
-    replaced[signum] = found;
-    if (!again) handler_state.before[signum] = found;
-    installed[signum] = OurAction(signum, found);
-  }
+  const KernelAction seen = GetAction(signum);
+  if (!IsOurs(seen)) installed[signum] = OurAction(signum, seen);
   TOCSIN_STEP("Disposition: about to install the handler");
-  SetAction(signum, installed[signum]);
+  const KernelAction found = ExchangeAction(signum, installed[signum]);
+  if (IsOurs(found)) {
+    // It was put back after a close.
+    replaced[signum] = handler_state.before[signum];
+    replacement[signum] = nullptr;
+    return;
+  }
+  replaced[signum] = found;
+  // As long as a replacement stands, what it replaced was before us.
+  const bool still_replaced =
+      replacement[signum] != nullptr && replacement[signum] == found.handler;
+  if (again || still_replaced) return;
+  handler_state.before[signum] = found;
+  replacement[signum] = nullptr;
 }
 
 bool RestoreDisposition(int signum) {
-  switch (FindHandler(signum)) {
-    case HandlerIs::kInPlace:
-      SetAction(signum, replaced[signum]);
-      return true;
-    case HandlerIs::kPutBack:
-      // With what it put back it meant to restore all that it found.
-      SetAction(signum, handler_state.before[signum]);
-      return true;
-    case HandlerIs::kReplaced:
-      return false;
+  const KernelAction seen = GetAction(signum);
+  if (!IsOurs(seen)) {
+    replacement[signum] = seen.handler;
+    return false;
   }
-  return false;
+  TOCSIN_STEP("Disposition: about to restore");
+  const KernelAction found = ExchangeAction(signum, ToRestore(signum, seen));
+  if (!IsOurs(found)) {
+    // Other code came in between.
+    SetAction(signum, found);
+    replacement[signum] = found.handler;
+    return false;
+  }
+  if (IsPutBack(found)) {
+    replacement[signum] = nullptr;
+    SetAction(signum, ToRestore(signum, found));
+  }
+  return true;
 }
 
 void StopForwarding(int signum) {
@@ -90,16 +123,13 @@ void AwaitHandlers(int signum) {
 HandlerIs FindHandler(int signum) {
   const KernelAction found = GetAction(signum);
   if (!IsOurs(found)) return HandlerIs::kReplaced;
-  // sigaction(3) sets its own restorer, or none.
-  const bool by_us =
-      found.restorer == reinterpret_cast<void*>(kHandlerAddresses.restorer) &&
-      (found.flags & kRestorer) != 0;
-  return by_us ? HandlerIs::kInPlace : HandlerIs::kPutBack;
+  return IsPutBack(found) ? HandlerIs::kPutBack : HandlerIs::kInPlace;
 }
 
 void Reinstall(int signum) {
   replaced[signum] = handler_state.before[signum];
-  SetAction(signum, installed[signum]);
+  const KernelAction found = ExchangeAction(signum, installed[signum]);
+  if (!IsOurs(found)) SetAction(signum, found);
 }
 
 SignalSet HandledByOthers() {

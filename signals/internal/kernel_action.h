@@ -35,6 +35,14 @@ struct KernelAction {
     int signum, const KernelAction& action) {
   Syscall(SYS_rt_sigaction, signum, Address(&action), 0, sizeof(uint64_t));
 }
+// Both as one step.
+[[maybe_unused]] TOCSIN_UNINSTRUMENTED static KernelAction ExchangeAction(
+    int signum, const KernelAction& action) {
+  KernelAction replaced;
+  Syscall(SYS_rt_sigaction, signum, Address(&action), Address(&replaced),
+          sizeof(uint64_t));
+  return replaced;
+}
 
 [[maybe_unused]] TOCSIN_UNINSTRUMENTED static bool IgnoredBy(
     const KernelAction& action) {
