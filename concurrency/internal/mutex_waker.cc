@@ -11,6 +11,11 @@
 
 namespace tocsin::inline v0_2::internal {
 
+MutexWaker& MutexWaker::Get() {
+  static MutexWaker& waker = *new MutexWaker;
+  return waker;
+}
+
 absl::StatusOr<MutexWaker::Visits*> MutexWaker::Enter(Alarm& alarm) {
   if (threads_ == 0) {
     if (const int error = StartThread(); error != 0) {

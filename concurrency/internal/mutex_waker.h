@@ -51,10 +51,7 @@ class MutexWaker {
     std::set<Alarm*, Earlier>::node_type node = {};  // while it is not set
   };
 
-  static MutexWaker& Get() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex) {
-    static MutexWaker& waker = *new MutexWaker;
-    return waker;
-  }
+  static MutexWaker& Get() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
   absl::StatusOr<Visits*> Enter(Alarm& alarm)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);

@@ -10,6 +10,11 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 
 namespace tocsin::inline v0_2::internal {
+
+constinit SlimMutex Roster::mutex;
+constinit Roster::Entry* Roster::pools = nullptr;
+constinit Roster::Entry* Roster::threads = nullptr;
+
 namespace {
 
 void Link(Roster::Entry*& first, Roster::Entry& entry) {
@@ -38,16 +43,20 @@ struct Roster::ThisThread {
   }
   // Not by a destructor of `self`, for which the C library takes memory. False
   // if there is no key left.
-  static bool LeaveAtExit() {
-    static const pthread_key_t key = [] {
-      pthread_key_t made;
-      return pthread_key_create(&made, Leave) == 0 ? made : PTHREAD_KEYS_MAX;
-    }();
-    return pthread_setspecific(key, &self) == 0;
-  }
+  static bool LeaveAtExit();
 
-  static inline constinit thread_local Thread self;
+  static constinit thread_local Thread self;
 };
+
+constinit thread_local Roster::Thread Roster::ThisThread::self;
+
+bool Roster::ThisThread::LeaveAtExit() {
+  static const pthread_key_t key = [] {
+    pthread_key_t made;
+    return pthread_key_create(&made, Leave) == 0 ? made : PTHREAD_KEYS_MAX;
+  }();
+  return pthread_setspecific(key, &self) == 0;
+}
 
 void Roster::Enter(Pool& pool) {
   MutexLock lock(mutex);

@@ -43,9 +43,9 @@ class Roster {
   static void EnterThread(bool worker = false) ABSL_LOCKS_EXCLUDED(mutex);
 
   // Held by who looks, before the lock of any shard.
-  static inline constinit SlimMutex mutex;
-  static inline Entry* pools ABSL_GUARDED_BY(mutex) = nullptr;
-  static inline Entry* threads ABSL_GUARDED_BY(mutex) = nullptr;
+  static SlimMutex mutex;
+  static Entry* pools ABSL_GUARDED_BY(mutex);
+  static Entry* threads ABSL_GUARDED_BY(mutex);
 
  private:
   struct ThisThread;

@@ -4,6 +4,8 @@
 
 namespace tocsin::inline v0_2::internal {
 
+constinit thread_local std::atomic<RunningTask*> running_task{nullptr};
+
 std::string NameOf(const TaskOptions* options, uint64_t number) {
   if (options != nullptr && !options->name.empty()) return options->name;
   return absl::StrCat("task ", number);

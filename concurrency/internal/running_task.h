@@ -39,7 +39,7 @@ struct RunningTask {
 // The task that the thread is in; null outside of tasks. Set once it has begun,
 // and reset before it ends: another thread that keeps all tasks from beginning
 // and ending may read it, and what it points to.
-inline constinit thread_local std::atomic<RunningTask*> running_task{nullptr};
+extern constinit thread_local std::atomic<RunningTask*> running_task;
 
 inline RunningTask* CurrentTask() {
   return running_task.load(std::memory_order_relaxed);

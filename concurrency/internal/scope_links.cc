@@ -3,6 +3,10 @@
 #include <utility>
 
 namespace tocsin::inline v0_2::internal {
+
+constinit SlimMutex scope_tree_mutex;
+constinit int scope_generation = 0;
+
 namespace {
 
 constinit thread_local const StopRequest* being_made = nullptr;

@@ -23,11 +23,11 @@ class Wakeable;
 
 // Guards the links between all scopes and sleepers. Taken by a thread that is
 // about to sleep anyway and by one that cancels, never by CheckCancelled().
-inline constinit SlimMutex scope_tree_mutex;
+extern SlimMutex scope_tree_mutex;
 
 // How many forks lead to this process: one more than in its parent. Written in
 // a forked child before it has a second thread.
-inline constinit int scope_generation = 0;
+extern int scope_generation;
 
 // The request of an exported token, still to be made. Allocated with the token,
 // so that cancelling needs no memory.

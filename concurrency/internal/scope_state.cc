@@ -9,6 +9,10 @@
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2::internal {
+
+constinit std::atomic<uint64_t> scope_epoch{1};
+constinit thread_local ScopeState* current_scope = nullptr;
+
 namespace {
 
 // What a clean-up leaves of its grace to the code around it: a tenth, up to

@@ -22,10 +22,10 @@ namespace tocsin::inline v0_2::internal {
 // While it stands still, a scope without deadlines in reach that was found
 // clear stays clear: the check of a scope at any depth compares two numbers
 // instead of climbing to the outermost scope.
-inline constinit std::atomic<uint64_t> scope_epoch{1};
+extern std::atomic<uint64_t> scope_epoch;
 
 // The scope that the thread is in; null if it is in none.
-inline constinit thread_local ScopeState* current_scope = nullptr;
+extern constinit thread_local ScopeState* current_scope;
 
 // When a scope cancels itself.
 struct Deadline {

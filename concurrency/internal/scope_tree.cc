@@ -11,6 +11,8 @@
 
 namespace tocsin::inline v0_2::internal {
 
+constinit const ScopeState* ScopeTree::first_exporter_ = nullptr;
+
 void ScopeTree::Detach(const ScopeState& scope) {
   MutexLock lock(scope_tree_mutex);
   ScopeLinks& links = scope.links_;

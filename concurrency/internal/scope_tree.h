@@ -75,8 +75,7 @@ class ScopeTree {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
   // The list of all scopes in the process that have exported a token.
-  static inline const ScopeState* first_exporter_
-      ABSL_GUARDED_BY(scope_tree_mutex) = nullptr;
+  static const ScopeState* first_exporter_ ABSL_GUARDED_BY(scope_tree_mutex);
 };
 
 }  // namespace tocsin::inline v0_2::internal

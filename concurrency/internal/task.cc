@@ -13,6 +13,8 @@
 
 namespace tocsin::inline v0_2::internal {
 
+constinit thread_local BlockCache block_cache;
+
 namespace {
 
 // Blocks that are in no thread's cache are kept in batches. The memory of its

@@ -43,7 +43,7 @@ struct BlockCache {
   // comes from another core, if this one does not run its tasks itself.
   void* Ahead() const { return blocks[(size - 8) % (2 * kBatch)]; }
 };
-inline constinit thread_local BlockCache block_cache;
+extern constinit thread_local BlockCache block_cache;
 
 class alignas(64) Task {
  public:

@@ -49,7 +49,7 @@ class WaitNote {
   std::atomic<const TaskQueue*> group_{nullptr};
 };
 
-inline constinit thread_local WaitNote wait_note;
+extern constinit thread_local WaitNote wait_note;
 
 // The thread waits as long as this lives.
 class [[nodiscard]] NotedWait {

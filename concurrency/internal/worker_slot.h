@@ -18,7 +18,7 @@ class WorkerSlot {
 };
 
 // Null on threads that are not workers.
-inline constinit thread_local WorkerSlot* worker_slot = nullptr;
+extern constinit thread_local WorkerSlot* worker_slot;
 
 // Leaves the thread's slot, if it has one, as long as this object lives.
 class [[nodiscard]] SlotRelease {

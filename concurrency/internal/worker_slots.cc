@@ -40,6 +40,10 @@
 
 namespace tocsin::inline v0_2::internal {
 
+constinit thread_local uint32_t thread_number = 0;
+constinit std::atomic<uint32_t> forks{0};
+constinit std::atomic<WorkerSlots*> default_slots{nullptr};
+
 namespace {
 
 constexpr absl::Duration kSpareLife = absl::Seconds(1);

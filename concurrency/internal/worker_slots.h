@@ -35,13 +35,13 @@ class TaskQueue;
 class WorkerSlots;
 
 // The number by which a thread finds its shard; 0: not given yet.
-inline constinit thread_local uint32_t thread_number = 0;
+extern constinit thread_local uint32_t thread_number;
 
 // Goes up in the child at each fork().
-inline constinit std::atomic<uint32_t> forks{0};
+extern std::atomic<uint32_t> forks;
 
 // The slots of the default pool, once there is one.
-inline constinit std::atomic<WorkerSlots*> default_slots{nullptr};
+extern std::atomic<WorkerSlots*> default_slots;
 
 // What a worker is woken for.
 enum class Granted : uint32_t { kNothing, kSlot, kTask, kEnd };
