@@ -15,8 +15,11 @@
 // receiver is opened or closed, else within a second.) The price is that such a
 // signal interrupts the thread that the kernel picks, usually the main thread:
 // system calls are restarted where SA_RESTART covers them and fail with EINTR
-// elsewhere (signal(7) lists both). ScopedSignalBlock avoids that. SIGSTKFLT
-// belongs to the service while it is alive.
+// elsewhere (signal(7) lists both). ScopedSignalBlock avoids that.
+//
+// SIGSTKFLT belongs to the service while it is alive: the service wakes itself
+// with it, and its handler keeps a second service from starting. The debugger
+// rr, which needs that signal for itself, cannot record such a program.
 //
 // All members may be called from any thread.
 #ifndef TOCSIN_SIGNALS_SIGNAL_SERVICE_H_
@@ -49,11 +52,14 @@ struct SignalServiceOptions {
 
 class SignalService {
  public:
-  // Starts the service's thread. At most one service is alive in a process:
-  // kAlreadyExists for a second one. kResourceExhausted if the thread cannot be
-  // created. kFailedPrecondition or kUnimplemented names a system call that
-  // signals would be lost without, and that a seccomp filter or an emulator
-  // refuses. A child made by fork() may start one of its own.
+  // Starts the service's thread. At most one service is alive in a process,
+  // also where several of its shared objects have a copy of this library linked
+  // into them: kAlreadyExists for a second one. Where the first one is of
+  // another copy, or other code has a handler for SIGSTKFLT, the status names
+  // the file that it is in. kResourceExhausted if the thread cannot be created.
+  // kFailedPrecondition or kUnimplemented names a system call that signals would
+  // be lost without, and that a seccomp filter or an emulator refuses. A child
+  // made by fork() may start one of its own.
   static absl::StatusOr<std::unique_ptr<SignalService>> Start(
       SignalServiceOptions options = {});
 

@@ -490,23 +490,6 @@ TEST_F(StopRaces, ABellWhoseHandlerHasNotBegunDoesNoHarm) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
-TEST_F(StopRaces, AHandlerThatForwardsABellIsWaitedFor) {
-  Child child(Fork([] {
-    auto service = StartService();
-    HeldAt forwards("Handler: about to forward");
-    AtStep waits("Disposition: waits for a handler", Nothing);
-    Beside stranger([] { raise(SIGSTKFLT); });
-    forwards.AwaitThread();
-    Beside stopper([&] { service.reset(); });
-    stopper.AwaitStep(waits);
-    EXPECT_FALSE(stopper.over());
-    forwards.Release();
-    stranger.Join();
-    stopper.Join();
-  }));
-  EXPECT_EQ(ExitStatus(child.Wait()), 0);
-}
-
 // Direct hand-off. -----------------------------------------------------------
 
 // A thread that waits and has offered its slot.

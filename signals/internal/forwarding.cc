@@ -1,7 +1,6 @@
 #include "tocsin/signals/internal/forwarding.h"
 
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -26,7 +25,6 @@ int32_t RandomMark() {
 void SetServiceThread(pid_t thread) {
   __atomic_store_n(&handler_state.mark, RandomMark(), __ATOMIC_SEQ_CST);
   __atomic_store_n(&handler_state.service_thread, thread, __ATOMIC_SEQ_CST);
-  __atomic_store_n(&handler_state.process, getpid(), __ATOMIC_SEQ_CST);
 }
 
 bool Unwrap(RawSiginfo& info) {

@@ -10,6 +10,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/start_thread.h"
+#include "tocsin/signals/internal/doorbell_claim.h"
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/leader.h"
 #include "tocsin/signals/internal/needed_calls.h"
@@ -47,7 +48,9 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start(
         "pass it on by reference");
   }
   auto kernel = std::make_shared<KernelSignals>(std::move(on_replaced));
+  if (absl::Status claimed = ClaimDoorbell(); !claimed.ok()) return claimed;
   if (const int error = kernel->thread_.Start(mask.previous()); error != 0) {
+    ReleaseDoorbell();
     return NoThread("the signal service", error);
   }
   SetServiceThread(kernel->thread_.id());
@@ -55,7 +58,6 @@ absl::StatusOr<std::shared_ptr<KernelSignals>> KernelSignals::Start(
     MutexLock lock(kernel->mutex_);
     kernel->leadership_.MakeTimer(kernel->thread_.id());
   }
-  Forward(kDoorbell);  // so that a stray one does not end the process
   alive = kernel.get();
   return kernel;
 }
@@ -79,9 +81,6 @@ void KernelSignals::Stop() {
         again.insert(again.end(), signals.begin(), signals.end());
       }
     }
-    RestoreDisposition(kDoorbell);
-    StopForwarding(kDoorbell);
-    AwaitHandlers(kDoorbell);
     {
       MutexLock lock(mutex_);
       stopping_ = true;
@@ -93,6 +92,7 @@ void KernelSignals::Stop() {
       MutexLock lock(mutex_);
       leadership_.DeleteTimer();
     }
+    ReleaseDoorbell();
     alive = nullptr;
   }
   Return(again, ReceiverOptions::OnClose::kRedeliver);
@@ -197,7 +197,7 @@ struct KernelSignals::Fork {
   static void InChild() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     ++process_generation;
     if (KernelSignals* mine = std::exchange(alive, nullptr)) {
-      mine->wanted_.insert(kDoorbell);
+      ReleaseDoorbell();
       for (int signum : mine->wanted_) RestoreDisposition(signum);
       for (int signum : mine->wanted_) StopForwarding(signum);
       mine->leadership_.ForgetAfterFork();

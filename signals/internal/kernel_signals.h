@@ -29,7 +29,8 @@ class KernelSignals final : public SignalRoutes {
  public:
   explicit KernelSignals(std::function<void(const SignalSet&)> on_replaced);
 
-  // At most one in a process, from Start() to Stop().
+  // At most one in a process, from Start() to Stop(): kAlreadyExists for a
+  // second one, also in another copy of the library.
   static absl::StatusOr<std::shared_ptr<KernelSignals>> Start(
       std::function<void(const SignalSet&)> on_replaced = nullptr)
       ABSL_LOCKS_EXCLUDED(disposition_mutex);

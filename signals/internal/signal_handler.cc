@@ -197,6 +197,16 @@ TOCSIN_UNINSTRUMENTED void* Decline(int signum, uint64_t* info,
   return nullptr;
 }
 
+// Whether other code has a handler for the doorbell's signal, or will have once
+// it is decided whose it is (doorbell_claim.h).
+TOCSIN_UNINSTRUMENTED bool MayBeForOthers() {
+  const KernelAction action = GetAction(kDoorbell);
+  if (action.handler == reinterpret_cast<void*>(kHandlerAddresses.handler)) {
+    return (action.flags & kUndecided) == kUndecided;
+  }
+  return IsHandler(action);
+}
+
 TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received,
                                    void* context) {
   // So it is if the kernel called us, unless other code has put us back.
@@ -215,6 +225,15 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received,
     return;
   }
   TOCSIN_STEP("Handler: begins");
+  if (signum == kDoorbell) {
+    // Those that wake a thread of ours do not come here: it blocks them.
+    if (our_restorer && MayBeForOthers()) {
+      TOCSIN_STEP("Handler: the doorbell may be for others");
+      Pause(100);
+      SendToProcess(signum, info);
+    }
+    return;
+  }
   // Counted before the look at `forwarded`: StopForwarding() clears that and
   // then waits for the count to be zero. Both orders are sequentially
   // consistent, so either we see that it is cleared, or it sees that we are
@@ -225,7 +244,7 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received,
   void* other = nullptr;
   if (__atomic_load_n(&handler_state.forwarded[signum], __ATOMIC_SEQ_CST)) {
     if (!HandOver(signum, info)) SendToService(process, signum, info);
-  } else if (signum != kDoorbell) {
+  } else {
     other = Decline(signum, info, our_restorer);
   }
   __atomic_fetch_sub(&handler_state.handlers_running[signum], 1,

@@ -27,6 +27,11 @@ namespace tocsin::inline v0_2::internal {
 // signal; a stray one, or several merged into one, do no harm.
 inline constexpr int kDoorbell = SIGSTKFLT;
 
+// The mark of the doorbell's disposition while a copy of the library decides on
+// it (doorbell_claim.h). The kernel looks at these flags for SIGCHLD alone.
+// Every version of the library has to know it.
+inline constexpr unsigned long kUndecided = SA_NOCLDSTOP | SA_NOCLDWAIT;
+
 // What a disposition needs for the kernel to call the handler.
 struct HandlerAddresses {
   void (*handler)(int, siginfo_t*, void*);
