@@ -34,6 +34,7 @@
 #include "tests/steps.h"
 #include "tocsin/signals/internal/direct_handoff.h"
 #include "tocsin/signals/internal/disposition.h"
+#include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/internal/kernel_signals.h"
 #include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/signal_handler.h"
@@ -121,6 +122,13 @@ void Handle(int, siginfo_t* info, void*) {
   handled_siginfo[at].code = info->si_code;
   handled_siginfo[at].error = info->si_errno;
   handled_siginfo[at].value = info->si_value.sival_int;
+}
+
+// Past ThreadSanitizer, as above.
+void SetRaw(int signum, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  ASSERT_EQ(__sigaction(signum, &action, nullptr), 0);
 }
 
 sigset_t SetOf(const SignalSet& signals) {
@@ -295,6 +303,22 @@ TEST_F(CloseRaces, ASignalWhoseHandlerHasNotBegunHasItsOldEffect) {
   EXPECT_FALSE(receiver.TryReceive().ok());
 }
 
+// Also if that came after the close.
+TEST_F(CloseRaces, ASignalWhoseHandlerHasNotBegunGoesToTheHandlerOfThen) {
+  SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
+  HeldAt begins("Handler: begins");
+  Sender sender(SIGUSR1, 7);
+  begins.AwaitThread();
+  receiver.Close();
+  static std::atomic<int> then;
+  then = 0;
+  SetRaw(SIGUSR1, [](int) { ++then; });
+  begins.Release();
+  sender.Join();
+  EXPECT_EQ(then, 1);
+  EXPECT_THAT(Effects(), IsEmpty());
+}
+
 TEST_F(CloseRaces, AHandlerThatHasNotLookedYetIsWaitedFor) {
   SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
   HeldAt counted("Handler: is counted");
@@ -448,6 +472,93 @@ TEST_F(CloseRaces, WhatALeaderHasTakenIsSentAgain) {
   EXPECT_THAT(Effects(), ElementsAre(Queued(7)));
 }
 
+// Nobody else opens or closes one, but signals go on.
+TEST_F(CloseRaces, TheServiceThreadDoesNotWaitForWhoChangesDispositions) {
+  SignalReceiver witness = OpenReceiver(*service_, {SIGRTMIN});
+  SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
+  HeldAt restored("Unsubscribe: dispositions are restored");
+  Beside closer([&] { receiver.Close(); });
+  restored.AwaitThread();
+  internal::RingDoorbell();  // has it look, before it takes the next
+  QueueSelf(SIGRTMIN, 7);
+  EXPECT_EQ(Next(witness).value->sival_int, 7);
+  restored.Release();
+  closer.Join();
+}
+
+// Where that is not blocked by who started the service: its thread would run
+// the old handler for what is forwarded, with a siginfo that is not the
+// signal's.
+TEST_F(CloseRaces, WhatIsLeavingStaysBlockedOnTheServiceThread) {
+  service_.reset();
+  std::latch looks(1);
+  std::latch goes_on(1);
+  auto service = *SignalService::Start({.on_replaced = [&](const SignalSet&) {
+    looks.count_down();
+    goes_on.wait();
+  }});
+  struct sigaction action {};
+  action.sa_sigaction = Handle;
+  action.sa_flags = SA_SIGINFO | SA_RESTART;
+  ASSERT_EQ(__sigaction(SIGUSR2, &action, nullptr), 0);
+  SignalReceiver receiver = OpenReceiver(*service, {SIGUSR2});
+  SignalReceiver other = OpenReceiver(*service, {SIGTERM});
+  const internal::KernelAction ours = internal::GetAction(SIGTERM);
+  SetRaw(SIGTERM, SIG_IGN);
+  internal::RingDoorbell();
+  looks.wait();
+  internal::SetAction(SIGTERM, ours);
+  Sender(SIGUSR2, 7).Join();
+  AtStep waits("ServiceThread: is waited for", Nothing);
+  Beside closer([&] { receiver.Close(); });
+  closer.AwaitStep(waits);
+  goes_on.count_down();
+  closer.Join();
+  EXPECT_THAT(Fates(receiver), ElementsAre(Queued(7)));
+  service.reset();
+  SetDisposition(SIGUSR2, SIG_DFL);
+}
+
+// Other code replaces our handler, a second receiver installs it again, and
+// the other code puts back what it had found.
+class PutBackRaces : public CloseRaces {
+ protected:
+  void PutBack() {
+    first_.emplace(OpenReceiver(*service_, {SIGUSR1}));
+    struct sigaction found;
+    ASSERT_EQ(__sigaction(SIGUSR1, nullptr, &found), 0);
+    SetRaw(SIGUSR1, [](int) {});
+    second_.emplace(OpenReceiver(*service_, {SIGUSR1}));
+    held_.emplace();
+    ASSERT_EQ(__sigaction(SIGUSR1, &found, nullptr), 0);
+    EXPECT_EQ(internal::FindHandler(SIGUSR1), internal::HandlerIs::kPutBack);
+    first_->Close();
+  }
+
+  std::optional<SignalReceiver> first_;
+  std::optional<SignalReceiver> second_;
+  std::optional<ServiceThreadHeld> held_;  // has not noticed yet
+};
+
+TEST_F(PutBackRaces, ACloseThatFindsItRestoresTheFirstDisposition) {
+  PutBack();
+  AtStep waits("ServiceThread: is waited for", Nothing);
+  Beside closer([&] { second_->Close(); });
+  closer.AwaitStep(waits);
+  EXPECT_EQ(Disposition(SIGUSR1).sa_sigaction, Handle);
+  held_->Release();
+  closer.Join();
+}
+
+TEST_F(PutBackRaces, SoDoesOneAfterItWasNoticed) {
+  PutBack();
+  internal::RingDoorbell();
+  held_->Release();
+  while (!InPlace(SIGUSR1)) sched_yield();
+  second_->Close();
+  EXPECT_EQ(Disposition(SIGUSR1).sa_sigaction, Handle);
+}
+
 // What is left of the service when it ends. ----------------------------------
 
 class StopRaces : public Races {
@@ -577,6 +688,8 @@ TEST_F(HandoffRaces, ASignalThatComesWhileItIsBeingOfferedIsReceived) {
 
 // Slots, where the kernel has no room. ---------------------------------------
 
+// The service's thread is held while a timer rings: where it waits, it may take
+// the timer's signal itself, and no handler runs.
 class SlotRaces : public Races {
  protected:
   // A one-shot timer of SIGRTMIN, for which the kernel makes room when it is
@@ -602,11 +715,12 @@ TEST_F(SlotRaces, OneThatIsBeingFilledIsLeftAlone) {
     SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
     const timer_t timers[] = {MakeTimer(1), MakeTimer(2)};
     LeaveNoRoom();
+    std::optional<ServiceThreadHeld> held(std::in_place);
     HeldAt fills("Handler: about to fill a spill slot");
     Sender first(SIGRTMIN, [&] { RingTimer(timers[0]); });
     fills.AwaitThread();
-    Sender second(SIGRTMIN, [&] { RingTimer(timers[1]); });
-    second.Join();
+    Sender(SIGRTMIN, [&] { RingTimer(timers[1]); }).Join();
+    held.reset();
     EXPECT_EQ(Next(receiver).value->sival_int, 2);
     EXPECT_EQ(service->stats().received, 1u);
     fills.Release();
@@ -649,7 +763,10 @@ TEST_F(SlotRaces, OneIsFreeOnlyWhenItsSignalWasTaken) {
     const timer_t timers[] = {MakeTimer(1), MakeTimer(2)};
     LeaveNoRoom();
     HeldAt frees("Forwarding: about to free a spill slot");
-    Sender(SIGRTMIN, [&] { RingTimer(timers[0]); }).Join();
+    {
+      ServiceThreadHeld held;
+      Sender(SIGRTMIN, [&] { RingTimer(timers[0]); }).Join();
+    }
     frees.AwaitThread();
     Sender(SIGRTMIN, [&] { RingTimer(timers[1]); }).Join();
     frees.Release();
@@ -805,6 +922,57 @@ TEST_F(OpenRaces, TheServiceThreadBlocksSigprofBeforeItsHandlerIsThere) {
   while (Contains(StatusMask(ServiceThread(), "SigBlk"), SIGPROF)) {
     sched_yield();
   }
+}
+
+// Nor while it is received.
+TEST_F(OpenRaces, TheServiceThreadBlocksSigprofWhileItIsReceived) {
+  SignalReceiver receiver = OpenReceiver(*service_, {SIGPROF});
+  ServiceThreadHeld held;
+  EXPECT_TRUE(Contains(StatusMask(ServiceThread(), "SigBlk"), SIGPROF));
+}
+
+// Nor what it has let other code's handler in for, and takes up.
+TEST_F(OpenRaces, TheServiceThreadBlocksWhatItTakesUp) {
+  SetRaw(SIGHUP, SIG_IGN);
+  SignalReceiver polite =
+      OpenReceiver(*service_, {SIGHUP, SIGUSR1}, {.honor_ignored = true});
+  SignalReceiver other = OpenReceiver(*service_, {SIGTERM});
+  HeldAt restored("Unsubscribe: dispositions are restored");
+  Beside closer([&] { other.Close(); });
+  restored.AwaitThread();  // so that it cannot take it up yet
+  SetRaw(SIGHUP, [](int) {});
+  internal::RingDoorbell();
+  while (Contains(StatusMask(ServiceThread(), "SigBlk"), SIGHUP)) sched_yield();
+  HeldAt installs("Disposition: about to install the handler");
+  restored.Release();
+  installs.AwaitThread();
+  EXPECT_TRUE(Contains(StatusMask(ServiceThread(), "SigBlk"), SIGHUP));
+  installs.Release();
+  closer.Join();
+  polite.Close();
+  SetDisposition(SIGHUP, SIG_DFL);
+}
+
+// It would restore what was there before us, in the place of our handler.
+TEST_F(OpenRaces, AHandlerThatMayHaveFoundTheSignalClosedIsWaitedFor) {
+  internal::KernelAction ours;
+  {
+    SignalReceiver receiver = OpenReceiver(*service_, {SIGUSR1});
+    ours = internal::GetAction(SIGUSR1);
+  }
+  internal::SetAction(SIGUSR1, ours);  // as other code may put it back
+  HeldAt counted("Handler: is counted");
+  AtStep waits("Disposition: waits for a handler", Nothing);
+  Sender sender(SIGUSR1, 7);
+  counted.AwaitThread();
+  std::optional<SignalReceiver> receiver;
+  Beside opener([&] { receiver.emplace(OpenReceiver(*service_, {SIGUSR1})); });
+  opener.AwaitStep(waits);
+  EXPECT_FALSE(opener.over());
+  counted.Release();
+  sender.Join();
+  opener.Join();
+  EXPECT_THAT(Next(*receiver).value->sival_int, 7);
 }
 
 // The end. -------------------------------------------------------------------

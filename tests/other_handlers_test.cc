@@ -13,6 +13,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -26,8 +28,10 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/child.h"
 #include "tests/process_status.h"
 #include "tests/signal_testing.h"
+#include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/event.h"
 #include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/receiver_options.h"
@@ -155,6 +159,33 @@ TYPED_TEST(SwapTest, TheHandlerBeforeUsIsCalledAsItWishes) {
   SetDisposition(SIGTERM, SIG_DFL);
 }
 
+// The child has the parent's handlers, and no service.
+TYPED_TEST(SwapTest, TheHandlerBeforeUsIsCalledInAForkedChildToo) {
+  codes.clear();
+  struct sigaction before {};
+  before.sa_sigaction = NoteCall;
+  before.sa_flags = SA_SIGINFO;
+  ASSERT_EQ(sigaction(SIGTERM, &before, nullptr), 0);
+  LeaveOurHandlerBehind<TypeParam>(SIGTERM);
+  Child child(Fork([] {
+    SendSelf(SIGTERM);
+    EXPECT_EQ(codes, std::vector<int>{SI_USER});
+    EXPECT_EQ(Disposition(SIGTERM).sa_sigaction, NoteCall);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+TYPED_TEST(SwapTest, OurHandlerThatWasLeftBehindIsNotWhatALaterCloseRestores) {
+  LeaveOurHandlerBehind<TypeParam>(SIGTERM);
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  SendSelf(SIGTERM);
+  EXPECT_EQ(Next(receiver).signum, SIGTERM);
+  service.reset();
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
+}
+
 TYPED_TEST(SwapTest, IsNoticedAndToldOnce) {
   for (bool put_back : {false, true}) {
     std::atomic<int> told = 0;
@@ -196,6 +227,73 @@ TEST(Replaced, IsNoticedByItself) {
   EXPECT_TRUE(known.Wait().ok());
   EXPECT_EQ(service->stats().replaced, 1u);
   SetDisposition(SIGTERM, SIG_DFL);
+}
+
+TYPED_TEST(SwapTest, IsToldAgainWhereItHappensAgain) {
+  BlockingQueue<SignalSet> told(kUnbounded);
+  auto service =
+      *SignalService::Start({.on_replaced = [&](const SignalSet& signals) {
+        EXPECT_TRUE(told.Push(signals).ok());
+      }});
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM, SIGHUP, SIGUSR1});
+  // Has the service's thread look.
+  const auto look = [&] { OpenReceiver(*service, {SIGWINCH}).Close(); };
+  const TypeParam first(SIGTERM);
+  look();
+  EXPECT_EQ(told.Pop().value(), SignalSet({SIGTERM}));
+  const TypeParam second(SIGHUP);
+  look();
+  EXPECT_EQ(told.Pop().value(), SignalSet({SIGHUP}));
+  first.Undo();
+  const TypeParam third(SIGUSR1);
+  look();
+  EXPECT_EQ(told.Pop().value(), SignalSet({SIGUSR1}));
+  const TypeParam again(SIGTERM);
+  look();
+  EXPECT_EQ(told.Pop().value(), SignalSet({SIGTERM}));
+  EXPECT_EQ(service->stats().replaced, 4u);
+  for (const TypeParam* swap : {&second, &third, &again}) swap->Undo();
+}
+
+// And the service can be used meanwhile.
+TYPED_TEST(SwapTest, IsToldOfWhatAnOpenOrACloseFinds) {
+  BlockingQueue<SignalSet> told(kUnbounded);
+  Event go_on;
+  auto service =
+      *SignalService::Start({.on_replaced = [&](const SignalSet& signals) {
+        EXPECT_TRUE(told.Push(signals).ok());
+        EXPECT_TRUE(go_on.Wait().ok());
+      }});
+  SignalReceiver witness = OpenReceiver(*service, {SIGHUP});
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  SignalReceiver closed = OpenReceiver(*service, {SIGUSR1});
+  const TypeParam shown(SIGHUP);
+  const SignalReceiver bell = OpenReceiver(*service, {SIGWINCH});
+  EXPECT_EQ(told.Pop().value(), SignalSet({SIGHUP}));
+  // The service's thread looks at nothing now.
+  const TypeParam opened(SIGTERM);
+  SignalReceiver second = OpenReceiver(*service, {SIGTERM});
+  const TypeParam stays(SIGUSR1);
+  Event begun;
+  std::string task;
+  std::thread closer([&] {
+    task = TaskOfThisThread();
+    begun.Set();
+    closed.Close();
+  });
+  EXPECT_TRUE(begun.Wait().ok());
+  AwaitState(task, "S");  // for the service's thread, with its look behind it
+  go_on.Set();
+  closer.join();
+  SignalSet all;
+  while (all.size() < 2) {
+    for (int signum : told.Pop().value()) all.insert(signum);
+  }
+  EXPECT_EQ(all, SignalSet({SIGTERM, SIGUSR1}));
+  EXPECT_EQ(service->stats().replaced, 3u);
+  EXPECT_EQ(service->stats().conflicts, 1u);
+  service.reset();
+  for (int signum : {SIGHUP, SIGTERM, SIGUSR1}) SetDisposition(signum, SIG_DFL);
 }
 
 TYPED_TEST(SwapTest, AReceiverThatIsOpenedMeanwhileReceives) {
@@ -271,6 +369,66 @@ TEST(Replaced, AHandlerThatGoesOnToOursReachesTheOneBeforeUs) {
   SetDisposition(SIGTERM, SIG_DFL);
 }
 
+TEST(Replaced, AHandlerThatGoesOnToOursGetsBackWhereTheSignalWasIgnored) {
+  handled = 0;
+  SetDisposition(SIGTERM, SIG_IGN);
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  struct sigaction chained {};
+  chained.sa_sigaction = CallPredecessor;
+  chained.sa_flags = SA_SIGINFO;
+  ASSERT_EQ(sigaction(SIGTERM, &chained, &predecessor), 0);
+  receiver.Close();
+  SendSelf(SIGTERM);
+  EXPECT_GE(handled, 1);
+  EXPECT_LE(handled, 2);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+std::atomic<bool> held = false;
+void Hold(int) {
+  held = true;
+  while (held) sched_yield();
+}
+void CallPredecessorFirst(int signum, siginfo_t* info, void* context) {
+  predecessor.sa_sigaction(signum, info, context);
+  ++handled;
+}
+
+TEST(Replaced, TheHandlerBeforeUsMayStay) {
+  handled = 0;
+  SetDisposition(SIGTERM, Hold);
+  auto service = StartService();
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  struct sigaction chained {};
+  chained.sa_sigaction = CallPredecessorFirst;
+  chained.sa_flags = SA_SIGINFO;
+  ASSERT_EQ(sigaction(SIGTERM, &chained, &predecessor), 0);
+  receiver.Close();
+  std::thread stays([] { raise(SIGTERM); });
+  while (!held) sched_yield();
+  OpenReceiver(*service, {SIGTERM}).Close();
+  EXPECT_EQ(handled, 0);
+  held = false;
+  stays.join();
+  EXPECT_EQ(handled, 1);
+  SetDisposition(SIGTERM, SIG_DFL);
+}
+
+// By a jump, also where nothing is optimized. Not for ever.
+#if defined(__clang__)
+__attribute__((disable_sanitizer_instrumentation))
+#else
+__attribute__((no_sanitize("thread", "address", "undefined"), optimize("O2")))
+#endif
+void JumpToPredecessor(int signum, siginfo_t* info, void* context) {
+  if (++handled > 2) return;
+#if defined(__clang__)
+  [[clang::musttail]]
+#endif
+  return predecessor.sa_sigaction(signum, info, context);
+}
+
 // Installed by the system call, with all that belongs to ours.
 TEST(Replaced, AHandlerWithOurRestorerThatGoesOnToOursIsNotCalledForEver) {
   handled = 0;
@@ -278,7 +436,7 @@ TEST(Replaced, AHandlerWithOurRestorerThatGoesOnToOursIsNotCalledForEver) {
   SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
   ASSERT_EQ(sigaction(SIGTERM, nullptr, &predecessor), 0);
   internal::KernelAction theirs = internal::GetAction(SIGTERM);
-  theirs.handler = reinterpret_cast<void*>(CallPredecessor);
+  theirs.handler = reinterpret_cast<void*>(JumpToPredecessor);
   internal::SetAction(SIGTERM, theirs);
   receiver.Close();
   SendSelf(SIGTERM);
@@ -446,6 +604,21 @@ TEST(LeftAlone, IsReceivedOnceItIsNotIgnoredAnyMore) {
   SetDisposition(SIGHUP, SIG_DFL);
 }
 
+TEST(LeftAlone, StaysSoWhileItIsIgnored) {
+  SetDisposition(SIGHUP, SIG_IGN);
+  Event looked;
+  auto service =
+      *SignalService::Start({.on_replaced = [&](SignalSet) { looked.Set(); }});
+  SignalReceiver polite =
+      OpenReceiver(*service, {SIGHUP, SIGTERM}, {.honor_ignored = true});
+  SetDisposition(SIGTERM, SIG_IGN);
+  EXPECT_TRUE(looked.Wait().ok());
+  EXPECT_EQ(polite.signals(), SignalSet({SIGTERM}));
+  EXPECT_EQ(Disposition(SIGHUP).sa_handler, SIG_IGN);
+  service.reset();
+  for (int signum : {SIGHUP, SIGTERM}) SetDisposition(signum, SIG_DFL);
+}
+
 // What signals each thread and waits for an answer. ------------------------
 
 std::atomic<int> answers = 0;
@@ -483,6 +656,22 @@ TEST(EachThread, AnswersToAHandlerOfOtherCode) {
     EXPECT_EQ(answers, 0);
   }
   AskEachThread(SIGUSR2);
+  for (int signum : {SIGUSR2, SIGRTMIN + 1}) SetDisposition(signum, SIG_DFL);
+}
+
+TEST(EachThread, LeavesOutTheServicesWhereItsStarterBlocksTheSignal) {
+  SetDisposition(SIGUSR2, Answer);
+  std::unique_ptr<SignalService> service;
+  {
+    const ScopedSignalBlock block({SIGUSR2});
+    service = StartService();
+  }
+  SetDisposition(SIGRTMIN + 1, Answer);
+  SignalReceiver receiver = OpenReceiver(*service, {SIGTERM});
+  while (Contains(StatusMask(ServiceThread(), "SigBlk"), SIGRTMIN + 1)) {
+    sched_yield();
+  }
+  EXPECT_TRUE(Contains(StatusMask(ServiceThread(), "SigBlk"), SIGUSR2));
   for (int signum : {SIGUSR2, SIGRTMIN + 1}) SetDisposition(signum, SIG_DFL);
 }
 

@@ -215,6 +215,30 @@ TEST(DirectHandoff, IsTakenBackBeforeAnotherReceiverComesIn) {
   EXPECT_EQ(event.count, 2);
 }
 
+// One that has left the signal alone until then.
+TEST(DirectHandoff, IsTakenBackBeforeAReceiverTakesItsSignalUp) {
+  SetDisposition(SIGHUP, SIG_IGN);
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGHUP});
+  SignalReceiver polite =
+      OpenReceiver(*service, {SIGHUP, SIGTERM}, {.honor_ignored = true});
+  Listener listener(first, SIGHUP);
+  listener.Hold();
+  QueueSelf(SIGHUP, 1);
+  SetDisposition(SIGHUP, [](int) {});
+  while (polite.signals() != SignalSet({SIGHUP, SIGTERM})) sched_yield();
+  listener.Release();
+  EXPECT_EQ(listener.Next().value->sival_int, 1);
+  EXPECT_FALSE(polite.TryReceive().ok());
+  // And is not offered any more.
+  const SignalReceiver again = OpenReceiver(*service, {SIGHUP});
+  QueueSelf(SIGHUP, 2);
+  EXPECT_EQ(listener.Next().value->sival_int, 2);
+  EXPECT_EQ(Next(polite).value->sival_int, 2);
+  service.reset();
+  SetDisposition(SIGHUP, SIG_DFL);
+}
+
 TEST(DirectHandoff, IsNotForWhatSeveralReceive) {
   auto service = StartService();
   SignalReceiver first = OpenReceiver(*service, {SIGUSR1});
@@ -224,6 +248,25 @@ TEST(DirectHandoff, IsNotForWhatSeveralReceive) {
   listener.AwaitSlot();
   EXPECT_FALSE(internal::IsWaitedFor(SIGHUP));
   EXPECT_FALSE(internal::IsWaitedFor(SIGUSR1));
+}
+
+TEST(DirectHandoff, IsNotForWhatAnotherReceiverHasTakenUp) {
+  SetDisposition(SIGHUP, SIG_IGN);
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGHUP, SIGWINCH});
+  SignalReceiver polite =
+      OpenReceiver(*service, {SIGHUP, SIGTERM}, {.honor_ignored = true});
+  Listener listener(first, SIGWINCH);
+  listener.AwaitSlot();
+  EXPECT_TRUE(internal::IsWaitedFor(SIGHUP));
+  SetDisposition(SIGHUP, [](int) {});
+  while (polite.signals() != SignalSet({SIGHUP, SIGTERM})) sched_yield();
+  SendSelf(SIGWINCH);
+  EXPECT_EQ(listener.Next().signum, SIGWINCH);
+  listener.AwaitSlot();
+  EXPECT_FALSE(internal::IsWaitedFor(SIGHUP));
+  service.reset();
+  SetDisposition(SIGHUP, SIG_DFL);
 }
 
 TEST(DirectHandoff, IsTakenBackBeforeAShutdownLooksOn) {
@@ -400,6 +443,26 @@ TEST(Leader, SharesWithAReceiverThatComesIn) {
   SendSelf(SIGUSR1);
   EXPECT_EQ(Next(second).signum, SIGUSR1);
   EXPECT_EQ(listener.Next().signum, SIGUSR1);
+}
+
+TEST(Leader, SharesWithAReceiverThatTakesItsSignalUp) {
+  const ScopedSignalBlock block({SIGHUP});
+  SetDisposition(SIGHUP, SIG_IGN);
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGHUP});
+  SignalReceiver polite =
+      OpenReceiver(*service, {SIGHUP, SIGTERM}, {.honor_ignored = true});
+  Listener listener(first, SIGHUP);
+  AwaitLeader(listener.task(), SIGHUP);
+  SetDisposition(SIGHUP, [](int) {});
+  while (!Contains(StatusMask(listener.task(), "SigBlk"), SIGHUP)) {
+    sched_yield();
+  }
+  SendSelf(SIGHUP);
+  EXPECT_EQ(Next(polite).signum, SIGHUP);
+  EXPECT_EQ(listener.Next().signum, SIGHUP);
+  service.reset();
+  SetDisposition(SIGHUP, SIG_DFL);
 }
 
 TEST(Leader, LetsAShutdownLookOn) {
