@@ -287,7 +287,8 @@ TYPED_TEST(SwapTest, IsToldOfWhatAnOpenOrACloseFinds) {
   closer.join();
   SignalSet all;
   while (all.size() < 2) {
-    for (int signum : told.Pop().value()) all.insert(signum);
+    const SignalSet next = told.Pop().value();
+    for (int signum : next) all.insert(signum);
   }
   EXPECT_EQ(all, SignalSet({SIGTERM, SIGUSR1}));
   EXPECT_EQ(service->stats().replaced, 3u);
