@@ -46,7 +46,9 @@ class Dispatcher;
 struct SignalServiceOptions {
   // Called when other code of the process is found to have replaced our handler
   // of a signal that is received, for good or for a time; once each time. On
-  // the service's thread, which takes no signal meanwhile, with no lock held.
+  // the service's thread, which takes no signal meanwhile, with no lock held. It
+  // must not open or close a receiver or end the service: these wait for that
+  // thread.
   std::function<void(const SignalSet& signals)> on_replaced;
 };
 
@@ -57,9 +59,9 @@ class SignalService {
   // into them: kAlreadyExists for a second one. Where the first one is of
   // another copy, or other code has a handler for SIGSTKFLT, the status names
   // the file that it is in. kResourceExhausted if the thread cannot be created.
-  // kFailedPrecondition or kUnimplemented names a system call that signals would
-  // be lost without, and that a seccomp filter or an emulator refuses. A child
-  // made by fork() may start one of its own.
+  // kFailedPrecondition or kUnimplemented names a system call that signals
+  // would be lost without, and that a seccomp filter or an emulator refuses. A
+  // child made by fork() may start one of its own.
   static absl::StatusOr<std::unique_ptr<SignalService>> Start(
       SignalServiceOptions options = {});
 
