@@ -936,19 +936,15 @@ TEST_F(OpenRaces, TheServiceThreadBlocksWhatItTakesUp) {
   SetRaw(SIGHUP, SIG_IGN);
   SignalReceiver polite =
       OpenReceiver(*service_, {SIGHUP, SIGUSR1}, {.honor_ignored = true});
-  SignalReceiver other = OpenReceiver(*service_, {SIGTERM});
-  HeldAt restored("Unsubscribe: dispositions are restored");
-  Beside closer([&] { other.Close(); });
-  restored.AwaitThread();  // so that it cannot take it up yet
-  SetRaw(SIGHUP, [](int) {});
-  internal::RingDoorbell();
-  while (Contains(StatusMask(ServiceThread(), "SigBlk"), SIGHUP)) sched_yield();
   HeldAt installs("Disposition: about to install the handler");
-  restored.Release();
+  // It lets that in, and takes it up the next time.
+  AtStep handles("ServiceThread: has looked at the handlers",
+                 [] { SetRaw(SIGHUP, [](int) {}); });
+  internal::RingDoorbell();
   installs.AwaitThread();
+  EXPECT_TRUE(handles.passed());
   EXPECT_TRUE(Contains(StatusMask(ServiceThread(), "SigBlk"), SIGHUP));
   installs.Release();
-  closer.Join();
   polite.Close();
   SetDisposition(SIGHUP, SIG_DFL);
 }

@@ -33,6 +33,8 @@ constexpr int kRealTimeBatch = 64;
 // signals as fast as they are taken, and those left pending are not lost.
 constexpr int kMostOfProcess = 1024;
 
+constexpr absl::Duration kWhileTheyChange = absl::Milliseconds(1);
+
 }  // namespace
 
 int ServiceThread::Start(const sigset_t& blocked) {
@@ -82,7 +84,15 @@ void ServiceThread::Run() {
       {
         MutexLock lock(routes_.mutex_);
         if (routes_.stopping_) return;
-        BlockWanted();
+        // Our handler must not run here: it would forward to itself for ever.
+        sigset_t newly_wanted;
+        sigemptyset(&newly_wanted);
+        for (int signum : routes_.wanted_) {
+          if (!routes_.unblocked_.contains(signum)) continue;
+          routes_.unblocked_.erase(signum);
+          sigaddset(&newly_wanted, signum);
+        }
+        pthread_sigmask(SIG_BLOCK, &newly_wanted, nullptr);
         int of_process = 0;
         while (of_process < kMostOfProcess &&
                TakePending(Mask(routes_.leaving_), info, absl::ZeroDuration()) >
@@ -107,7 +117,8 @@ void ServiceThread::Run() {
     }
     if (look_at <= Now()) {
       look_at = routes_.LookAtHandlers();
-      LetHandlersIn();
+      TOCSIN_STEP("ServiceThread: has looked at the handlers");
+      if (!LetHandlersIn()) look_at = After(kWhileTheyChange);
     }
     const absl::Duration timeout =
         had_their_turn != 0 ? absl::ZeroDuration()
@@ -134,17 +145,9 @@ void ServiceThread::Run() {
   }
 }
 
-void ServiceThread::BlockWanted() {
-  sigset_t mask;
-  sigemptyset(&mask);
-  for (int signum : routes_.wanted_) {
-    if (routes_.unblocked_.contains(signum)) sigaddset(&mask, signum);
-    routes_.unblocked_.erase(signum);
-  }
-  pthread_sigmask(SIG_BLOCK, &mask, nullptr);
-}
-
-void ServiceThread::LetHandlersIn() {
+bool ServiceThread::LetHandlersIn() {
+  // Who holds it may hang, in a fork() that has both: the alarms go on.
+  if (!disposition_mutex.TryLock()) return false;
   SignalSet unblocked;
   for (int signum : HandledByOthers()) {
     if (sigismember(&stays_blocked_, signum) == 0) unblocked.insert(signum);
@@ -159,8 +162,10 @@ void ServiceThread::LetHandlersIn() {
     unblocked.erase(kDoorbell);
     routes_.unblocked_ = unblocked;
   }
+  disposition_mutex.Unlock();
   for (int signum : unblocked) sigdelset(&mask, signum);
   pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+  return true;
 }
 
 }  // namespace tocsin::inline v0_2::internal

@@ -45,13 +45,11 @@ class ServiceThread {
 
  private:
   void Run();
-  // The kernel must not call our handler on this thread: that would forward to
-  // itself for ever.
-  void BlockWanted();
   // Unblocks what other code has a handler for, which may wait for an answer
   // from each thread. Not what the program blocks to wait for it, or has no
   // handler for: its action must not happen here.
-  void LetHandlersIn();
+  // False, and nothing done, while dispositions change.
+  bool LetHandlersIn();
 
   SignalRoutes& routes_;
   sigset_t stays_blocked_;
