@@ -64,6 +64,15 @@ void ServiceThread::Synchronize() {
 void ServiceThread::Run() {
   uint64_t wanted = 0;
   Instant look_at = Now();
+  {
+    // Profilers see it from the start.
+    MutexLock lock(routes_.mutex_);
+    routes_.unblocked_.insert(SIGPROF);
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGPROF);
+    pthread_sigmask(SIG_UNBLOCK, &mask, nullptr);
+  }
   id_.store(static_cast<uint32_t>(syscall(SYS_gettid)));
   FutexWakeAll(&id_);
   uint32_t change = change_.load() - 1;
