@@ -46,9 +46,9 @@ class Dispatcher;
 struct SignalServiceOptions {
   // Called when other code of the process is found to have replaced our handler
   // of a signal that is received, for good or for a time; once each time. On
-  // the service's thread, which takes no signal meanwhile, with no lock held. It
-  // must not open or close a receiver or end the service: these wait for that
-  // thread.
+  // the service's thread, which takes no signal meanwhile, with no lock held.
+  // It must not open or close a receiver or end the service: these wait for
+  // that thread.
   std::function<void(const SignalSet& signals)> on_replaced;
 };
 
