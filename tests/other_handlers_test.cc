@@ -526,10 +526,10 @@ TEST(System, WhatItIgnoresForATimeIsReceivedAfterwards) {
 // Opens and closes receivers until it is destroyed.
 class Opener {
  public:
-  explicit Opener(SignalService& service)
-      : thread_([&service](std::stop_token stop) {
+  Opener(SignalService& service, const SignalSet& signals)
+      : thread_([&service, signals](std::stop_token stop) {
           while (!stop.stop_requested()) {
-            OpenReceiver(service, {SIGINT, SIGQUIT, SIGTERM, SIGCHLD}).Close();
+            OpenReceiver(service, signals).Close();
           }
         }) {}
 
@@ -537,11 +537,12 @@ class Opener {
   std::jthread thread_;
 };
 
-constexpr int kChildren = 100;
+// Not what system(3) ignores for a time.
+constexpr int kChildren = 30;
 
 TEST(Children, StartAsUsualWhileReceiversOpenAndClose) {
   auto service = StartService();
-  const Opener opener(*service);
+  const Opener opener(*service, {SIGTERM, SIGUSR1, SIGCHLD});
   for (int i = 0; i < kChildren; ++i) {
     int status = std::system("kill -INT $$");
     EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) << status;
@@ -574,8 +575,10 @@ TEST(SystemDeathTest, LeavesTheDefaultActionWhereReceiversHaveComeAndGone) {
       {
         auto service = StartService();
         {
-          const Opener opener(*service);
-          for (int i = 0; i < kChildren; ++i) {
+          const Opener opener(*service, {SIGINT, SIGQUIT});
+          // Not more: where either side replaces what the other puts there in
+          // the same microsecond, nobody can tell what was there before.
+          for (int i = 0; i < 10; ++i) {
             if (std::system("true") != 0) _exit(1);
           }
         }
