@@ -331,6 +331,19 @@ TYPED_TEST(SwapTest, AReceiverThatIsOpenedMeanwhileReceives) {
   }
 }
 
+// As system(3) meets them that open and close meanwhile.
+TEST(Replaced, WhatWasThereForATimeIsNotWhatALaterCloseRestores) {
+  auto service = StartService();
+  SignalReceiver first = OpenReceiver(*service, {SIGTERM});
+  const LibcSwap swap(SIGTERM);
+  first.Close();
+  OpenReceiver(*service, {SIGTERM}).Close();
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_IGN);
+  swap.Undo();
+  OpenReceiver(*service, {SIGTERM}).Close();
+  EXPECT_EQ(Disposition(SIGTERM).sa_handler, SIG_DFL);
+}
+
 TEST(Replaced, PutBackAfterASecondReceiverOpenedGivesTheFirstDispositionBack) {
   auto service = StartService();
   SignalReceiver first = OpenReceiver(*service, {SIGTERM});
