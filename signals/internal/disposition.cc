@@ -26,10 +26,6 @@ constinit KernelAction installed[kSignals] ABSL_GUARDED_BY(
 // Who put it there may put our handler back.
 constinit void* replacement[kSignals] ABSL_GUARDED_BY(disposition_mutex) = {};
 
-bool IsOurs(const KernelAction& action) {
-  return action.handler == reinterpret_cast<void*>(kHandlerAddresses.handler);
-}
-
 // Whether other code has put it there, by sigaction(3), which sets its own
 // restorer or none.
 bool IsPutBack(const KernelAction& ours) {
@@ -37,18 +33,11 @@ bool IsPutBack(const KernelAction& ours) {
          (ours.flags & kRestorer) == 0;
 }
 
-KernelAction OurAction(int signum, const KernelAction& instead_of) {
-  KernelAction action{};
-  action.handler = reinterpret_cast<void*>(kHandlerAddresses.handler);
-  action.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | kRestorer;
-  action.mask = ~uint64_t{0};
-  if (signum == SIGCHLD) {
-    // Keeps which children become zombies, and which of their changes raise it.
-    action.flags |= instead_of.flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
-    if (IgnoredBy(instead_of)) action.flags |= SA_NOCLDWAIT;
-  }
-  action.restorer = reinterpret_cast<void*>(kHandlerAddresses.restorer);
-  return action;
+KernelAction ActionFor(int signum, const KernelAction& instead_of) {
+  if (signum != SIGCHLD) return OurAction();
+  // Keeps which children become zombies, and which of their changes raise it.
+  const unsigned long kept = instead_of.flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
+  return OurAction(IgnoredBy(instead_of) ? kept | SA_NOCLDWAIT : kept);
 }
 
 // What is to stand in place of this handler of ours. Who put it back meant to
@@ -68,7 +57,7 @@ void Forward(int signum) {
   // Some may have found the signal closed, and be about to restore.
   AwaitHandlers(signum);
   const KernelAction seen = GetAction(signum);
-  if (!IsOurs(seen)) installed[signum] = OurAction(signum, seen);
+  if (!IsOurs(seen)) installed[signum] = ActionFor(signum, seen);
   TOCSIN_STEP("Disposition: about to install the handler");
   const KernelAction found = ExchangeAction(signum, installed[signum]);
   if (IsOurs(found)) {
@@ -92,7 +81,6 @@ bool RestoreDisposition(int signum) {
     replacement[signum] = seen.handler;
     return false;
   }
-  TOCSIN_STEP("Disposition: about to restore");
   const KernelAction found = ExchangeAction(signum, ToRestore(signum, seen));
   if (!IsOurs(found)) {
     // Other code came in between.

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/time/time.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/signals/signal_set.h"
 
@@ -16,6 +17,8 @@ namespace tocsin::inline v0_2::internal {
 // Serialises changes of dispositions. The service's thread only tries to take
 // it, so its holder may wait for that thread.
 extern SlimMutex disposition_mutex;
+// How soon that thread tries again.
+inline constexpr absl::Duration kWhileTheyChange = absl::Milliseconds(1);
 
 // Installs the handler for `signum`, and keeps the disposition that it
 // replaces. Also where it is installed already and other code has replaced it.

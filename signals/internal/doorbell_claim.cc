@@ -21,19 +21,8 @@ constexpr int kMostTries = 20'000;  // a second or more
 
 constinit KernelAction previous ABSL_GUARDED_BY(disposition_mutex) = {};
 
-bool IsOurs(const KernelAction& action) {
-  return action.handler == reinterpret_cast<void*>(kHandlerAddresses.handler);
-}
-
 bool IsUndecided(const KernelAction& action) {
   return IsHandler(action) && (action.flags & kUndecided) == kUndecided;
-}
-
-KernelAction Ours(unsigned long flags) {
-  return {.handler = reinterpret_cast<void*>(kHandlerAddresses.handler),
-          .flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | kRestorer | flags,
-          .restorer = reinterpret_cast<void*>(kHandlerAddresses.restorer),
-          .mask = ~uint64_t{0}};
 }
 
 // Sets `found` to the disposition in force, and replaces that by what `choose`
@@ -50,7 +39,7 @@ bool Replace(absl::FunctionRef<const KernelAction*(const KernelAction&)> choose,
     }
     if (choose(found) == nullptr) return true;
     TOCSIN_STEP("DoorbellClaim: has looked");
-    found = ExchangeAction(kDoorbell, Ours(kUndecided));
+    found = ExchangeAction(kDoorbell, OurAction(kUndecided));
     if (IsUndecided(found)) continue;
     TOCSIN_STEP("DoorbellClaim: decides");
     const KernelAction* const chosen = choose(found);
@@ -75,7 +64,7 @@ std::string FileOf(const void* code) {
 
 absl::Status ClaimDoorbell() {
   __atomic_store_n(&handler_state.process, getpid(), __ATOMIC_SEQ_CST);
-  const KernelAction ours = Ours(0);
+  const KernelAction ours = OurAction();
   const auto is_taken = [](const KernelAction& found) {
     return IsHandler(found) && !IsOurs(found);
   };

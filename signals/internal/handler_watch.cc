@@ -1,14 +1,12 @@
 #include "tocsin/signals/internal/handler_watch.h"
 
-#include <pthread.h>
-
-#include <csignal>
 #include <utility>
 
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/signals/internal/ignored_at_start.h"
 #include "tocsin/signals/internal/pending_signals.h"
+#include "tocsin/signals/internal/service_mask.h"
 #include "tocsin/signals/internal/signal_handler.h"
 #include "tocsin/signals/internal/signal_routes.h"
 #include "tocsin/signals/internal/subscriber.h"
@@ -21,14 +19,6 @@ constexpr absl::Duration kUsual = absl::Seconds(1);
 // Who ignores a signal for a time, as system(3) does, may be done at any
 // moment.
 constexpr absl::Duration kWhileLeftAlone = absl::Milliseconds(100);
-constexpr absl::Duration kWhileTheyChange = absl::Milliseconds(1);
-
-void BlockHere(const SignalSet& signals) {
-  sigset_t mask;
-  sigemptyset(&mask);
-  for (int signum : signals) sigaddset(&mask, signum);
-  pthread_sigmask(SIG_BLOCK, &mask, nullptr);
-}
 
 }  // namespace
 

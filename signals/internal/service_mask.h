@@ -10,6 +10,8 @@
 #include <csignal>
 #include <initializer_list>
 
+#include "tocsin/signals/signal_set.h"
+
 namespace tocsin::inline v0_2::internal {
 
 // All signals but the faults, which are raised on the thread that caused them:
@@ -22,6 +24,14 @@ inline sigset_t ServiceMask() {
     sigdelset(&mask, fault);
   }
   return mask;
+}
+
+// Blocks `signals` in the calling thread, besides what it blocks already.
+inline void BlockHere(const SignalSet& signals) {
+  sigset_t mask;
+  sigemptyset(&mask);
+  for (int signum : signals) sigaddset(&mask, signum);
+  pthread_sigmask(SIG_BLOCK, &mask, nullptr);
 }
 
 // Blocks them in the calling thread, and in those that it starts meanwhile. So

@@ -33,8 +33,6 @@ constexpr int kRealTimeBatch = 64;
 // signals as fast as they are taken, and those left pending are not lost.
 constexpr int kMostOfProcess = 1024;
 
-constexpr absl::Duration kWhileTheyChange = absl::Milliseconds(1);
-
 }  // namespace
 
 int ServiceThread::Start(const sigset_t& blocked) {
@@ -94,14 +92,8 @@ void ServiceThread::Run() {
         MutexLock lock(routes_.mutex_);
         if (routes_.stopping_) return;
         // Our handler must not run here: it would forward to itself for ever.
-        sigset_t newly_wanted;
-        sigemptyset(&newly_wanted);
-        for (int signum : routes_.wanted_) {
-          if (!routes_.unblocked_.contains(signum)) continue;
-          routes_.unblocked_.erase(signum);
-          sigaddset(&newly_wanted, signum);
-        }
-        pthread_sigmask(SIG_BLOCK, &newly_wanted, nullptr);
+        BlockHere(routes_.wanted_);
+        for (int signum : routes_.wanted_) routes_.unblocked_.erase(signum);
         int of_process = 0;
         while (of_process < kMostOfProcess &&
                TakePending(Mask(routes_.leaving_), info, absl::ZeroDuration()) >

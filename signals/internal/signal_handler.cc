@@ -162,11 +162,8 @@ TOCSIN_UNINSTRUMENTED bool HandOver(int signum, const uint64_t* info) {
 TOCSIN_UNINSTRUMENTED void TakeDefaultAction(int signum, uint64_t* info) {
   if (signum == kDoorbell) return;
   KernelAction action = GetAction(signum);
-  if (!IgnoredBy(handler_state.before[signum])) {
-    action.handler = reinterpret_cast<void*>(SIG_DFL);
-  } else {
-    action.handler = reinterpret_cast<void*>(SIG_IGN);
-  }
+  action.handler = reinterpret_cast<void*>(
+      IgnoredBy(handler_state.before[signum]) ? SIG_IGN : SIG_DFL);
   action.flags &= ~static_cast<unsigned long>(SA_SIGINFO);
   SetAction(signum, action);
   SendToProcess(signum, info);  // pending until the handler has returned
@@ -177,9 +174,9 @@ TOCSIN_UNINSTRUMENTED void TakeDefaultAction(int signum, uint64_t* info) {
 TOCSIN_UNINSTRUMENTED void* Decline(int signum, uint64_t* info,
                                     bool our_restorer) {
   const KernelAction& before = handler_state.before[signum];
-  void* const found = GetAction(signum).handler;
-  const bool restored = found == before.handler;
-  if (found == reinterpret_cast<void*>(kHandlerAddresses.handler)) {
+  const KernelAction found = GetAction(signum);
+  const bool restored = found.handler == before.handler;
+  if (IsOurs(found)) {
     // Other code had replaced us, and put us back after the close.
     SetAction(signum, before);
   } else if (!our_restorer || !restored) {
@@ -201,9 +198,7 @@ TOCSIN_UNINSTRUMENTED void* Decline(int signum, uint64_t* info,
 // it is decided whose it is (doorbell_claim.h).
 TOCSIN_UNINSTRUMENTED bool MayBeForOthers() {
   const KernelAction action = GetAction(kDoorbell);
-  if (action.handler == reinterpret_cast<void*>(kHandlerAddresses.handler)) {
-    return (action.flags & kUndecided) == kUndecided;
-  }
+  if (IsOurs(action)) return (action.flags & kUndecided) == kUndecided;
   return IsHandler(action);
 }
 
@@ -259,6 +254,17 @@ TOCSIN_UNINSTRUMENTED void Handler(int signum, siginfo_t* received,
 
 constinit const HandlerAddresses kHandlerAddresses = {
     .handler = &Handler, .restorer = &tocsin_restore_rt};
+
+KernelAction OurAction(unsigned long flags) {
+  return {.handler = reinterpret_cast<void*>(kHandlerAddresses.handler),
+          .flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | kRestorer | flags,
+          .restorer = reinterpret_cast<void*>(kHandlerAddresses.restorer),
+          .mask = ~uint64_t{0}};
+}
+
+TOCSIN_UNINSTRUMENTED bool IsOurs(const KernelAction& action) {
+  return action.handler == reinterpret_cast<void*>(kHandlerAddresses.handler);
+}
 
 TOCSIN_UNINSTRUMENTED void GiveBack(const RawSiginfo& info) {
   uint64_t full[kFullWords];

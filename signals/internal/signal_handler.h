@@ -19,6 +19,7 @@
 
 #include <csignal>
 
+#include "tocsin/signals/internal/kernel_action.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -38,6 +39,11 @@ struct HandlerAddresses {
   void (*restorer)();
 };
 extern const HandlerAddresses kHandlerAddresses;
+
+// The disposition with our handler, and with these flags besides its own.
+KernelAction OurAction(unsigned long flags = 0);
+// Whether our handler is there, with whatever flags.
+bool IsOurs(const KernelAction& action);
 
 // Sends a signal that we took to the process again, unchanged: the disposition
 // in force decides what happens to it.
