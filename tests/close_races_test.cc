@@ -258,23 +258,27 @@ class Sender : public Beside {
 class ServiceThreadHeld {
  public:
   ServiceThreadHeld() {
-    // Asleep in its wait.
-    const std::string task = ServiceThread();
-    while (StatusField(task, "State") != "S" ||
-           Contains(StatusMask(task, "SigBlk"), SIGSTKFLT)) {
-      sched_yield();
-    }
-    // After a bell it first looks whether anything else is pending. Each of the
-    // two has a place of its own, the later one the lower one, so that they
-    // hold different waits.
-    std::optional<AtStep> place;
-    place.emplace("", Nothing);
-    HeldAt look(kStep);
-    place.reset();
+    AwaitServiceThreadAsleep();
+    // Each of the three has a place of its own, a later one a lower one, so
+    // that they hold different waits.
+    std::optional<AtStep> places[] = {std::nullopt, std::nullopt};
+    for (std::optional<AtStep>& place : places) place.emplace("", Nothing);
+    HeldAt first(kStep);
+    places[1].reset();
     internal::RingDoorbell();
-    look.AwaitThread();
+    first.AwaitThread();
+    // After a bell it looks first whether anything else is pending. But it may
+    // have woken by itself, and not have heard the bell yet.
+    std::optional<HeldAt> look;
+    if (Contains(StatusMask(ServiceThread(), "SigPnd"), SIGSTKFLT)) {
+      look.emplace(kStep);
+      first.Release();
+      look->AwaitThread();
+    }
+    places[0].reset();
     wait_.emplace(kStep);
-    look.Release();
+    first.Release();
+    look.reset();
     wait_->AwaitThread();
   }
   void Release() { wait_->Release(); }

@@ -36,7 +36,7 @@ TEST(Tracer, SeesASignalBeforeItIsReceived) {
     EXPECT_EQ(Next(receiver).signum, SIGINT);
     // The service's thread takes what is pending if it looks just then, and no
     // tracer sees it. Asleep, it lets the main thread have it.
-    AwaitState(ServiceThread(), "S");
+    AwaitServiceThreadAsleep();
     EXPECT_EQ(ptrace(PTRACE_TRACEME, 0, nullptr, nullptr), 0);
     ready.Put();
     EXPECT_EQ(Next(receiver).signum, SIGINT);
