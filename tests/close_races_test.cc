@@ -258,7 +258,12 @@ class Sender : public Beside {
 class ServiceThreadHeld {
  public:
   ServiceThreadHeld() {
-    AwaitServiceThreadAsleep();
+    // Asleep in its wait.
+    const std::string task = ServiceThread();
+    while (StatusField(task, "State") != "S" ||
+           Contains(StatusMask(task, "SigBlk"), SIGSTKFLT)) {
+      sched_yield();
+    }
     // Each of the three has a place of its own, a later one a lower one, so
     // that they hold different waits.
     std::optional<AtStep> places[] = {std::nullopt, std::nullopt};
@@ -270,7 +275,7 @@ class ServiceThreadHeld {
     // After a bell it looks first whether anything else is pending. But it may
     // have woken by itself, and not have heard the bell yet.
     std::optional<HeldAt> look;
-    if (Contains(StatusMask(ServiceThread(), "SigPnd"), SIGSTKFLT)) {
+    if (Contains(StatusMask(task, "SigPnd"), SIGSTKFLT)) {
       look.emplace(kStep);
       first.Release();
       look->AwaitThread();

@@ -1,5 +1,6 @@
 // A program that receives signals, under the tools of its developer.
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,7 +11,6 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/child.h"
-#include "tests/process_status.h"
 #include "tests/program.h"
 #include "tests/signal_testing.h"
 #include "tests/terminal.h"
@@ -34,15 +34,14 @@ TEST(Tracer, SeesASignalBeforeItIsReceived) {
     SignalReceiver receiver = OpenReceiver(*service, {SIGINT});
     SendSelf(SIGINT);
     EXPECT_EQ(Next(receiver).signum, SIGINT);
-    // The service's thread takes what is pending if it looks just then, and no
-    // tracer sees it. Asleep, it lets the main thread have it.
-    AwaitServiceThreadAsleep();
     EXPECT_EQ(ptrace(PTRACE_TRACEME, 0, nullptr, nullptr), 0);
     ready.Put();
     EXPECT_EQ(Next(receiver).signum, SIGINT);
   }));
   ready.Take();
-  child.Send(SIGINT);
+  // To the traced thread: the service's thread takes what is pending on the
+  // process if it looks just then, and no tracer sees it.
+  EXPECT_EQ(syscall(SYS_tgkill, child.pid(), child.pid(), SIGINT), 0);
   const int status = child.Wait();
   ASSERT_TRUE(WIFSTOPPED(status)) << status;
   EXPECT_EQ(WSTOPSIG(status), SIGINT);

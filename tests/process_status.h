@@ -72,15 +72,6 @@ inline bool IsServiceThread(const std::string& task) {
 // The thread of the service, as a task; "" if there is none.
 inline std::string ServiceThread() { return ThreadNamed("tocsin-signals"); }
 
-// Waits until the service's thread is asleep and waits for signals.
-inline void AwaitServiceThreadAsleep() {
-  const std::string task = ServiceThread();
-  while (StatusField(task, "State") != "S" ||
-         Contains(StatusMask(task, "SigBlk"), SIGSTKFLT)) {
-    sched_yield();
-  }
-}
-
 // Waits until the service's thread has looked and leaves `signum` to others: it
 // waits, no bell is left, and it does not wait for `signum`. /proc shows what a
 // thread waits for as not blocked.
