@@ -85,16 +85,18 @@ def _elsewhere(name, program, needs):
 
 _OURS = "//benchmarks/signals:tocsin"
 _FANOUT = "--fanout=1,4,16,64"
+_CROWD = "--crowd"
+_OUR_OPTIONS = ["--allocations", _CROWD]
 
 CONTENDERS = [
-    _signals("tocsin", _OURS, "thread", ours=True, options=[_FANOUT, "--allocations"]),
-    _signals("tocsin on main", _OURS, "main", ours=True, options=["--allocations"]),
-    _signals("tocsin blocked", _OURS, "blocked", ours=True, options=[_FANOUT, "--allocations"]),
+    _signals("tocsin", _OURS, "thread", ours=True, options=[_FANOUT, *_OUR_OPTIONS]),
+    _signals("tocsin on main", _OURS, "main", ours=True, options=_OUR_OPTIONS),
+    _signals("tocsin blocked", _OURS, "blocked", ours=True, options=[_FANOUT, *_OUR_OPTIONS]),
     _signals("sigwaitinfo", "//benchmarks/signals:sigwaitinfo"),
     _signals("signalfd", "//benchmarks/signals:signalfd"),
-    _signals("Boost.Asio", "//benchmarks/signals:asio", "main", needs=[_ASIO]),
-    _signals("libuv", "//benchmarks/signals:libuv", "main", needs=[_LIBUV]),
-    _signals("libevent", "//benchmarks/signals:libevent", "main", needs=[_LIBEVENT]),
+    _signals("Boost.Asio", "//benchmarks/signals:asio", "main", needs=[_ASIO], options=[_CROWD]),
+    _signals("libuv", "//benchmarks/signals:libuv", "main", needs=[_LIBUV], options=[_CROWD]),
+    _signals("libevent", "//benchmarks/signals:libevent", "main", needs=[_LIBEVENT], options=[_CROWD]),
     _elsewhere("Boost.Asio", "//benchmarks/signals:asio", needs=[_ASIO]),
     _elsewhere("libuv", "//benchmarks/signals:libuv", needs=[_LIBUV]),
     _elsewhere("libevent", "//benchmarks/signals:libevent", needs=[_LIBEVENT]),
@@ -209,6 +211,13 @@ TARGETS = [
         for ours in ("tocsin blocked", "tocsin on main")
         for target in (
             Target("signals", f"{ours}: open and close", ours, ("open_close",), 30),
+            Target(
+                "signals",
+                f"{ours}: open and close, with 999 others open",
+                ours,
+                ("open_close_1000th",),
+                30,
+            ),
             Target(
                 "signals",
                 f"{ours}: allocations for 1,000 signals, in any round",

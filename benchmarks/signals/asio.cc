@@ -3,6 +3,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <memory>
 
 #include "tocsin/benchmarks/signals/assignment.h"
 #include "tocsin/benchmarks/signals/run_loop.h"
@@ -20,9 +21,11 @@ static void Receive(Assignment& assignment, boost::asio::signal_set& signals) {
 int main(int argc, char** argv) {
   Assignment assignment(argc, argv, 1);
   boost::asio::io_context context(1);
-  if (assignment.task() == "open_close") {
-    return assignment.MeasureOpenClose(
-        [&] { boost::asio::signal_set(context, assignment.signals()[0]); });
+  if (assignment.task().starts_with("open_close")) {
+    return assignment.MeasureOpenClose([&] {
+      return std::make_unique<boost::asio::signal_set>(context,
+                                                       assignment.signals()[0]);
+    });
   }
   boost::asio::signal_set signals(context);
   for (int signum : assignment.signals()) signals.add(signum);

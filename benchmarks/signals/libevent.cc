@@ -3,6 +3,8 @@
 
 #include <event2/event.h>
 
+#include <memory>
+
 #include "tocsin/benchmarks/signals/assignment.h"
 #include "tocsin/benchmarks/signals/run_loop.h"
 
@@ -12,12 +14,13 @@ int main(int argc, char** argv) {
   const event_callback_fn answer = [](evutil_socket_t signum, short, void*) {
     assignment.Answer(0, static_cast<int>(signum));
   };
-  if (assignment.task() == "open_close") {
+  if (assignment.task().starts_with("open_close")) {
     return assignment.MeasureOpenClose([&] {
-      event* const e =
-          evsignal_new(base, assignment.signals()[0], answer, nullptr);
-      evsignal_add(e, nullptr);
-      event_free(e);
+      std::unique_ptr<event, decltype(&event_free)> e(
+          evsignal_new(base, assignment.signals()[0], answer, nullptr),
+          &event_free);
+      evsignal_add(e.get(), nullptr);
+      return e;
     });
   }
   for (int signum : assignment.signals()) {

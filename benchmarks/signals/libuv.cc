@@ -3,6 +3,7 @@
 
 #include <uv.h>
 
+#include <memory>
 #include <vector>
 
 #include "tocsin/benchmarks/signals/assignment.h"
@@ -14,13 +15,17 @@ int main(int argc, char** argv) {
   const uv_signal_cb answer = [](uv_signal_t*, int signum) {
     assignment.Answer(0, signum);
   };
-  if (assignment.task() == "open_close") {
+  if (assignment.task().starts_with("open_close")) {
+    const auto close = [](uv_signal_t* handle) {
+      uv_close(reinterpret_cast<uv_handle_t*>(handle), nullptr);
+      uv_run(handle->loop, UV_RUN_NOWAIT);
+      delete handle;
+    };
     return assignment.MeasureOpenClose([&] {
-      uv_signal_t handle;
-      uv_signal_init(loop, &handle);
-      uv_signal_start(&handle, answer, assignment.signals()[0]);
-      uv_close(reinterpret_cast<uv_handle_t*>(&handle), nullptr);
-      uv_run(loop, UV_RUN_NOWAIT);
+      std::unique_ptr<uv_signal_t, decltype(close)> handle(new uv_signal_t);
+      uv_signal_init(loop, handle.get());
+      uv_signal_start(handle.get(), answer, assignment.signals()[0]);
+      return handle;
     });
   }
   std::vector<uv_signal_t> handles(assignment.signals().size());

@@ -4,6 +4,7 @@
 //     --contender=NAME    what the receiver is called in the output
 //     --fanout=N[,N]...   it can receive with so many receivers at a time
 //     --allocations       it counts its allocations
+//     --crowd             it can measure with 999 others open
 //     --latency-only      it has the cases latency_... and no others
 //     --list              prints the cases, one per line
 //     --quick             before --case: measures little, to see that it works
@@ -296,7 +297,7 @@ class Sender {
 
   void OpenClose(const std::string& name) {
     const int times = Rounds(500);
-    Receiver receiver(receiver_, "open_close", times, {SIGUSR1}, AllowedCpus());
+    Receiver receiver(receiver_, name, times, {SIGUSR1}, AllowedCpus());
     Print(name, "us",
           static_cast<double>(receiver.measured()) / times / kMicrosecond);
   }
@@ -396,7 +397,7 @@ struct Case {
 };
 
 std::vector<Case> Cases(const std::vector<int>& fanout, bool allocations,
-                        bool latency_only) {
+                        bool crowd, bool latency_only) {
   const Cpus all = AllowedCpus();
   std::vector<Case> cases;
   const auto add = [&](std::string name, auto run) {
@@ -434,6 +435,11 @@ std::vector<Case> Cases(const std::vector<int>& fanout, bool allocations,
   }
   add("open_close",
       [](Sender& sender, const std::string& name) { sender.OpenClose(name); });
+  if (crowd) {
+    add("open_close_1000th", [](Sender& sender, const std::string& name) {
+      sender.OpenClose(name);
+    });
+  }
   if (allocations) {
     add("allocations", [](Sender& sender, const std::string& name) {
       sender.Allocations(name);
@@ -455,6 +461,7 @@ int Main(int argc, char** argv) {
   std::string contender;
   std::vector<int> fanout;
   bool allocations = false;
+  bool crowd = false;
   bool latency_only = false;
   bool list = false;
   bool quick = false;
@@ -474,6 +481,8 @@ int Main(int argc, char** argv) {
       names.push_back(*name);
     } else if (argument == "--allocations") {
       allocations = true;
+    } else if (argument == "--crowd") {
+      crowd = true;
     } else if (argument == "--latency-only") {
       latency_only = true;
     } else if (argument == "--list") {
@@ -484,7 +493,8 @@ int Main(int argc, char** argv) {
       receiver.push_back(argument);
     }
   }
-  const std::vector<Case> cases = Cases(fanout, allocations, latency_only);
+  const std::vector<Case> cases =
+      Cases(fanout, allocations, crowd, latency_only);
   if (list) {
     for (const Case& c : cases) std::puts(c.name.c_str());
   }

@@ -1,7 +1,5 @@
 #include "tocsin/signals/internal/dispatcher.h"
 
-#include <algorithm>
-
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -22,9 +20,8 @@ bool Dispatcher::Dispatch(const RawSiginfo& info, bool redirected) {
     FutexWakes wakes;
     MutexLock lock(mutex_);
     subscribed = Deliver(info, redirected, now, wakes);
-    for (const Subscriber* subscription : registered_) {
-      observed |=
-          subscription->observed() && subscription->signals().contains(signum);
+    for (const Subscriber& subscription : registry_.For(signum)) {
+      observed |= subscription.observed();
     }
   }
   if (observed) ShowToObserver(info, now);
@@ -35,15 +32,13 @@ bool Dispatcher::Deliver(const RawSiginfo& info, bool redirected,
                          absl::Time now, FutexWakes& wakes) {
   ++stats_.received;
   if (redirected) ++stats_.redirected;
-  bool subscribed = false;
+  const Registry::Subscribers subscribers = registry_.For(info.signum());
   const uint32_t arrival = arrivals_.Add();
-  for (Subscriber* subscription : registered_) {
-    if (!subscription->signals().contains(info.signum())) continue;
-    subscription->Enqueue(info, arrival, now, wakes);
-    subscribed = true;
+  for (Subscriber& subscription : subscribers) {
+    subscription.Enqueue(info, arrival, now, wakes);
   }
   arrivals_.Release(arrival);
-  return subscribed;
+  return !subscribers.empty();
 }
 
 absl::Status Dispatcher::Observe(SynchronousObserver& observer) {
@@ -95,8 +90,8 @@ void Dispatcher::Advance(absl::Duration duration) {
     FutexWakes wakes;
     MutexLock lock(mutex_);
     fake_now_ = Add(fake_now_, duration);
-    for (Subscriber* subscription : registered_) {
-      subscription->WakeAll(wakes);
+    for (Subscriber& subscription : registry_.all()) {
+      subscription.WakeAll(wakes);
     }
   }
   RingAlarm();
@@ -118,18 +113,17 @@ absl::Status Dispatcher::Enter(Subscriber& subscription) {
 std::vector<RawSiginfo> Dispatcher::Leave(Subscriber& subscription) {
   FutexWakes wakes;
   MutexLock lock(mutex_);
-  if (Unregister(subscription)) subscription.MarkClosed(wakes);
+  if (registry_.Remove(subscription)) subscription.MarkClosed(wakes);
   return {};
 }
 
 void Dispatcher::CloseAll() {
   FutexWakes wakes;
   MutexLock lock(mutex_);
-  for (Subscriber* subscription : registered_) {
-    subscription->MarkClosed(wakes);
+  for (Subscriber& subscription : registry_.all()) {
+    subscription.MarkClosed(wakes);
   }
-  registered_.clear();
-  FindShared();
+  registry_.Clear();
 }
 
 void Dispatcher::Return(const std::vector<RawSiginfo>& signals,
@@ -143,39 +137,8 @@ void Dispatcher::Return(const std::vector<RawSiginfo>& signals,
 }
 
 void Dispatcher::Register(Subscriber& subscription) {
-  registered_.push_back(&subscription);
+  registry_.Add(subscription);
   subscription.MarkOpen();
-  FindShared();
-}
-
-bool Dispatcher::Unregister(Subscriber& subscription) {
-  const bool was_registered = std::erase(registered_, &subscription) > 0;
-  FindShared();
-  return was_registered;
-}
-
-bool Dispatcher::IsRegistered(const Subscriber& subscription) const {
-  return std::find(registered_.begin(), registered_.end(), &subscription) !=
-         registered_.end();
-}
-
-SignalSet Dispatcher::Subscribed(const Subscriber* except) const {
-  SignalSet signals;
-  for (const Subscriber* subscription : registered_) {
-    if (subscription == except) continue;
-    for (int signum : subscription->signals()) signals.insert(signum);
-  }
-  return signals;
-}
-
-void Dispatcher::FindShared() {
-  SignalSet seen;
-  shared_ = {};
-  for (const Subscriber* subscription : registered_) {
-    for (int signum : subscription->signals()) {
-      (seen.contains(signum) ? shared_ : seen).insert(signum);
-    }
-  }
 }
 
 }  // namespace tocsin::inline v0_2::internal

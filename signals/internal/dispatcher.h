@@ -21,6 +21,7 @@
 #include "tocsin/signals/internal/forwarding.h"
 #include "tocsin/signals/internal/last_words.h"
 #include "tocsin/signals/internal/raw_siginfo.h"
+#include "tocsin/signals/internal/registry.h"
 #include "tocsin/signals/internal/subscriber.h"
 #include "tocsin/signals/internal/waiting_room.h"
 #include "tocsin/signals/receiver_options.h"
@@ -145,22 +146,9 @@ class Dispatcher {
                FutexWakes& wakes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void Register(Subscriber& subscription) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // False if it is not registered (any more).
-  bool Unregister(Subscriber& subscription)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool IsRegistered(const Subscriber& subscription) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What the registered ones, except `except`, are subscribed to.
-  SignalSet Subscribed(const Subscriber* except = nullptr) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
-  // Called when one of them is subscribed to more or less than before.
-  void FindShared() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable SlimMutex mutex_;
-  std::vector<Subscriber*> registered_ ABSL_GUARDED_BY(mutex_);
-  // Signals that several of them are subscribed to.
-  SignalSet shared_ ABSL_GUARDED_BY(mutex_);
+  Registry registry_ ABSL_GUARDED_BY(mutex_);
   SignalServiceStats stats_ ABSL_GUARDED_BY(mutex_);
 
  private:

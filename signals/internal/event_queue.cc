@@ -1,5 +1,6 @@
 #include "tocsin/signals/internal/event_queue.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace tocsin::inline v0_2::internal {
@@ -13,12 +14,19 @@ uint32_t PlacesFor(const SignalSet& signals, int capacity) {
   return kStandardSignals;
 }
 
+// By doubling: reserve() alone would move all that is there each time.
+template <typename T>
+void Grow(std::vector<T>& vector, size_t needed) {
+  if (needed <= vector.capacity()) return;
+  vector.reserve(std::max(needed, 2 * vector.capacity()));
+}
+
 }  // namespace
 
 void Arrivals::AddPlaces(uint32_t places) {
   const size_t needed = places_ + places + 1;
-  arrivals_.reserve(needed);
-  free_.reserve(needed);
+  Grow(arrivals_, needed);
+  Grow(free_, needed);
   // From here on nothing throws.
   places_ += places;
   for (uint32_t next = static_cast<uint32_t>(arrivals_.size()); next < needed;

@@ -18,8 +18,6 @@
 
 namespace tocsin::inline v0_2::internal {
 
-constexpr int kSignals = 65;  // an array indexed by signal number has this size
-
 // A signal that waits for the service's thread because the kernel would not
 // queue it. Free, then being written by one handler, then ready for the thread.
 struct SpillSlot {

@@ -71,20 +71,20 @@ SignalSet HandlerWatch::TakeUp() {
     FutexWakes wakes;
     MutexLock lock(routes_.mutex_);
     SignalSet taken;
-    for (Subscriber* subscription : routes_.registered_) {
-      for (int signum : SignalSet(subscription->left_alone())) {
+    for (Subscriber& subscription : routes_.registry_.all()) {
+      for (int signum : SignalSet(subscription.left_alone())) {
         if (IsIgnored(signum)) {
           left_alone.insert(signum);
           continue;
         }
         // What has come so far is not for this one.
         routes_.TakeBackAndDeliver(signum, wakes);
-        subscription->TakeUp(signum);
+        subscription.TakeUp(signum);
+        routes_.registry_.AddFor(signum, subscription);
         taken.insert(signum);
       }
     }
     if (taken.empty()) return left_alone;
-    routes_.FindShared();
     routes_.leadership_.TakeBack(taken);
     routes_.leadership_.WakeLeader(wakes);
     for (int signum : taken) {

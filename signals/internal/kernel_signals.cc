@@ -68,12 +68,11 @@ void KernelSignals::Stop() {
     ScopedMask mask;
     MutexLock disposition_lock(disposition_mutex);
     if (alive != this) return;  // in a forked child
-    std::vector<Subscriber*> open;
-    {
+    const auto first_open = [&] {
       MutexLock lock(mutex_);
-      open = registered_;
-    }
-    for (Subscriber* subscription : open) {
+      return registry_.first();
+    };
+    while (Subscriber* subscription = first_open()) {
       std::vector<RawSiginfo> signals =
           Unsubscribe(*this, thread_, *subscription);
       if (subscription->options().on_close ==
@@ -113,14 +112,15 @@ absl::Status KernelSignals::Enter(Subscriber& subscription) {
   }
   SignalSet first;
   bool not_blocked = false;
+  bool to_look_at = !subscription.left_alone().empty();
   {
     FutexWakes wakes;
     MutexLock lock(mutex_);
     // No thread offers a slot for a signal that several receive.
     for (int signum : subscription.signals()) TakeBackAndDeliver(signum, wakes);
-    Register(subscription);  // the last step that can throw
+    Register(subscription);
     // No thread leads for it either: the leader looks again.
-    leadership_.TakeBack(subscription.signals());
+    to_look_at |= leadership_.TakeBack(subscription.signals());
     leadership_.WakeLeader(wakes);
     for (int signum : subscription.signals()) {
       const bool received = wanted_.contains(signum);
@@ -129,13 +129,14 @@ absl::Status KernelSignals::Enter(Subscriber& subscription) {
       (received ? lost_ : wanted_).insert(signum);
       not_blocked |= unblocked_.contains(signum);
     }
-    thread_.NoteChange();
+    to_look_at |= !first.empty();
+    if (to_look_at) thread_.NoteChange();
   }
   if (not_blocked) thread_.Synchronize();
   for (int signum : first) Forward(signum);
   // No need to wait: what is forwarded stays pending on the thread until the
   // thread waits for it.
-  RingDoorbell();
+  if (to_look_at) RingDoorbell();
   return absl::OkStatus();
 }
 
@@ -201,10 +202,10 @@ struct KernelSignals::Fork {
       for (int signum : mine->wanted_) RestoreDisposition(signum);
       for (int signum : mine->wanted_) StopForwarding(signum);
       mine->leadership_.ForgetAfterFork();
-      for (Subscriber* subscription : mine->registered_) {
-        subscription->ForgetWaiters();
+      for (Subscriber& subscription : mine->registry_.all()) {
+        subscription.ForgetWaiters();
       }
-      mine->registered_.clear();
+      mine->registry_.Clear();
       mine->handoff_.ForgetAfterFork();
       mine->mutex_.Unlock();
     }

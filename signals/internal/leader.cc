@@ -112,8 +112,10 @@ void Leadership::StepDown(const Sleeper& sleeper, int took) {
   timer_settime(*timer_, 0, &time, nullptr);
 }
 
-void Leadership::TakeBack(const SignalSet& signals) {
+bool Leadership::TakeBack(const SignalSet& signals) {
+  const uint64_t led = Mask(led_);
   for (int signum : signals) led_.erase(signum);
+  return Mask(led_) != led;
 }
 
 void Leadership::WakeLeader(FutexWakes& wakes) {

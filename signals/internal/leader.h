@@ -83,8 +83,8 @@ class Leadership {
   void StepDown(const Sleeper& sleeper, int took);
 
   // Makes no thread lead for them any more. The leader itself has to look
-  // again.
-  void TakeBack(const SignalSet& signals);
+  // again, and the service's thread if this is true.
+  bool TakeBack(const SignalSet& signals);
   void WakeLeader(FutexWakes& wakes);
 
   // The signals, as a mask, that may be pending with no thread to take them,

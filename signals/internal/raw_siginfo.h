@@ -11,6 +11,8 @@ namespace tocsin::inline v0_2::internal {
 
 // The kernel keeps at most one pending signal of each of these; the rest are
 // real-time signals.
+// An array indexed by signal number has this size.
+inline constexpr int kSignals = 65;
 inline constexpr int kStandardSignals = 31;
 inline bool IsStandard(int signum) { return signum <= kStandardSignals; }
 

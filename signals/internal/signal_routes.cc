@@ -13,7 +13,7 @@ SignalSet SignalRoutes::Alone(const Subscriber& subscription) const {
   SignalSet alone;
   if (subscription.observed()) return alone;
   for (int signum : subscription.signals()) {
-    if (!IsStandard(signum) || shared_.contains(signum)) continue;
+    if (!IsStandard(signum) || registry_.IsShared(signum)) continue;
     // A subscription that is leaving is still registered.
     if (wanted_.contains(signum)) alone.insert(signum);
   }

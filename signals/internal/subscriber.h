@@ -61,6 +61,18 @@ class Subscriber {
   const ReceiverOptions options_;
   const bool observed_;
   bool closed_ = false;
+
+ private:
+  friend class Registry;
+
+  struct Link {
+    Subscriber* previous;
+    Subscriber* next;
+  };
+
+  bool registered_ = false;
+  // By signal, those that it is subscribed to, and in the list of all.
+  Link links_[kSignals];
 };
 
 }  // namespace tocsin::inline v0_2::internal

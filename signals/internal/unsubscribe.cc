@@ -18,10 +18,9 @@ std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
   SignalSet last;  // those that nobody else receives
   {
     MutexLock lock(routes.mutex_);
-    if (!routes.IsRegistered(subscription)) return {};
-    const SignalSet others = routes.Subscribed(&subscription);
+    if (!routes.registry_.contains(subscription)) return {};
     for (int signum : subscription.signals()) {
-      if (!others.contains(signum)) last.insert(signum);
+      if (routes.registry_.IsOnly(signum, subscription)) last.insert(signum);
     }
   }
   SignalSet lost;
@@ -54,7 +53,7 @@ std::vector<RawSiginfo> Unsubscribe(SignalRoutes& routes, ServiceThread& thread,
   MutexLock lock(routes.mutex_);
   routes.stats_.conflicts += lost.size();
   for (int signum : lost) routes.lost_.insert(signum);
-  routes.Unregister(subscription);
+  routes.registry_.Remove(subscription);
   subscription.MarkClosed(wakes);
   return std::exchange(routes.left_over_, {});
 }
