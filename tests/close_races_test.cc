@@ -786,6 +786,32 @@ TEST_F(SlotRaces, OneIsFreeOnlyWhenItsSignalWasTaken) {
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
 
+// The service's thread may have looked for what is spilled just before.
+TEST_F(SlotRaces, OneThatIsFilledBeforeACloseIsNotForgotten) {
+  Child child(Fork([] {
+    auto service = StartService();
+    SignalReceiver receiver = OpenReceiver(*service, {SIGRTMIN});
+    const timer_t timer = MakeTimer(1);
+    LeaveNoRoom();
+    HeldAt looked("ServiceThread: has taken what was spilled");
+    internal::RingDoorbell();
+    looked.AwaitThread();
+    Sender(SIGRTMIN, [&] { RingTimer(timer); }).Join();
+    AtStep waits("ServiceThread: is waited for", Nothing);
+    Beside closer([&] { receiver.Close(); });
+    closer.AwaitStep(waits);
+    // The thread finds it at its next look, which the close waits for too.
+    AtStep waits_on("ServiceThread: is waited for", Nothing);
+    AtStep finds("Forwarding: about to free a spill slot",
+                 [&] { closer.AwaitStep(waits_on); });
+    looked.Release();
+    closer.Join();
+    EXPECT_EQ(Fates(receiver).size(), 1u);
+    EXPECT_EQ(service->stats().delivered, 1u);
+  }));
+  EXPECT_EQ(ExitStatus(child.Wait()), 0);
+}
+
 // Leaders. -------------------------------------------------------------------
 
 class LeaderRaces : public CloseRaces {

@@ -86,7 +86,11 @@ void ServiceThread::Run() {
     if (rung || change_.load(std::memory_order_acquire) != change) {
       rung = false;
       look_at = Now();
+      // Read before it takes what was spilled: a close waits until the thread
+      // has looked again, at all that handlers had spilled by then.
+      change = change_.load();
       while (TakeSpilled(info)) routes_.Dispatch(info, /*redirected=*/true);
+      TOCSIN_STEP("ServiceThread: has taken what was spilled");
       uint64_t left = 0;
       {
         MutexLock lock(routes_.mutex_);
@@ -105,7 +109,6 @@ void ServiceThread::Run() {
         left = Mask(routes_.leadership_.LeaveOut(
             /*timer_rang=*/std::exchange(rung_by_timer, false)));
         wanted = (Mask(routes_.wanted_) & ~left) | Bit(kDoorbell);
-        change = change_.load();
         taken_over_.store(change);
         FutexWakeAll(&taken_over_);
       }
