@@ -18,8 +18,20 @@
 // Cancellation is level-triggered: once a scope is cancelled, every wait in it
 // returns at once, the first and all later ones, until the scope is left or a
 // shield is entered. Scopes nest: what cancels a scope cancels those made
-// inside it, on this thread and, through task groups, on others. The first
-// reason wins and is kept. A scope is never un-cancelled.
+// inside it, on this thread and, through task groups, on others.
+//
+// The first reason wins and is kept. Whatever tells why (waits, status(),
+// CheckCancelled(), a stop token, MoveOnAfter(), FailAfter(), the Wait() of a
+// TaskGroup) goes by the scope that was cancelled first, out of the one in
+// question and those around it up to a shield. A scope counts as cancelled
+// - by Cancel() or a stop token when that was called or requested;
+// - by its deadline when that passed, whether anybody looked or not; if it had
+//   passed before it was set, when it was set;
+// - behind a shield that was lifted since, not before it was lifted; behind a
+//   CleanUpScope, when the clean-up ended.
+// Of two at the same time the outer one counts. Nothing that comes later
+// changes the reason, but for a shield that is put up: of what is cancelled
+// behind it, the first counts from then on; if nothing is, waits wait again.
 //
 // What a wait returns then, and what CheckCancelled() and status() return, is
 // marked with the scope that was cancelled, in a payload of the absl::Status. A
@@ -93,8 +105,8 @@ class [[nodiscard]] CancelScope {
   // has passed, or either holds for a scope around it and no shield is between.
   bool cancelled() const { return state_.cancelled(); }
 
-  // Why: the reason given to Cancel(), or kDeadlineExceeded, of the scope that
-  // was cancelled first. OK as long as cancelled() is false.
+  // Why: the first reason, as it was given to Cancel(), or kDeadlineExceeded.
+  // OK as long as cancelled() is false.
   absl::Status status() const { return state_.status(); }
 
   // The nearest of its own deadline and those around it, up to a shield, and
@@ -105,7 +117,7 @@ class [[nodiscard]] CancelScope {
   absl::Duration remaining() const;
 
   // Moves the scope's own deadline, with effect on waits that have begun.
-  // Without effect once the scope is cancelled.
+  // Without effect once it has passed, or Cancel() was called.
   void set_deadline(absl::Time deadline);
   // The same, counted from now.
   void set_timeout(absl::Duration timeout);
@@ -137,7 +149,7 @@ class [[nodiscard]] CancelScope {
 
 // The state of the thread's current scope, for loops that compute without
 // waiting: kCancelled or kDeadlineExceeded once it is cancelled, OK until then
-// and where there is no scope. Takes no lock; a few nanoseconds.
+// and where there is no scope. Takes no lock until then; a few nanoseconds.
 inline absl::Status CheckCancelled() { return internal::Scope::CheckCurrent(); }
 
 // Whether the body of MoveOnAfter() kept its time limit.
@@ -145,7 +157,8 @@ enum class TimeLimit { kKept, kPassed };
 
 // Runs `body` in a scope that is cancelled after `timeout`, which ends the
 // waits of the body, and not those after it. kPassed if that happened before
-// the body returned. A zero or negative timeout passes at once.
+// the body returned, and was the first reason. A zero or negative timeout
+// passes at once.
 //
 //   if (MoveOnAfter(absl::Seconds(5), [&] { Drain(); }) == TimeLimit::kPassed)
 //   ...

@@ -24,8 +24,8 @@
 //   SayGoodbye();                        // may wait again
 //
 // Wait() returns the first error of a task. If there is none, and a scope
-// around the group was cancelled, it returns that scope's kCancelled or
-// kDeadlineExceeded; otherwise OK.
+// around the group was cancelled before the group itself was, it returns that
+// scope's kCancelled or kDeadlineExceeded; otherwise OK.
 //
 // Made and destroyed by one thread, in the order of nesting with CancelScopes
 // (checked: the program ends with a message). Wait() leaves the group if that

@@ -481,23 +481,6 @@ TEST(CancelScope, ADeadlineThatPassedBeforeACancelIsTheReason) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(CheckCancelled()));
 }
 
-TEST(CancelScope, OfTwoDeadlinesThatPassedTheEarlierIsTheReason) {
-  const absl::Time early = absl::FromUnixSeconds(1);
-  const absl::Time late = absl::FromUnixSeconds(2);
-  {
-    CancelScope outer({.deadline = early});
-    CancelScope inner({.deadline = late});
-    EXPECT_THAT(CheckCancelled().message(),
-                testing::HasSubstr("1970-01-01T00:00:01"));
-  }
-  {
-    CancelScope outer({.deadline = late});
-    CancelScope inner({.deadline = early});
-    EXPECT_THAT(CheckCancelled().message(),
-                testing::HasSubstr("1970-01-01T00:00:01"));
-  }
-}
-
 // A054
 TEST(CancelScope, ACancelOfTheOuterScopeOutlastsTheInner) {
   CancelScope outer;

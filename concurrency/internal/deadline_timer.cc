@@ -52,11 +52,12 @@ void DeadlineTimer::Run() {
       MutexLock lock(scope_tree_mutex);
       if (!alarms_.empty()) {
         const auto [time, scope] = *alarms_.begin();
-        if (time <= Now() && scope->cancelled()) {
+        ScopeCause cause = time <= Now() ? scope->Cause() : ScopeCause();
+        if (cause.exists()) {
           alarms_.erase(alarms_.begin());
           scope->links_.timer = kNever;
           due = std::move(scope->links_.request);
-          due->cause = scope->WaitCause();
+          due->cause = std::move(cause);
         } else {
           next = time;
         }

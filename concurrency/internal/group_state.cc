@@ -190,9 +190,10 @@ void GroupState::NoticeClosed() {
   if (failure_count() > 0) {  // else no lock: it costs as much as a task
     MutexLock lock(mutex_);
     outcome_ = failures_.front().status;
-  } else if (const ScopeState* by = CancelledAround();
-             by != nullptr && used()) {
-    outcome_ = by->WaitStatus();
+  } else if (used()) {
+    // What cancelled the group alone is absorbed.
+    absl::Status why = scope().WaitStatus();
+    if (!why.ok() && !scope().Made(why)) outcome_ = std::move(why);
   }
   settled_.store(true, std::memory_order_release);
 }
@@ -247,10 +248,9 @@ absl::Status GroupState::RunBody(absl::FunctionRef<absl::Status()> body) {
   }
   absl::Status outcome = Wait();
   if (!outcome.ok()) return outcome;
-  if (!cancelled) return status;
-  // Wait() does not report what cancelled a group that never had a task.
-  const ScopeState* by = CancelledAround();
-  return by != nullptr ? by->WaitStatus() : absl::OkStatus();
+  // What cancelled the group alone is absorbed. What else did, Wait() does not
+  // say of a group that never had a task.
+  return scope().Made(status) ? absl::OkStatus() : status;
 }
 
 }  // namespace tocsin::inline v0_2::internal

@@ -107,11 +107,6 @@ class GroupState final : private TaskQueue {
   void NoteError(const RunningTask& running, absl::Status status);
   void NoteException(const RunningTask& running);
   void Fail(TaskFailure failure);
-  // A scope around the group's that is cancelled, or null.
-  const ScopeState* CancelledAround() const {
-    const ScopeState* outer = scope().OuterInReach();
-    return outer != nullptr && outer->cancelled() ? outer : nullptr;
-  }
   void LeaveIfThere();
   absl::Status Forked() const;
   absl::Status Closed() const;

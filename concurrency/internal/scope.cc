@@ -1,6 +1,8 @@
 #include "tocsin/concurrency/internal/scope.h"
 
+#include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
@@ -29,69 +31,75 @@ void Scope::Leave() {
 
 void Scope::RequestCancel::operator()() const { scope->CancelAs(token); }
 
-void Scope::CancelUntil(absl::Status reason, Instant clean_up_ends) {
-  Cancel(std::move(reason), Now(), clean_up_ends);
-}
-
 void Scope::CancelAs(const std::stop_token& token) {
-  ScopeTree::Reason reason = ScopeTree::ReasonOf(token);
-  CancelUntil(std::move(reason.status), reason.cleaned_up_at);
+  const ScopeCause cause = ScopeTree::CauseOf(token);
+  CancelUntil(cause.exists() ? cause.WaitStatus()
+                             : absl::CancelledError("stop was requested"),
+              cause.cleaned_up_at);
 }
 
 void Scope::Cancel(absl::Status reason) {
-  if (Latched()) return;
-  const Instant now = Now();
-  Cancel(std::move(reason), now, EndOfCleanUp(now, grace_));
+  ScopeWakeUps wake_ups;
+  MutexLock lock(scope_tree_mutex);
+  const Instant now = Tick();
+  if (Latch(now)) return;
+  Cancel(std::move(reason), now, EndOfCleanUp(now, grace_), wake_ups);
 }
 
 void Scope::Cancel(absl::Status reason, absl::Duration grace) {
-  const Instant now = Now();
-  Cancel(std::move(reason), now, EndOfCleanUp(now, ToGrace(grace)));
-}
-
-void Scope::Cancel(absl::Status reason, Instant at, Instant cleaned_up_at) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
+  const Instant now = Tick();
+  Cancel(std::move(reason), now, EndOfCleanUp(now, ToGrace(grace)), wake_ups);
+}
+
+void Scope::CancelUntil(absl::Status reason, Instant clean_up_ends) {
+  ScopeWakeUps wake_ups;
+  MutexLock lock(scope_tree_mutex);
+  const Instant now = Tick();
+  Cancel(std::move(reason), now, std::max(now, clean_up_ends), wake_ups);
+}
+
+void Scope::Cancel(absl::Status reason, Instant now, Instant cleaned_up_at,
+                   ScopeWakeUps& wake_ups) {
+  const bool was_cancelled = Latch(now);
   if (cleaned_up_at < cleaned_up_at_.load(std::memory_order_relaxed)) {
     cleaned_up_at_.store(cleaned_up_at, std::memory_order_release);
-  } else if (Latched()) {
+  } else if (was_cancelled) {
     return;
   }
-  Latch(std::move(reason), at);
+  if (!was_cancelled) {
+    reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
+    cancelled_at_.store(now, std::memory_order_release);
+    state_.store(State::kCancelled, std::memory_order_release);
+  }
+  TellOfChange(wake_ups);
+}
+
+void Scope::TellOfChange(ScopeWakeUps& wake_ups) {
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
   ScopeTree::CollectWakeUps(*this, wake_ups);
-}
-
-void Scope::Latch(absl::Status reason, Instant at) {
-  if (Latched()) return;
-  reason_ = reason.ok() ? absl::CancelledError() : std::move(reason);
-  cancelled_at_ = at;
-  const ScopeState* const outer = OuterInReach();
-  const bool late = outer != nullptr && outer->cancelled();
-  State live = State::kLive;
-  state_.compare_exchange_strong(
-      live, late ? State::kCancelledLate : State::kCancelled);
 }
 
 void Scope::set_deadline(const Deadline& deadline) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
-  if (Latched()) return;
+  const Instant now = Tick();
+  if (Latch(now)) return;
   wall_ahead_.store(deadline.wall_ahead, std::memory_order_release);
+  cancelled_at_.store(now, std::memory_order_release);
   deadline_.store(deadline.instant, std::memory_order_release);
-  TOCSIN_STEP("CancelScope: changed, not yet announced");
-  scope_epoch.fetch_add(1);
-  ScopeTree::CollectWakeUps(*this, wake_ups);
+  Latch(now);
+  TellOfChange(wake_ups);
 }
 
 void Scope::set_shield(Shield shield) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
-  shield_.store(shield, std::memory_order_release);
-  TOCSIN_STEP("CancelScope: changed, not yet announced");
-  scope_epoch.fetch_add(1);
-  ScopeTree::CollectWakeUps(*this, wake_ups);
+  const Shield was = shield_.exchange(shield, std::memory_order_acq_rel);
+  if (was == Shield::kAll && shield != was) lifted_at_ = Tick();
+  TellOfChange(wake_ups);
 }
 
 absl::Status Scope::NotDoneWithin(absl::Duration timeout) {

@@ -11,9 +11,11 @@
 #include <stop_token>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/clock.h"
+#include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 
@@ -70,9 +72,12 @@ class Scope final : public ScopeState {
         Shield shield, Grace grace)
       : ScopeState(parent, deadline, shield, grace), entered_(entered) {}
 
-  void Cancel(absl::Status reason, Instant at, Instant cleaned_up_at);
-  // The first reason counts.
-  void Latch(absl::Status reason, Instant at);
+  // The first reason counts, and the earliest end of the clean-up.
+  void Cancel(absl::Status reason, Instant now, Instant cleaned_up_at,
+              ScopeWakeUps& wake_ups)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
+  void TellOfChange(ScopeWakeUps& wake_ups)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
   void Adopt(const std::stop_token& stop);
   void Leave();
 

@@ -35,6 +35,7 @@ std::optional<uint64_t> ScopeOf(const absl::Status& status) {
 }
 
 absl::Status ScopeCause::status() const {
+  if (!exists()) return absl::OkStatus();
   if (!reason.ok()) return Marked(reason, scope);
   return Marked(absl::DeadlineExceededError(absl::StrCat(
                     "the deadline of the cancel scope passed: ",
@@ -43,6 +44,7 @@ absl::Status ScopeCause::status() const {
 }
 
 absl::Status ScopeCause::WaitStatus() const {
+  if (!exists()) return absl::OkStatus();
   // A deadline is reported as one, even if the scope has it from the stop token
   // of another.
   const bool is_deadline = reason.ok() || (absl::IsDeadlineExceeded(reason) &&

@@ -16,7 +16,9 @@
 namespace tocsin::inline v0_2::internal {
 
 struct ScopeCause {
-  // What CancelScope::status() returns.
+  // Whether there is one: the scope is cancelled.
+  bool exists() const { return scope != 0; }
+  // What CancelScope::status() returns: OK if there is no cause.
   absl::Status status() const;
   // What a wait in the scope returns. Does not throw: if memory runs out, it is
   // the code alone.

@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <optional>
 
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_cause.h"
+#include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -71,19 +73,35 @@ void ScopeState::DieOf(const char* mistake) {
 }
 
 absl::Status ScopeState::status() const {
-  const ScopeState* by = CancelledBy();
-  return by == nullptr ? absl::OkStatus() : by->Cause().status();
+  return cancelled() ? Why().status() : absl::OkStatus();
 }
 
-absl::Status ScopeState::WaitStatus() const {
-  const ScopeState* by = CancelledBy();
-  return by == nullptr ? absl::OkStatus() : by->Cause().WaitStatus();
+bool ScopeState::IsCancelledFirst() const {
+  if (!cancelled()) return false;
+  MutexLock lock(scope_tree_mutex);
+  return CancelledBy() == this;
 }
 
-ScopeCause ScopeState::WaitCause() const {
-  const ScopeState* by = CancelledBy();
+ScopeCause ScopeState::Why() const {
+  MutexLock lock(scope_tree_mutex);
+  return Cause();
+}
+
+ScopeCause ScopeState::Cause() const {
+  const ScopeState* const by = CancelledBy();
   if (by == nullptr) return ScopeCause();
-  ScopeCause cause = by->Cause();
+  ScopeCause cause;
+  if (by->state_.load(std::memory_order_relaxed) == State::kCancelled) {
+    cause.reason = by->reason_;
+  } else {
+    cause.deadline = by->OwnDeadline();
+  }
+  cause.scope = by->number_.load(std::memory_order_relaxed);
+  if (cause.scope == 0) {
+    static uint64_t last = 0;  // guarded by scope_tree_mutex
+    cause.scope = ++last;
+    by->number_.store(cause.scope, std::memory_order_release);
+  }
   cause.cleaned_up_at = CleanUpEnds();
   return cause;
 }
@@ -94,25 +112,6 @@ Instant ScopeState::CleanUpEnds() const {
     nearest = std::min(nearest, s->CleanedUpAt());
   }
   return nearest;
-}
-
-ScopeCause ScopeState::Cause() const {
-  ScopeCause cause;
-  const State state = state_.load(std::memory_order_acquire);
-  if (state == State::kCancelled || state == State::kCancelledLate) {
-    cause.reason = reason_;
-  } else {
-    cause.deadline = OwnDeadline();
-  }
-  cause.scope = number_.load(std::memory_order_acquire);
-  if (cause.scope == 0) {
-    static std::atomic<uint64_t> last{0};
-    const uint64_t fresh = last.fetch_add(1, std::memory_order_relaxed) + 1;
-    if (number_.compare_exchange_strong(cause.scope, fresh)) {
-      cause.scope = fresh;
-    }
-  }
-  return cause;
 }
 
 bool ScopeState::IsCancellation(const absl::Status& status) const {
@@ -155,72 +154,69 @@ absl::Time ScopeState::OwnDeadline() const {
   return ToWallTime(deadline, ahead);
 }
 
-// A deadline that was seen to have passed is not moved any more.
-bool ScopeState::Latched() const {
-  if (state_.load(std::memory_order_acquire) != State::kLive) return true;
-  const Instant deadline = deadline_.load(std::memory_order_acquire);
-  if (deadline == kNever || deadline > Now()) return false;
-  State live = State::kLive;
-  state_.compare_exchange_strong(live, IsCancelledAround(deadline)
-                                           ? State::kExpiredLate
-                                           : State::kExpired);
+Instant ScopeState::Tick() {
+  static Instant last;  // guarded by scope_tree_mutex
+  return last = std::max(Now(), last + Instant::duration(1));
+}
+
+bool ScopeState::Latch(Instant now) const {
+  if (state_.load(std::memory_order_relaxed) != State::kLive) return true;
+  if (deadline_.load(std::memory_order_relaxed) > now) return false;
+  state_.store(State::kExpired, std::memory_order_release);
   return true;
 }
 
-// Whether a scope around this one, in reach, was cancelled by the time
-// `before`, even if only by a deadline that no thread has seen to pass.
-bool ScopeState::IsCancelledAround(Instant before) const {
-  Reach s(this);
-  for (s.Climb(); s; s.Climb()) {
-    if (s.CancelledAt() <= before) return true;
-  }
-  return false;
-}
-
 Instant ScopeState::CancelledAt() const {
-  const State state = state_.load(std::memory_order_acquire);
-  return state == State::kCancelled || state == State::kCancelledLate
-             ? cancelled_at_
-             : deadline_.load(std::memory_order_acquire);
+  const Instant at = cancelled_at_.load(std::memory_order_acquire);
+  if (state_.load(std::memory_order_acquire) == State::kCancelled) return at;
+  return std::max(at, deadline_.load(std::memory_order_acquire));
 }
 
 Instant ScopeState::CleanedUpAt() const {
-  const State state = state_.load(std::memory_order_acquire);
   const Instant told = cleaned_up_at_.load(std::memory_order_acquire);
-  const Instant deadline = deadline_.load(std::memory_order_acquire);
-  if (deadline == kNever || state == State::kCancelled ||
-      state == State::kCancelledLate) {
-    return told;
-  }
-  return std::min(told, EndOfCleanUp(deadline, grace_));
+  if (state_.load(std::memory_order_acquire) == State::kCancelled) return told;
+  return std::min(told, EndOfCleanUp(CancelledAt(), grace_));
 }
 
-const ScopeState* ScopeState::CancelledBy() const {
-  const uint64_t now = scope_epoch.load(std::memory_order_acquire);
+bool ScopeState::LooksCancelled() const {
+  const uint64_t epoch = scope_epoch.load(std::memory_order_acquire);
   bool timed = false;
-  const ScopeState* late = nullptr;
-  Instant late_at = kNever;
   for (Reach s(this); s; s.Climb()) {
-    if (s->clear_at_.load(std::memory_order_acquire) == now) break;
-    timed |= s->deadline_.load(std::memory_order_relaxed) != kNever;
-    if (!s->Latched()) continue;
-    const State state = s->state_.load(std::memory_order_acquire);
-    if (s.late()) {
-      const Instant cleaned_up_at = s->CleanedUpAt();
-      timed |= cleaned_up_at != kNever;
-      if (cleaned_up_at > Now()) continue;
-    } else if (state == State::kCancelled || state == State::kExpired) {
-      return s.scope();
+    if (s->clear_at_.load(std::memory_order_acquire) == epoch) break;
+    const Instant deadline = s->deadline_.load(std::memory_order_acquire);
+    timed |= deadline != kNever;
+    if (s->state_.load(std::memory_order_acquire) == State::kLive) {
+      if (deadline > Now()) continue;
+      MutexLock lock(scope_tree_mutex);
+      return CancelledBy() != nullptr;
     }
-    if (s.CancelledAt() <= late_at) {
-      late = s.scope();
-      late_at = s.CancelledAt();
-    }
+    if (!s.late()) return true;
+    const Instant cleaned_up_at = s->CleanedUpAt();
+    timed |= cleaned_up_at != kNever;
+    if (cleaned_up_at <= Now()) return true;
   }
-  if (late != nullptr) return late;
   TOCSIN_STEP("CancelScope: found clear");
-  if (!timed) clear_at_.store(now, std::memory_order_release);
-  return nullptr;
+  if (!timed) clear_at_.store(epoch, std::memory_order_release);
+  return false;
+}
+
+// Of two at the same time, the outer one.
+const ScopeState* ScopeState::CancelledBy() const {
+  const Instant now = Tick();
+  const ScopeState* first = nullptr;
+  Instant first_at = now;
+  Instant lifted_at = Instant::min();
+  for (Reach s(this); s; s.Climb()) {
+    if (s->Latch(now)) {
+      const Instant at = std::max(s.CancelledAt(), lifted_at);
+      if (at <= first_at) {
+        first = s.scope();
+        first_at = at;
+      }
+    }
+    lifted_at = std::max(lifted_at, s->lifted_at_);
+  }
+  return first;
 }
 
 }  // namespace tocsin::inline v0_2::internal

@@ -71,10 +71,11 @@ void ScopeTree::CollectWakeUps(const ScopeState& scope,
       wake_ups.asleep.Add(&links.wake_ups, kAnyBit);
     }
     if (links.request != nullptr) {
-      const bool cancelled = s->cancelled();
+      ScopeCause cause = s->Cause();
+      const bool cancelled = cause.exists();
       DeadlineTimer::Get().Set(s, cancelled ? kNever : s->ends());
       if (cancelled) {
-        links.request->cause = s->WaitCause();
+        links.request->cause = std::move(cause);
         *wake_ups.next_request = std::move(links.request);
         wake_ups.next_request = &(*wake_ups.next_request)->next;
       }
@@ -109,18 +110,14 @@ std::stop_token ScopeTree::TokenOf(const ScopeState& scope) {
   return links.exported.get_token();
 }
 
-ScopeTree::Reason ScopeTree::ReasonOf(const std::stop_token& token) {
-  if (const ScopeCause* cause = StopRequest::CauseOf(token)) {
-    return {cause->WaitStatus(), cause->cleaned_up_at};
-  }
+ScopeCause ScopeTree::CauseOf(const std::stop_token& token) {
+  if (const ScopeCause* cause = StopRequest::CauseOf(token)) return *cause;
   MutexLock lock(scope_tree_mutex);
   for (const ScopeState* s = first_exporter_; s != nullptr;
        s = s->links_.next_exporter) {
-    if (s->links_.exported.get_token() != token) continue;
-    const ScopeCause cause = s->WaitCause();
-    return {s->WaitStatus(), cause.cleaned_up_at};
+    if (s->links_.exported.get_token() == token) return s->Cause();
   }
-  return {absl::CancelledError("stop was requested"), kNever};
+  return ScopeCause();
 }
 
 void ScopeTree::EnterExporters(const ScopeState& scope) {

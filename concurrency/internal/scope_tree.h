@@ -10,9 +10,8 @@
 #include <stop_token>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/status/status.h"
-#include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
+#include "tocsin/concurrency/internal/scope_cause.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/wakeable.h"
@@ -54,13 +53,9 @@ class ScopeTree {
   // refuses a thread for deadlines, the next call that needs it tries again.
   static std::stop_token TokenOf(const ScopeState& scope)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
-  // Why `token` was requested, or is being requested by this thread: the reason
+  // Why `token` was requested, or is being requested by this thread: the cause
   // of the scope that it belongs to, as long as that exists.
-  struct Reason {
-    absl::Status status;
-    Instant cleaned_up_at;
-  };
-  static Reason ReasonOf(const std::stop_token& token)
+  static ScopeCause CauseOf(const std::stop_token& token)
       ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
  private:
