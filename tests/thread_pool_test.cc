@@ -13,22 +13,29 @@
 #include <latch>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <semaphore>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/config.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/pool_testing.h"
+#include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
+#include "tocsin/concurrency/started.h"
 #include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/task_handle.h"
+#include "tocsin/concurrency/wait.h"
 
 namespace tocsin {
 namespace {
@@ -614,6 +621,130 @@ TEST(ThreadPool, AnIdlePoolSleepsWithoutATimeOut) {
     std::this_thread::yield();
   }
 }
+
+// A worker's thread is one like any other once the worker is gone. ----------
+
+// Calls what a thread was given when its thread_local objects are destroyed.
+struct AtThreadEnd {
+  ~AtThreadEnd() {
+    if (call == nullptr) return;
+    OverwriteWhatIsFree();
+    call();
+  }
+  // So that whoever uses a worker that is gone fails.
+  static void OverwriteWhatIsFree() {
+    std::vector<std::unique_ptr<std::string>> memory;
+    for (size_t size = 64; size <= 1024; size += 16) {
+      for (int i = 0; i < 8; ++i) {
+        memory.push_back(std::make_unique<std::string>(size - 8, '\xff'));
+      }
+    }
+  }
+  std::function<void()> call;
+};
+thread_local std::optional<BlockingRegion> region_left_open;
+thread_local AtThreadEnd at_thread_end;  // destroyed before that
+
+void UseAllThatKnowsTheThread() {
+  EXPECT_TRUE(Sleep(absl::Milliseconds(1)).ok());
+  {
+    BlockingRegion region;
+    BlockingRegion nested;
+  }
+  BlockingQueue<int> queue{kRendezvous};
+  EXPECT_EQ(
+      MoveOnAfter(absl::Milliseconds(1), [&] { queue.Push(1).IgnoreError(); }),
+      TimeLimit::kPassed);
+  TaskGroup group;
+  std::atomic<int> ran = 0;
+  group.Spawn([&] { ++ran; });
+  TaskHandle<int> handle = group.SpawnWithResult([&] { return ++ran; });
+  EXPECT_TRUE(handle.Wait().ok());
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_EQ(ran, 2);
+}
+
+// How a thread comes to its end, having used the pool.
+struct ThreadEnd {
+  const char* name;
+  ThreadPool::Options pool;
+  std::function<void(TaskGroup&, std::function<void()>)> run;
+  bool retires;  // before the pool is destroyed
+};
+
+void RunQueued(TaskGroup& group, std::function<void()> task) {
+  group.Spawn(std::move(task));
+}
+void RunOnOwnThread(TaskGroup& group, std::function<void()> task) {
+  EXPECT_TRUE(group
+                  .Start<void>([&](const Started<void>& started) {
+                    task();
+                    return started();
+                  })
+                  .ok());
+}
+void RunInWaitOfAThread(TaskGroup& group, std::function<void()> task) {
+  std::thread([&] {
+    EXPECT_TRUE(group.SpawnWithResult(std::move(task)).Wait().ok());
+  }).join();
+}
+
+class ThreadEndTest : public testing::TestWithParam<ThreadEnd> {
+ protected:
+  // Returns once the thread that ran `task` has ended.
+  static void RunToTheEnd(std::function<void()> task) {
+    const ThreadEnd& end = GetParam();
+    auto pool = *ThreadPool::Create(end.pool);
+    std::latch ran(1);
+    {
+      TaskGroup group({.pool = pool.get()});
+      end.run(group, [&] {
+        task();
+        ran.count_down();
+      });
+      ran.wait();
+      EXPECT_TRUE(group.Wait().ok());
+    }
+    while (end.retires && !ThreadsNamed(end.pool.name + "-").empty()) {
+      std::this_thread::yield();
+    }
+  }
+};
+
+TEST_P(ThreadEndTest, ItsThreadLocalObjectsMayUseTheLibraryToTheLast) {
+  std::latch used(1);
+  RunToTheEnd([&] {
+    at_thread_end.call = [&] {
+      UseAllThatKnowsTheThread();
+      used.count_down();
+    };
+  });
+  used.wait();
+}
+
+TEST_P(ThreadEndTest, ARegionThatOutlivesTheWorkerReturnsToNothing) {
+  RunToTheEnd([] {
+    at_thread_end.call = [] { region_left_open.reset(); };
+    region_left_open.emplace();
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , ThreadEndTest,
+    testing::Values(
+        ThreadEnd{"Worker", {.name = "end", .threads = 1}, RunQueued, false},
+        ThreadEnd{"Worker8", {.name = "end", .threads = 8}, RunQueued, false},
+        ThreadEnd{
+            "OwnThread", {.name = "end", .threads = 1}, RunOnOwnThread, false},
+        ThreadEnd{"SpareThread",
+                  {.name = "end", .threads = 0, .max_threads = 1},
+                  RunOnOwnThread,
+                  true},
+        ThreadEnd{"ForeignThread",
+                  {.name = "end", .threads = 0, .max_threads = 0},
+                  RunInWaitOfAThread,
+                  false}),
+    [](const auto& end) { return std::string(end.param.name); });
 
 // Trio: idle workers exit; those that are too many once the blocked are back.
 TEST(ThreadPool, SpareThreadsEndAfterAWhile) {

@@ -43,6 +43,8 @@ void Worker::Run() {
       RunTasks();
     }
   } while (slots_.Park(*this));
+  // The program's thread_local objects are destroyed after this, and may sleep.
+  worker_slot = nullptr;
   delete this;
 }
 

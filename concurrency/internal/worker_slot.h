@@ -17,10 +17,12 @@ class WorkerSlot {
   ~WorkerSlot() = default;
 };
 
-// Null on threads that are not workers.
+// Null on threads that are not workers, and once the worker is gone: its thread
+// still has the program's thread_local objects to destroy.
 extern constinit thread_local WorkerSlot* worker_slot;
 
-// Leaves the thread's slot, if it has one, as long as this object lives.
+// Leaves the thread's slot, if it has one, as long as this object lives. One
+// that outlives the worker, in a thread_local, returns to nothing.
 class [[nodiscard]] SlotRelease {
  public:
   SlotRelease() : slot_(worker_slot) {
@@ -29,7 +31,7 @@ class [[nodiscard]] SlotRelease {
   SlotRelease(const SlotRelease&) = delete;
   SlotRelease& operator=(const SlotRelease&) = delete;
   ~SlotRelease() {
-    if (slot_ != nullptr) slot_->Return();
+    if (slot_ != nullptr && slot_ == worker_slot) slot_->Return();
   }
 
  private:
