@@ -62,6 +62,7 @@ void Scope::CancelUntil(absl::Status reason, Instant clean_up_ends) {
 
 void Scope::Cancel(absl::Status reason, Instant now, Instant cleaned_up_at,
                    ScopeWakeUps& wake_ups) {
+  const bool in_tree = InTree();
   const bool was_cancelled = Latch(now);
   if (cleaned_up_at < cleaned_up_at_.load(std::memory_order_relaxed)) {
     cleaned_up_at_.store(cleaned_up_at, std::memory_order_release);
@@ -73,33 +74,35 @@ void Scope::Cancel(absl::Status reason, Instant now, Instant cleaned_up_at,
     cancelled_at_.store(now, std::memory_order_release);
     state_.store(State::kCancelled, std::memory_order_release);
   }
-  TellOfChange(wake_ups);
+  TellOfChange(in_tree, wake_ups);
 }
 
-void Scope::TellOfChange(ScopeWakeUps& wake_ups) {
+void Scope::TellOfChange(bool in_tree, ScopeWakeUps& wake_ups) {
   TOCSIN_STEP("CancelScope: changed, not yet announced");
   scope_epoch.fetch_add(1);
-  ScopeTree::CollectWakeUps(*this, wake_ups);
+  if (in_tree) ScopeTree::CollectWakeUps(*this, wake_ups);
 }
 
 void Scope::set_deadline(const Deadline& deadline) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
+  const bool in_tree = InTree();
   const Instant now = Tick();
   if (Latch(now)) return;
   wall_ahead_.store(deadline.wall_ahead, std::memory_order_release);
   cancelled_at_.store(now, std::memory_order_release);
   deadline_.store(deadline.instant, std::memory_order_release);
-  Latch(now);
-  TellOfChange(wake_ups);
+  TellOfChange(in_tree, wake_ups);
 }
 
 void Scope::set_shield(Shield shield) {
   ScopeWakeUps wake_ups;
   MutexLock lock(scope_tree_mutex);
-  const Shield was = shield_.exchange(shield, std::memory_order_acq_rel);
+  const bool in_tree = InTree();
+  const Shield was = shield_.load(std::memory_order_relaxed);
   if (was == Shield::kAll && shield != was) lifted_at_ = Tick();
-  TellOfChange(wake_ups);
+  shield_.store(shield, std::memory_order_release);
+  TellOfChange(in_tree, wake_ups);
 }
 
 absl::Status Scope::NotDoneWithin(absl::Duration timeout) {

@@ -76,7 +76,13 @@ class Scope final : public ScopeState {
   void Cancel(absl::Status reason, Instant now, Instant cleaned_up_at,
               ScopeWakeUps& wake_ups)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
-  void TellOfChange(ScopeWakeUps& wake_ups)
+  // Whether leaving it takes the lock of the tree. A thread that sees a change
+  // of a scope that is not in the tree may leave it at once, so whoever changes
+  // it does not touch it again.
+  bool InTree() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex) {
+    return attached_.load(std::memory_order_relaxed);
+  }
+  void TellOfChange(bool in_tree, ScopeWakeUps& wake_ups)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
   void Adopt(const std::stop_token& stop);
   void Leave();
