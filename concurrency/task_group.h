@@ -27,10 +27,13 @@
 // around the group was cancelled before the group itself was, it returns that
 // scope's kCancelled or kDeadlineExceeded; otherwise OK.
 //
-// Made and destroyed by one thread, in the order of nesting with CancelScopes
-// (checked: the program ends with a message). Wait() leaves the group if that
-// thread calls it and is in no scope that it made inside; otherwise the
-// destructor does. All other members may be called from any thread.
+// Made and destroyed by one thread, in the scope and the task in which it was
+// made, in the order of nesting with CancelScopes. This is checked where a
+// scope or a task ends, also after Wait(): the program ends with a message that
+// names the group. What is made at its first use and then stays, such as a
+// member of a singleton, is a TaskSet. Wait() leaves the group if that thread
+// calls it and is in no scope that it made inside; otherwise the destructor
+// does. All other members may be called from any thread.
 #ifndef TOCSIN_CONCURRENCY_TASK_GROUP_H_
 #define TOCSIN_CONCURRENCY_TASK_GROUP_H_
 

@@ -393,6 +393,7 @@ TEST(ThreadPoolRaces, WhatIsCarriedPastAWorkerThatStopsSearchingIsStarted) {
     rest_spawned.count_down();
     wait.wait();
     EXPECT_TRUE(group->Wait().ok());
+    group.reset();
   });
   LetTheNextThreadHave(0, *pool);
   carrier_numbered.count_down();
@@ -425,6 +426,7 @@ TEST(ThreadPoolRaces, WhatAWaitCarriesPastAWorkerIsStarted) {
     made.count_down();
     wait.wait();
     EXPECT_TRUE(group->Wait().ok());
+    group.reset();
   });
   made.wait();
   std::latch last(1);

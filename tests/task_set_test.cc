@@ -1,14 +1,19 @@
 // A TaskSet, which nobody is in, and a TaskGroup, which its thread is in.
 #include "tocsin/concurrency/task_set.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
+#include <iterator>
 #include <latch>
 #include <memory>
+#include <new>
 #include <optional>
 #include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -16,8 +21,11 @@
 #include "tests/status_matchers.h"
 #include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/cancel_scope.h"
+#include "tocsin/concurrency/clean_up_scope.h"
 #include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/thread_pool.h"
 #include "tocsin/concurrency/wait.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
 namespace {
@@ -35,6 +43,29 @@ TEST(TaskGroup, TheWaitsOfItsThreadEndWhenATaskFails) {
   while (status.ok()) status = jobs.Push(0);
   EXPECT_TRUE(absl::IsCancelled(status)) << status;
   EXPECT_THAT(group.Wait(), Says(absl::DataLossError("job 0")));
+}
+
+// As the guide has it: workers that are fed as they go.
+TEST(TaskGroup, APushToWorkersOfWhichEachHasFailedEnds) {
+  constexpr int kWorkers = 4;
+  TaskGroup group;
+  BlockingQueue<int> jobs(2);
+  std::latch each_has_a_job(kWorkers);
+  for (int i = 0; i < kWorkers; ++i) {
+    group.Spawn([&]() -> absl::Status {
+      for (int& job : jobs) {
+        each_has_a_job.arrive_and_wait();
+        return absl::DataLossError(absl::StrCat("job ", job));
+      }
+      return absl::OkStatus();
+    });
+  }
+  absl::Status status;
+  while (status.ok()) status = jobs.Push(7);
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  jobs.Close();
+  EXPECT_THAT(group.Wait(), Says(absl::DataLossError("job 7")));
+  EXPECT_EQ(group.failure_count(), kWorkers);
 }
 
 TEST(TaskGroup, TheWaitsOfItsThreadEndWhenItIsCancelled) {
@@ -139,6 +170,125 @@ TEST(TaskGroupDeathTest, LeftOutOfOrderEndsTheProgram) {
       "a CancelScope was destroyed");
 }
 
+// Makes a group that nobody destroys, as a singleton does with its member.
+void LeaveGroup() {
+  (new TaskGroup({.name = "cache"}))->Spawn([] {});
+}
+void LeaveIdleGroup() { new TaskGroup({.name = "cache"}); }
+void LeaveGroupAfterItsWait() {
+  (new TaskGroup({.name = "cache"}))->Wait().IgnoreError();
+}
+void LeaveGroupsAfterTheirWaits() {
+  auto* outer = new TaskGroup({.name = "cache"});
+  LeaveGroupAfterItsWait();
+  outer->Wait().IgnoreError();
+}
+
+class LeftGroupDeathTest : public testing::TestWithParam<void (*)()> {
+ protected:
+  LeftGroupDeathTest() { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+};
+
+constexpr char kNamesLeftGroup[] = "TaskGroup \"cache\".*take a TaskSet";
+
+TEST_P(LeftGroupDeathTest, ByAScope) {
+  EXPECT_DEATH(
+      {
+        CancelScope request;
+        GetParam()();
+      },
+      kNamesLeftGroup);
+  EXPECT_DEATH(MoveOnAfter(absl::Hours(1), GetParam()), kNamesLeftGroup);
+  EXPECT_DEATH(
+      {
+        CleanUpScope clean_up;
+        GetParam()();
+      },
+      kNamesLeftGroup);
+  EXPECT_DEATH(
+      {
+        TaskGroup outer;
+        GetParam()();
+      },
+      kNamesLeftGroup);
+}
+
+TEST_P(LeftGroupDeathTest, ByATask) {
+  for (int threads : {0, 1}) {
+    auto leave_in_task = [&](auto spawn) {
+      auto pool = *ThreadPool::Create({.threads = threads});
+      TaskSet tasks({.pool = pool.get()});
+      spawn(tasks);
+      tasks.Wait().IgnoreError();
+    };
+    EXPECT_DEATH(leave_in_task([](TaskSet& tasks) { tasks.Spawn(GetParam()); }),
+                 kNamesLeftGroup);
+    EXPECT_DEATH(leave_in_task(
+                     [](TaskSet& tasks) { tasks.SpawnBackground(GetParam()); }),
+                 kNamesLeftGroup);
+    EXPECT_DEATH(leave_in_task([](TaskSet& tasks) {
+                   tasks.SpawnWithResult(GetParam()).Wait().IgnoreError();
+                 }),
+                 kNamesLeftGroup);
+    EXPECT_DEATH(leave_in_task([](TaskSet& tasks) {
+                   tasks
+                       .Start<void>([](auto& started) {
+                         GetParam()();
+                         return started();
+                       })
+                       .IgnoreError();
+                 }),
+                 kNamesLeftGroup);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, LeftGroupDeathTest,
+                         testing::Values(LeaveGroup, LeaveIdleGroup,
+                                         LeaveGroupAfterItsWait,
+                                         LeaveGroupsAfterTheirWaits));
+
+TEST(TaskGroupDeathTest, DestroyedElsewhereAfterItsWaitEndsTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        auto group = std::make_unique<TaskGroup>();
+        group->Wait().IgnoreError();
+        std::thread([&] { group.reset(); }).join();
+      },
+      "on another thread than the one that made it");
+  EXPECT_DEATH(
+      {
+        auto outer = std::make_unique<TaskGroup>();
+        auto inner =
+            std::make_unique<TaskGroup>(TaskGroup::Options{.name = "inner"});
+        inner->Wait().IgnoreError();
+        outer->Wait().IgnoreError();
+        outer.reset();
+      },
+      "TaskGroup \"inner\"");
+}
+
+TEST(TaskGroup, ThatHasBeenWaitedForStaysUntilTheEndOfItsScope) {
+  TaskGroup outer;
+  auto first = std::make_unique<TaskGroup>();
+  EXPECT_TRUE(first->Wait().ok());
+  CancelScope inner;
+  auto second = std::make_unique<TaskGroup>();
+  EXPECT_TRUE(second->Wait().ok());
+  // Runs in the scope of the groups, on this thread, which leaves it again.
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup runs_here({.pool = pool.get()});
+  TaskGroup beside({.pool = pool.get()});
+  EXPECT_TRUE(beside.Wait().ok());
+  int ran = 0;
+  runs_here.Spawn([&] { ++ran; });
+  EXPECT_TRUE(runs_here.Wait().ok());
+  EXPECT_EQ(ran, 1);
+  first.reset();
+  second.reset();
+  EXPECT_TRUE(outer.Wait().ok());
+}
+
 TEST(RunTaskGroup, ReturnsAnErrorOfTheBodyAfterItsWait) {
   EXPECT_THAT(RunTaskGroup([](TaskGroup& group) -> absl::Status {
                 EXPECT_TRUE(group.Wait().ok());
@@ -199,6 +349,26 @@ TEST(TaskSet, ATaskOfOneMayMakeAnother) {
   EXPECT_TRUE(outer.Wait().ok());
   EXPECT_TRUE(inner->Wait().ok());
   ran.wait();
+}
+
+// A wait in a task of it looks for the tasks that wait for the end of this one.
+TEST(TaskSet, ATaskOfOneMayWaitWhereItsMakerIsGone) {
+  std::optional<TaskSet> made;
+  alignas(TaskSet) std::byte place[sizeof(TaskSet)];
+  auto* const maker = ::new (static_cast<void*>(place)) TaskSet;
+  maker->Spawn([&] { made.emplace(); });
+  EXPECT_TRUE(maker->Wait().ok());
+  maker->~TaskSet();
+  std::fill(std::begin(place), std::end(place), std::byte{0xff});
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskSet other({.pool = pool.get()});
+  std::latch go_on(1);
+  other.Spawn([&] { go_on.wait(); });
+  made->Spawn([&] { return other.Wait(); });
+  ScopedThread waits([&] { EXPECT_TRUE(made->Wait().ok()); });
+  waits.AwaitAsleep();
+  go_on.count_down();
+  waits.Join();
 }
 
 TEST(TaskSet, MayBeAMemberThatOutlivesBlocks) {

@@ -114,7 +114,9 @@ bool GroupJoin::WouldWaitForItself() const {
     bottom = r;
   }
   const TaskQueue* q = bottom != nullptr ? &bottom->queue() : nullptr;
-  while (q != nullptr && q != &queue_) q = q->made_in_;
+  while (q != nullptr && q != &queue_) {
+    q = q->EndsBeforeItsMaker() ? q->made_in_ : nullptr;
+  }
   return q == &queue_;
 }
 

@@ -32,12 +32,16 @@ GroupState::~GroupState() {
       std::abort();
     }
   }
-  if (entered_by_ == nullptr || left_) return;
-  LeaveIfThere();
-  if (!left_) ScopeEntry::DieOfOrder();
+  if (entered_by_ == nullptr) return;
+  if (!left_) LeaveIfThere();
+  if (!left_) {
+    MadeGroup::DieOfLeaving(scope(), "after the scope around it was left");
+  }
+  LeaveList();
 }
 
 void GroupState::Enter() {
+  EnterList();
   entered_by_ = &current_scope;
   current_scope = &scope();
 }
@@ -118,12 +122,23 @@ void GroupState::Run(RunningTask& running) {
   // ever runs must not depend on how soon its thread starts.
   if (scope().cancelled() &&
       (task.options() == nullptr || !task.options()->start_even_if_cancelled)) {
-    return task.Discard();
+    task.Discard();
+  } else {
+    RunTask(running);
   }
+  // The last group that it made is the last that there is: what it ran in
+  // between has left none.
+  const auto* last_made = static_cast<const GroupState*>(last_made_group);
+  if (last_made != nullptr && last_made->made_by() == &running) {
+    last_made->DieOfOrder();
+  }
+}
+
+inline void GroupState::RunTask(RunningTask& running) {
 #ifdef ABSL_HAVE_EXCEPTIONS
   try {
 #endif
-    absl::Status status = task.Run();
+    absl::Status status = running.task->Run();
     if (!status.ok()) NoteError(running, std::move(status));
 #ifdef ABSL_HAVE_EXCEPTIONS
   } catch (...) {

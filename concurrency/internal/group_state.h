@@ -20,6 +20,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "tocsin/concurrency/internal/made_group.h"
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
@@ -34,17 +35,19 @@
 
 namespace tocsin::inline v0_2::internal {
 
-class GroupState final : private TaskQueue {
+class GroupState final : private TaskQueue, private MadeGroup {
  public:
   static constexpr size_t kFailuresKept = 100;
 
   // The tasks run in `scope`, which outlives the group.
   GroupState(Scope& scope, WorkerSlots& slots, bool cancel_on_error)
       : TaskQueue(scope, slots, slots.ShardOfThread(), 0),
+        MadeGroup(scope, name_),
         cancel_on_error_(cancel_on_error) {}
   GroupState(Scope& scope, WorkerSlots& slots, std::string&& name,
              int max_running, bool cancel_on_error)
       : TaskQueue(scope, slots, slots.ShardOfThread(), max_running),
+        MadeGroup(scope, name_),
         cancel_on_error_(cancel_on_error),
         name_(std::move(name)) {}
   ~GroupState();
@@ -86,6 +89,7 @@ class GroupState final : private TaskQueue {
   void CancelBackground() override;
   void NoticeClosed() override;
   bool InsideCurrentScope() const override;
+  bool EndsBeforeItsMaker() const override { return entered_by_ != nullptr; }
   const std::string& name() const override { return name_; }
 
   // A task that the queue did not take.
@@ -94,6 +98,7 @@ class GroupState final : private TaskQueue {
   };
   using RefusedTask = std::unique_ptr<Task, DestroyRefused>;
 
+  void RunTask(RunningTask& running);
   void SpawnTask(Task* task) {
     RefusedTask refused(task);
     if (slots().forked() || !Add(*task)) return RefuseTask(std::move(refused));

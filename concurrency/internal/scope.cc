@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/made_group.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/step.h"
@@ -21,8 +22,10 @@ void Scope::Leave() {
   adopted_.reset();  // waits for the Cancel() it may be running
   if (entered_) {
     if (current_scope != this) {
-      DieOf("out of order or on another thread than the one that made it");
+      MadeGroup::DieOfLeaving(
+          *this, "out of order or on another thread than the one that made it");
     }
+    if (last_made_group != made_before_) MadeGroup::CheckNoneIn(*this);
     current_scope = parent_;
   }
   // No thread uses the scope any more, so none can add it to the tree now.
@@ -110,8 +113,8 @@ absl::Status Scope::NotDoneWithin(absl::Duration timeout) {
       absl::StrCat("not done within ", absl::FormatDuration(timeout)));
 }
 
-void ScopeEntry::DieOfOrder() {
-  ScopeState::DieOf("after the scope around it was left");
+void ScopeEntry::DieOfOrder() const {
+  MadeGroup::DieOfLeaving(*scope_, "after the scope around it was left");
 }
 
 }  // namespace tocsin::inline v0_2::internal

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/scope_links.h"
+#include "tocsin/concurrency/internal/made_group.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 
@@ -26,6 +27,7 @@ class Scope final : public ScopeState {
   // Makes a child of the thread's current scope, and enters it.
   Scope(const Deadline& deadline, Shield shield, Grace grace)
       : Scope(current_scope, true, deadline, shield, grace) {
+    made_before_ = last_made_group;
     current_scope = this;
   }
   // Also cancelled when `stop` is requested. If that is the token of another
@@ -88,6 +90,7 @@ class Scope final : public ScopeState {
   void Leave();
 
   const bool entered_;
+  const MadeGroup* made_before_ = nullptr;  // it was entered
   // Last, because its callback uses all of the above.
   std::optional<std::stop_callback<RequestCancel>> adopted_;
 };
@@ -104,10 +107,10 @@ class ScopeEntry {
     current_scope = outer_;
   }
 
-  // Ends the program, because a scope is not left in the order of nesting.
-  [[noreturn]] static void DieOfOrder();
-
  private:
+  // Ends the program, because a scope is not left in the order of nesting.
+  [[noreturn]] void DieOfOrder() const;
+
   ScopeState* const scope_;
   ScopeState* const outer_;
 };

@@ -96,6 +96,9 @@ class TaskQueue {
   // scope cancels that one.
   Scope& scope() const { return scope_; }
   virtual bool InsideCurrentScope() const = 0;
+  // Whether it ends before the task that made it, and so before the group of
+  // that task.
+  virtual bool EndsBeforeItsMaker() const = 0;
 
   // The names of all tasks that have not ended, running ones first.
   std::vector<std::string> Names() const;
@@ -207,8 +210,8 @@ class TaskQueue {
   WorkerSlots& slots_;
   // The task that made this one, or null. It may have ended since.
   const RunningTask* const made_by_;
-  // The group of that task: a wait for this queue inside it keeps that group
-  // waiting.
+  // The group of that task, which exists if EndsBeforeItsMaker(). A wait for
+  // this queue inside it then keeps that group waiting.
   const TaskQueue* const made_in_;
   const int max_running_;
   Shard& home_shard_;
