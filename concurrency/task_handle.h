@@ -25,7 +25,8 @@ class TaskHandle {
   // its result is there; otherwise its error, which is also one of its group,
   // or kCancelled if it was cancelled. The same for every caller. Gives up when
   // the current scope is cancelled, with that scope's status and without effect
-  // on the task. kFailedPrecondition if called by the task itself.
+  // on the task. kFailedPrecondition if called by the task itself, or in a
+  // forked child for a task of the parent that had not ended.
   absl::Status Wait() const { return task_->Wait(); }
 
   // Waits in the same way, and gives the result to the first caller:

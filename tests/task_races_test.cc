@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <latch>
 #include <memory>
 #include <optional>
@@ -25,11 +26,17 @@
 #include "tests/child.h"
 #include "tests/pool_testing.h"
 #include "tests/steps.h"
+#include "tocsin/concurrency/blocking_queue.h"
 #include "tocsin/concurrency/blocking_region.h"
+#include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/event.h"
 #include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/semaphore.h"
 #include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/task_handle.h"
+#include "tocsin/concurrency/task_set.h"
 #include "tocsin/concurrency/thread_pool.h"
+#include "tocsin/concurrency/wait.h"
 #include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
@@ -904,6 +911,82 @@ TEST(ThreadPoolRaces, APoolIsDestroyedWhileItsMonitorIsDormant) {
   }
   AwaitSleepForGood("races-monitor");
   Destroyer destroyer(std::move(pool));
+}
+
+// A child that a task forks. --------------------------------------------
+
+int ThreadsOfThisProcess() {
+  const std::filesystem::directory_iterator threads("/proc/self/task");
+  return static_cast<int>(std::distance(begin(threads), end(threads)));
+}
+
+// Where it sleeps, a worker lets another take its slot, which runs what is
+// queued. The child has all of that in its memory, and is no worker.
+TEST(ForkRaces, WhereAChildForkedByATaskSleepsItRunsNothingOfItsParent) {
+  HeldAt monitor("PoolMonitor: looks");  // it would send a worker in the parent
+  auto pool = *ThreadPool::Create({.name = "races", .threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  TaskSet other({.pool = pool.get()});
+  TaskHandle<int> over = group.SpawnWithResult([] { return 1; });
+  EXPECT_TRUE(over.Wait().ok());
+  std::latch inside(1);
+  std::latch queued(1);
+  std::latch child_is_over(1);
+  std::vector<TaskHandle<int>> waiting;
+  int status = -1;
+  group.Spawn([&] {
+    inside.count_down();
+    queued.wait();
+    Child child(Fork([&] {
+      alarm(30);
+      const auto dead = absl::StatusCode::kFailedPrecondition;
+      CancelScope scope({.timeout = absl::Milliseconds(1)});
+      EXPECT_FALSE(Sleep(absl::InfiniteDuration()).ok());
+      EXPECT_EQ(ThreadsOfThisProcess(), 1);
+      CancelScope unlimited({.shield = true});
+      EXPECT_TRUE(Sleep(absl::Nanoseconds(1)).ok());
+      auto in_1_ms = [](auto wait) {
+        CancelScope timed({.timeout = absl::Milliseconds(1)});
+        EXPECT_FALSE(wait().ok());
+        EXPECT_EQ(ThreadsOfThisProcess(), 1);
+      };
+      BlockingQueue<int> queue(1);
+      in_1_ms([&] { return queue.Pop(); });
+      EXPECT_TRUE(queue.Push(0).ok());
+      in_1_ms([&] { return queue.Push(1); });
+      in_1_ms([] { return Event().Wait(); });
+      Semaphore semaphore(1);
+      const auto permit = semaphore.TryAcquire();
+      in_1_ms([&] { return semaphore.Acquire(); });
+      { const BlockingRegion region; }
+      EXPECT_EQ(ThreadsOfThisProcess(), 1);
+      for (TaskHandle<int>& handle : waiting) {
+        handle.Cancel();
+        EXPECT_EQ(handle.Wait().code(), dead);
+        EXPECT_EQ(handle.Take().status().code(), dead);
+      }
+      EXPECT_EQ(*over.Take(), 1);
+      EXPECT_EQ(group.Wait().code(), dead);
+      EXPECT_EQ(other.Wait().code(), dead);
+      EXPECT_EQ(pool->status().code(), dead);
+      EXPECT_EQ(ThreadsOfThisProcess(), 1);
+    }));
+    status = child.Wait();
+    child_is_over.count_down();
+  });
+  inside.wait();
+  for (int i = 0; i < 10; ++i) {
+    waiting.push_back(group.SpawnWithResult([] { return 2; }));
+  }
+  other.Spawn([] {});
+  monitor.AwaitThread();
+  queued.count_down();
+  child_is_over.wait();
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(other.Wait().ok());
+  EXPECT_EQ(ExitStatus(status), 0);
+  monitor.Release();
+  for (TaskHandle<int>& handle : waiting) EXPECT_EQ(*handle.Take(), 2);
 }
 
 // The memory of tasks.

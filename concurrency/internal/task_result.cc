@@ -11,6 +11,7 @@
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/task_queue.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -85,14 +86,18 @@ void HandledTask::End(absl::Status status) {
     if (ended_) return;
     group_ = nullptr;
     running_ = nullptr;
-    ended_ = true;
     status_ = std::move(status);
+    ended_.store(true, std::memory_order_release);
     for (Sleeper* sleeper : waiting_) wake_ups.Add(sleeper->WakeLater());
   }
   wake_ups.Send();
 }
 
 absl::Status HandledTask::Wait() {
+  if (forked()) {  // where a thread of the parent may have held the lock
+    return ended_.load(std::memory_order_acquire) ? status_
+                                                  : WorkerSlots::DeadInChild();
+  }
   RunHereIfPossible();
   Sleeper sleeper("TaskHandle::Wait()");
   absl::Status given_up;

@@ -19,6 +19,7 @@
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task_closure.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
 #include "tocsin/concurrency/task_options.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -55,7 +56,9 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   absl::Status Wait();
   // kCancelled for a task that has not started, and for the waits of one that
   // has.
-  void Cancel() { stop_.request_stop(); }
+  void Cancel() {
+    if (!forked()) stop_.request_stop();
+  }
   // Ends the task without running it.
   void Abandon(absl::Status why);
 
@@ -65,20 +68,25 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   virtual void DestroyClosure() = 0;
 
  private:
+  bool forked() const {
+    return forks.load(std::memory_order_relaxed) != made_in_process_;
+  }
   // Returns the group, or null if the task was claimed before.
   TaskQueue* Claim();
   absl::Status Run();
   void End(absl::Status status);
   void RunHereIfPossible();
 
+  const uint32_t made_in_process_ = forks.load(std::memory_order_relaxed);
   std::stop_source stop_;
   SlimMutex mutex_;
   // Null once claimed. Until then the task counts as unfinished, so the group
   // exists.
   TaskQueue* group_ ABSL_GUARDED_BY(mutex_);
   const RunningTask* running_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  // Written under the lock, `status_` first.
+  std::atomic<bool> ended_{false};
+  absl::Status status_;
   absl::InlinedVector<Sleeper*, 2> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 

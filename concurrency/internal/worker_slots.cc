@@ -37,6 +37,7 @@
 #include "tocsin/concurrency/internal/roster.h"
 #include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
+#include "tocsin/concurrency/internal/worker_slot.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -51,8 +52,13 @@ constexpr absl::Duration kPauseAfterRefusal = absl::Milliseconds(100);
 
 constexpr int kMostShards = 64;
 
-[[maybe_unused]] const int at_fork =
-    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+// The thread that forked is no worker in the child. As one it would make
+// others, wherever it sleeps, and they would run the tasks that are queued in
+// the parent.
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] {
+  forks.fetch_add(1);
+  worker_slot = nullptr;
+});
 
 std::atomic<uint32_t> threads_seen{1};
 
@@ -99,17 +105,19 @@ void WorkerSlots::EndWorkers() {
 }
 
 absl::Status WorkerSlots::status() const {
-  if (forked()) {
-    return absl::FailedPreconditionError(
-        "the thread pool was made before fork(), and its threads are not in "
-        "the child; make another with ThreadPool::Create() there");
-  }
+  if (forked()) return DeadInChild();
   int refusal;
   {
     MutexLock lock(mutex_);
     refusal = refusal_;
   }
   return refusal == 0 ? absl::OkStatus() : RefusedThread(name_, refusal);
+}
+
+absl::Status WorkerSlots::DeadInChild() {
+  return absl::FailedPreconditionError(
+      "the thread pool was made before fork(), and its threads are not in the "
+      "child; make another with ThreadPool::Create() there");
 }
 
 void WorkerSlots::NumberThread() {

@@ -113,6 +113,8 @@ class WorkerSlots : public Roster::Pool {
   }
   // OK, or what keeps the pool from working as promised.
   absl::Status status() const;
+  // What it is if forked().
+  static absl::Status DeadInChild();
 
   // For workers. ----------------------------------------------------------
 
