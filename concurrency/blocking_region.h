@@ -9,9 +9,9 @@
 //     size = read(fd, buffer, sizeof(buffer));
 //   }
 //
-// Without one the pool finds out by itself, a tenth of a second later. Regions
-// nest. On a thread that is not a worker of a pool they do nothing but tell
-// reports that it waits.
+// Without one the pool finds out by itself, a tenth of a second after another
+// task has found no worker. Regions nest. On a thread that is not a worker of a
+// pool they do nothing but tell reports that it waits.
 #ifndef TOCSIN_CONCURRENCY_BLOCKING_REGION_H_
 #define TOCSIN_CONCURRENCY_BLOCKING_REGION_H_
 

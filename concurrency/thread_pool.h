@@ -8,17 +8,20 @@
 //   if (!pool.ok()) return pool.status();
 //   TaskGroup group({.pool = pool->get()});
 //
-// Every spawned task starts in the end, even if all running ones block forever.
-// As many as `threads` run at a time, but a worker that sleeps in a wait of the
-// library, or in a BlockingRegion, does not count: another takes its place. If
-// no worker takes a ready task for a tenth of a second, the pool treats a
-// worker that is still at the same task as blocked and starts one more. When
-// the blocked ones return there are too many; the surplus ends after a while.
-// At `max_threads` no more are made. Then the wait of its group may have to run
-// a task; it also does so if the system refuses all threads.
+// As many as `threads` tasks run at a time on its threads. A worker that sleeps
+// in a wait of the library, or in a BlockingRegion, does not count: another
+// takes its place. Nor does one that is blocked elsewhere, as soon as a task
+// has found no worker for a tenth of a second: it was at the same task for so
+// long, used less than a tenth of a CPU, and does not wait for a CPU now. More
+// than `threads` run when such workers go on: until then one after the other
+// ends its task and takes no new one. The surplus threads end after a while.
 //
-// A task should not compute for long while it holds what others need: the pool
-// guarantees progress, not fairness between running tasks.
+// Where none is blocked, a task waits until another ends. But for each second
+// in which none starts, the pool lets one more run, up to twice `threads`. So
+// every spawned task starts in the end, even if all that run block for ever, or
+// up to `threads` of them compute for ever. At `max_threads` no more threads
+// are made. Then the wait of its group may have to run a task; it also does so
+// if the system refuses all threads.
 //
 // Threads start when there is something for them to do. A pool without tasks
 // uses no CPU. Groups must end before their pool. All members may be called
@@ -45,10 +48,10 @@ struct ThreadPoolOptions {
 
   // The name of its threads in ps and top, followed by a number.
   std::string name = "tocsin";
-  // How many tasks run at a time. By default the number of CPUs that the
-  // process may use, by its affinity and the quota of its cgroup, but at most
-  // max_threads. With kRunInWait, groups run their tasks in Wait(), and a
-  // spawned task gets a thread only if no wait takes it.
+  // How many tasks run at a time, as far as they do not block. By default the
+  // number of CPUs that the process may use, by its affinity and the quota of
+  // its cgroup, but at most max_threads. With kRunInWait, groups run their
+  // tasks in Wait(), and a spawned task gets a thread only if no wait takes it.
   std::optional<int> threads = {};
   // The maximum number of threads for tasks, including blocked and idle ones.
   int max_threads = 512;

@@ -1,6 +1,9 @@
 #include "tocsin/concurrency/internal/pool_monitor.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "absl/time/time.h"
@@ -17,6 +20,13 @@ namespace {
 // The monitor acts on what it finds unchanged at two looks: so after a tenth of
 // a second at most.
 constexpr absl::Duration kBetweenLooks = absl::Milliseconds(50);
+// A second of looks, and not of a clock: a process that was stopped meanwhile,
+// or got no CPU, has not waited for its tasks.
+constexpr int kQuietLooks = 20;
+// A worker that polls uses some.
+constexpr int kBlockedUsesLessThanOneIn = 10;
+
+constexpr std::chrono::nanoseconds kZero{0};
 
 }  // namespace
 
@@ -66,12 +76,12 @@ void PoolMonitor::Run() {
     const bool stuck = SomethingIsStuck();
     LookAtWorkers(stuck);
     if (stuck) {
-      slots_.active_.fetch_add(1);
-      slots_.Grant();
+      slots_.SendBelow(AtLeastOneSlot());
     } else if (slots_.SomethingIsReady()) {
       slots_.Dispatch();  // if the system refused a thread before
     } else {
       TOCSIN_STEP("PoolMonitor: about to go dormant");
+      quiet_looks_ = 0;
       uint32_t watching = WorkerSlots::kWatching;
       slots_.watch_.compare_exchange_strong(watching, WorkerSlots::kDormant);
       if (!slots_.SomethingIsReady()) {
@@ -80,6 +90,7 @@ void PoolMonitor::Run() {
       uint32_t dormant = WorkerSlots::kDormant;
       slots_.watch_.compare_exchange_strong(dormant, WorkerSlots::kWatching);
     }
+    TOCSIN_STEP("PoolMonitor: has looked");
     const Instant next_look = After(kBetweenLooks);
     while (slots_.watch_.load() != WorkerSlots::kEnded && Now() < next_look) {
       FutexWait(slots_.watch_, WorkerSlots::kWatching, next_look);
@@ -98,20 +109,73 @@ bool PoolMonitor::SomethingIsStuck() {
   return stuck;
 }
 
-// If something is stuck, a worker that runs the same task as at the last look
-// loses its slot. It takes one again when that task ends.
+// If something is stuck, takes the slot of a worker that was blocked from the
+// last look to this one, or of one that computes if no task was started for so
+// many looks. That worker takes a slot again when its task ends; one that was
+// blocked and computes now gets it back here.
 void PoolMonitor::LookAtWorkers(bool stuck) {
+  const Instant now = Now();
+  const std::chrono::nanoseconds little =
+      (now - std::exchange(last_look_, now)) / kBlockedUsesLessThanOneIn;
+  WorkerRecord* blocked = nullptr;
+  WorkerRecord* computing = nullptr;
+  int overtaken = 0;
+  bool started = false;
   MutexLock lock(slots_.mutex_);
   for (WorkerRecord* worker = slots_.workers_; worker != nullptr;
        worker = worker->next) {
     const uint64_t tasks = worker->tasks.load(std::memory_order_relaxed);
-    const bool blocked =
+    const bool same_task =
         std::exchange(worker->tasks_at_last_look, tasks) == tasks;
-    if (stuck && blocked && worker->has_slot.exchange(false)) {
-      slots_.active_.fetch_sub(1);
-      stuck = false;
+    started |= !same_task;
+    const WorkerRecord::Slot slot = worker->slot.load();
+    const auto used = slot == WorkerRecord::kNone
+                          ? std::nullopt
+                          : std::optional(worker->cpu.Used().value_or(kZero));
+    const auto before = std::exchange(worker->cpu_at_last_look, used);
+    if (!same_task || !used.has_value() || !before.has_value()) continue;
+    const bool uses_cpu = *used - *before >= little;
+    switch (slot) {
+      case WorkerRecord::kNone:
+        break;
+      case WorkerRecord::kHas:
+        if (!stuck) break;
+        if (uses_cpu || worker->cpu.IsRunnable()) {
+          computing = worker;
+        } else {
+          blocked = worker;
+        }
+        break;
+      case WorkerRecord::kBlocked:
+        if (uses_cpu) Move(*worker, slot, WorkerRecord::kHas);
+        break;
+      case WorkerRecord::kOvertaken:
+        if (uses_cpu || worker->cpu.IsRunnable()) {
+          ++overtaken;
+        } else {
+          Move(*worker, slot, WorkerRecord::kBlocked);
+        }
+        break;
     }
   }
+  quiet_looks_ = started ? 0 : quiet_looks_ + 1;
+  if (!stuck) return;
+  if (blocked != nullptr) {
+    Move(*blocked, WorkerRecord::kHas, WorkerRecord::kBlocked);
+  } else if (quiet_looks_ >= kQuietLooks && computing != nullptr &&
+             slots_.active_.load() + overtaken <
+                 2 * int64_t{AtLeastOneSlot()}) {
+    quiet_looks_ = 0;
+    Move(*computing, WorkerRecord::kHas, WorkerRecord::kOvertaken);
+  }
+}
+
+// Unless the worker itself has changed it meanwhile.
+void PoolMonitor::Move(WorkerRecord& worker, WorkerRecord::Slot from,
+                       WorkerRecord::Slot to) {
+  if (!worker.slot.compare_exchange_strong(from, to)) return;
+  slots_.active_.fetch_add((to == WorkerRecord::kHas) -
+                           (from == WorkerRecord::kHas));
 }
 
 }  // namespace tocsin::inline v0_2::internal

@@ -32,6 +32,7 @@ Worker::Worker(WorkerSlots& slots, size_t number)
 
 void Worker::Run() {
   worker_slot = this;
+  cpu.Enter();
   Roster::EnterThread(/*worker=*/true);
   pthread_setname_np(pthread_self(), thread_name_.c_str());
   if (granted.load() == Granted::kSlot) slots_.BeginSearch();
@@ -105,7 +106,7 @@ inline void Worker::Perform(RunningTask& running) {
 // task in any case.
 inline bool Worker::KeepsSlot() {
   if (!ran_since_granted_) return true;
-  if (!has_slot.load(std::memory_order_relaxed)) slots_.TakeSlot(*this);
+  if (slot.load(std::memory_order_relaxed) != kHas) slots_.TakeSlot(*this);
   return !slots_.MoreThanSlots();
 }
 

@@ -140,11 +140,19 @@ bool WorkerSlots::SomethingIsReady() const {
 }
 
 void WorkerSlots::Send() {
+  if (!SendBelow(slot_count_)) RouseMonitor();
+}
+
+// False if so many slots are in use.
+bool WorkerSlots::SendBelow(int slots) {
   int active = active_.load();
-  while (active < slot_count_) {
-    if (active_.compare_exchange_weak(active, active + 1)) return Grant();
+  while (active < slots) {
+    if (active_.compare_exchange_weak(active, active + 1)) {
+      Grant();
+      return true;
+    }
   }
-  RouseMonitor();
+  return false;
 }
 
 // Finds a worker for a slot that is already counted. A worker that is woken
@@ -157,7 +165,7 @@ void WorkerSlots::Grant() {
     MutexLock lock(mutex_);
     if (idle_ != nullptr) {
       idle = std::exchange(idle_, idle_->next_idle);
-      idle->has_slot.store(true);
+      idle->slot.store(WorkerRecord::kHas);
       idle->granted.store(Granted::kSlot);
       searching_.fetch_add(1);
       idle->woken.store(1);
@@ -166,7 +174,7 @@ void WorkerSlots::Grant() {
       fresh = AddWorker();
     }
     if (fresh != nullptr) {
-      fresh->has_slot.store(true);
+      fresh->slot.store(WorkerRecord::kHas);
       fresh->granted.store(Granted::kSlot);
     } else if (idle == nullptr) {
       active_.fetch_sub(1);
@@ -232,7 +240,7 @@ int WorkerSlots::StartWorker(WorkerRecord* worker) {
   WorkerRecord** link = &workers_;
   while (*link != worker) link = &(*link)->next;
   *link = worker->next;
-  if (worker->has_slot.load()) active_.fetch_sub(1);
+  if (worker->slot.load() == WorkerRecord::kHas) active_.fetch_sub(1);
   delete worker;
   LeaveThreads();
   return error;
@@ -257,7 +265,9 @@ bool WorkerSlots::Park(WorkerRecord& worker) {
   bool spare;
   {
     MutexLock lock(mutex_);
-    if (worker.has_slot.exchange(false)) active_.fetch_sub(1);
+    if (worker.slot.exchange(WorkerRecord::kNone) == WorkerRecord::kHas) {
+      active_.fetch_sub(1);
+    }
     spare = threads_ > slot_count_;
     worker.granted.store(ending_ ? Granted::kEnd : Granted::kNothing);
     worker.woken.store(ending_ ? 1 : 0);
@@ -299,7 +309,7 @@ bool WorkerSlots::Park(WorkerRecord& worker) {
 }
 
 void WorkerSlots::GiveSlot(WorkerRecord& worker) {
-  if (!worker.has_slot.exchange(false)) return;
+  if (worker.slot.exchange(WorkerRecord::kNone) != WorkerRecord::kHas) return;
   active_.fetch_sub(1);
   DispatchIfReady();
 }

@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -28,6 +29,7 @@
 #include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task.h"
+#include "tocsin/concurrency/internal/thread_cpu.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -52,9 +54,15 @@ struct WorkerRecord {
   // What its thread does from beginning to end.
   virtual void Run() = 0;
 
-  // Counted in active_. The monitor may take it away, too.
-  std::atomic<bool> has_slot{false};
+  enum Slot : uint32_t {
+    kNone,       // The worker is idle, or sleeps in the library.
+    kHas,        // It is counted in active_.
+    kBlocked,    // The monitor took it: the worker was blocked.
+    kOvertaken,  // The monitor took it, though the worker computes.
+  };
+  std::atomic<Slot> slot{kNone};
   std::atomic<uint64_t> tasks{0};
+  ThreadCpu cpu;
 
   // Written before the worker is woken, by the thread that takes it off the
   // list of idle ones; `granted` and `woken` also by the worker in Park().
@@ -68,6 +76,8 @@ struct WorkerRecord {
   WorkerRecord* next_idle = nullptr;
   WorkerRecord* next = nullptr;
   uint64_t tasks_at_last_look = 0;
+  // Nothing if it had no use for a slot then.
+  std::optional<std::chrono::nanoseconds> cpu_at_last_look;
 };
 
 class WorkerSlots : public Roster::Pool {
@@ -132,7 +142,9 @@ class WorkerSlots : public Roster::Pool {
   }
 
   void TakeSlot(WorkerRecord& worker) {
-    if (!worker.has_slot.exchange(true)) active_.fetch_add(1);
+    if (worker.slot.exchange(WorkerRecord::kHas) != WorkerRecord::kHas) {
+      active_.fetch_add(1);
+    }
   }
   void GiveSlot(WorkerRecord& worker);
   bool MoreThanSlots() const {
@@ -160,6 +172,7 @@ class WorkerSlots : public Roster::Pool {
   static void NumberThread();
   bool SomethingIsReady() const;
   void Send();
+  bool SendBelow(int slots);
   void Grant();
   WorkerRecord* AddWorker() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int StartWorker(WorkerRecord* worker);

@@ -1,0 +1,244 @@
+// What the monitor of a pool takes for blocked, and what it does then: look by
+// look, and with CPU clocks that show what the test wants.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <ctime>
+#include <functional>
+#include <latch>
+#include <memory>
+#include <optional>
+
+#include "gtest/gtest.h"
+#include "tests/pool_testing.h"
+#include "tests/steps.h"
+#include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/thread_pool.h"
+
+namespace {
+
+// Of a hundred CPUs, what each thread uses of them as others see it; as it is,
+// if negative.
+std::atomic<int> percent_used{-1};
+
+}  // namespace
+
+extern "C" int clock_gettime(clockid_t clock, timespec* time) noexcept {
+  const int percent = percent_used.load();
+  // Those of other threads have negative numbers.
+  if (clock >= 0 || percent < 0) {
+    return static_cast<int>(syscall(SYS_clock_gettime, clock, time));
+  }
+  syscall(SYS_clock_gettime, CLOCK_MONOTONIC, time);
+  const int64_t shown =
+      (time->tv_sec * int64_t{1'000'000'000} + time->tv_nsec) * percent / 100;
+  *time = {shown / 1'000'000'000, shown % 1'000'000'000};
+  return 0;
+}
+
+namespace tocsin {
+namespace {
+
+constexpr int kLooksInASecond = 20;
+
+struct ThreadsUse {
+  explicit ThreadsUse(int percent) { percent_used = percent; }
+  ThreadsUse(const ThreadsUse&) = delete;
+  ThreadsUse& operator=(const ThreadsUse&) = delete;
+  ~ThreadsUse() { percent_used = -1; }
+};
+
+// Lets the only monitor look when the test says so. Make it when nothing is
+// ready yet that has no slot.
+class Looks {
+ public:
+  Looks() { before_.emplace("PoolMonitor: looks"); }
+
+  void Next() {
+    before_->AwaitThread();
+    after_.emplace("PoolMonitor: has looked");
+    before_->Release();
+    after_->AwaitThread();
+    before_.reset();
+    before_.emplace("PoolMonitor: looks");
+    after_->Release();
+    after_.reset();
+  }
+
+ private:
+  std::optional<HeldAt> before_;
+  std::optional<HeldAt> after_;
+};
+
+size_t Threads() { return ThreadsNamed("").size(); }
+
+// A task that waits, then computes. End it before its group's Wait().
+class LongTask {
+ public:
+  explicit LongTask(TaskGroup& group) {
+    group.Spawn([this] {
+      inside_.count_down();
+      release_.wait();
+      while (!over_.load()) computes_.store(true);
+    });
+  }
+
+  void AwaitThread() { inside_.wait(); }
+  bool started() const { return inside_.try_wait(); }
+  void Compute() {
+    release_.count_down();
+    while (!computes_.load()) sched_yield();
+  }
+  void End() {
+    over_.store(true);
+    if (!release_.try_wait()) release_.count_down();
+  }
+
+ private:
+  std::latch inside_{1};
+  std::latch release_{1};
+  std::atomic<bool> computes_{false};
+  std::atomic<bool> over_{false};
+};
+
+// A pool of one, a task that has its slot, and one that waits for one.
+class PoolMonitorTest : public testing::Test {
+ protected:
+  PoolMonitorTest() {
+    first_.AwaitThread();
+    AwaitSleepForGood("looked-at-1");
+  }
+
+  // No thread is started before the look at which one would be because nothing
+  // was for a second.
+  void ExpectNoThreadForASecond(Looks& looks) {
+    looks.Next();
+    const size_t threads = Threads();
+    for (int look = 2; look <= 1 + kLooksInASecond - 1; ++look) {
+      looks.Next();
+      ASSERT_EQ(Threads(), threads) << "at look " << look;
+    }
+  }
+  void ExpectThreadAtNextLook(Looks& looks) {
+    const size_t threads = Threads();
+    looks.Next();
+    EXPECT_EQ(Threads(), threads + 1);
+  }
+
+  const std::unique_ptr<ThreadPool> pool_ =
+      *ThreadPool::Create({.name = "looked-at", .threads = 1});
+  TaskGroup group_{{.pool = pool_.get()}};
+  LongTask first_{group_};
+};
+
+TEST_F(PoolMonitorTest, AWorkerThatIsBlockedAtTwoLooksLosesItsSlot) {
+  Looks looks;
+  LongTask second(group_);
+  looks.Next();
+  ExpectThreadAtNextLook(looks);
+  second.AwaitThread();
+  first_.End();
+  second.End();
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+TEST_F(PoolMonitorTest, SoDoesOneThatPolls) {
+  const ThreadsUse some(5);
+  Looks looks;
+  LongTask second(group_);
+  looks.Next();
+  ExpectThreadAtNextLook(looks);
+  first_.End();
+  second.End();
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+TEST_F(PoolMonitorTest, OneThatUsesItsCpuDoesNot) {
+  const ThreadsUse most(50);  // though it sleeps at each look
+  Looks looks;
+  LongTask second(group_);
+  ExpectNoThreadForASecond(looks);
+  ExpectThreadAtNextLook(looks);
+  first_.End();
+  second.End();
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+TEST_F(PoolMonitorTest, NorDoesOneThatGetsNoCpu) {
+  const ThreadsUse none(0);
+  first_.Compute();
+  Looks looks;
+  LongTask second(group_);
+  ExpectNoThreadForASecond(looks);
+  ExpectThreadAtNextLook(looks);
+  first_.End();
+  second.End();
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+TEST_F(PoolMonitorTest, TasksThatComputeForEverStarveNobody) {
+  first_.Compute();
+  Looks looks;
+  constexpr int kTasks = 100;
+  std::latch all(kTasks);
+  for (int i = 0; i < kTasks; ++i) group_.Spawn([&] { all.count_down(); });
+  ExpectNoThreadForASecond(looks);
+  ExpectThreadAtNextLook(looks);
+  all.wait();  // without another look
+  first_.End();
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+TEST_F(PoolMonitorTest, NoMoreThanTwiceAsManyCompute) {
+  const ThreadsUse all(100);
+  first_.Compute();
+  Looks looks;
+  LongTask second(group_);
+  LongTask third(group_);
+  ExpectNoThreadForASecond(looks);
+  ExpectThreadAtNextLook(looks);
+  const size_t threads = Threads();
+  for (int i = 0; i < 2 * kLooksInASecond; ++i) looks.Next();
+  EXPECT_EQ(Threads(), threads);
+  EXPECT_FALSE(second.started() && third.started());
+  first_.End();
+  second.End();
+  third.End();
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+// Two may compute until the first of them ends its task; then no third does.
+TEST_F(PoolMonitorTest, AWorkerThatWasBlockedAndComputesCountsAgain) {
+  std::optional<Looks> looks(std::in_place);
+  LongTask second(group_);
+  looks->Next();
+  ExpectThreadAtNextLook(*looks);
+  second.AwaitThread();
+  std::atomic<bool> third_ran = false;
+  std::latch third_over(1);
+  group_.Spawn([&] {
+    third_ran = true;
+    third_over.count_down();
+  });
+  {
+    const ThreadsUse all(100);
+    first_.Compute();
+    second.Compute();
+    looks->Next();
+    looks->Next();
+    looks->Next();
+    HeldAt parks("WorkerSlots: a worker is about to park");
+    second.End();
+    parks.AwaitThread();
+    EXPECT_FALSE(third_ran);
+  }
+  first_.End();
+  third_over.wait();
+  looks.reset();
+  EXPECT_TRUE(group_.Wait().ok());
+}
+
+}  // namespace
+}  // namespace tocsin
