@@ -32,6 +32,7 @@ class Pool final : public internal::WorkerSlots {
     return new (std::nothrow) internal::Worker(*this, number);
   }
   void RouseMonitor() override { monitor_.Rouse(); }
+  int StartMonitor() override { return monitor_.Start(); }
 
   internal::PoolMonitor monitor_;
 };

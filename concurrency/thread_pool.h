@@ -23,6 +23,10 @@
 // are made. Then the wait of its group may have to run a task; it also does so
 // if the system refuses all threads.
 //
+// If the system refuses a thread, the pool asks again every tenth of a second
+// while a task needs one. Its first thread, which runs no tasks, sees to that.
+// If that is refused, the pool has no threads, and asks again with each task.
+//
 // Threads start when there is something for them to do. A pool without tasks
 // uses no CPU. Groups must end before their pool. All members may be called
 // from any thread. In a forked child a pool of the parent is dead: its groups

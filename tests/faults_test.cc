@@ -308,6 +308,66 @@ TEST(NoThread, APoolTriesAgainByItself) {
   while (!pool->status().ok()) sched_yield();
 }
 
+// Nobody spawns anything, waits, or ends a task either, and the pool has asked
+// for no thread that would look after it.
+TEST(NoThread, ATaskThatFoundNoThreadIsStartedOnceThereAreSome) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch blocked(1);
+  std::latch release(1);
+  group.Spawn([&] {
+    blocked.count_down();
+    release.wait();
+  });
+  blocked.wait();
+  {
+    std::latch refused(1);
+    ScopedJudge none([&, first = std::make_shared<std::atomic<bool>>(true)] {
+      if (first->exchange(false)) refused.count_down();
+      return EAGAIN;
+    });
+    group.Spawn([&] { release.count_down(); });
+    refused.wait();
+  }
+  release.wait();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(NoThread, ATaskOutlivesARefusalBesideAService) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch ran(1);
+  auto service = [&](const Started<void>& started) {
+    EXPECT_TRUE(started().ok());
+    ran.wait();
+  };
+  ASSERT_TRUE(group.Start<void>(service).ok());
+  {
+    ScopedJudge none(RefuseAll);
+    group.Spawn([&] { ran.count_down(); });
+    ExpectRefusedThread(pool->status(), "");
+  }
+  ran.wait();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(NoThread, APoolHasNoWorkerBeforeItHasItsMonitor) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::atomic<bool> here = false;
+  {
+    ScopedJudge first([asked = std::make_shared<std::atomic<int>>(0)] {
+      return asked->fetch_add(1) == 0 ? EAGAIN : 0;
+    });
+    group.Spawn([&, me = pthread_self()] {
+      here = pthread_equal(me, pthread_self()) != 0;
+    });
+    ExpectRefusedThread(pool->status(), "");
+    EXPECT_TRUE(group.Wait().ok());
+  }
+  EXPECT_TRUE(here);
+}
+
 // A task of Start() that is refused when somebody waits for it already.
 TEST(NoThread, AWaitThatSleepsEndsWhenTheLastTaskIsRefused) {
   auto pool = *ThreadPool::Create({});
@@ -426,24 +486,18 @@ TEST(NoThread, APoolThatIsDestroyedMeanwhileDoesNotWaitForIt) {
   pool.reset();
 }
 
-// Whether a third task gets a slot at once in a pool of two, which was refused
-// a thread after it had given the slot of that thread to another.
-bool HasThirdSlot() {
+// Whether a second task gets a slot at once in a pool of one, which was refused
+// a thread after it had given the slot of that thread to another: it had done
+// nothing for a second.
+bool HasSecondSlot() {
   std::latch asked(1);
   std::latch given_to_another(1);
   std::latch refused(1);
   std::atomic<int> calls = 0;
   std::atomic<bool> made_here = false;
-  auto pool = *ThreadPool::Create({.threads = 2});
+  auto pool = *ThreadPool::Create({.threads = 1});
   {
     TaskGroup group({.pool = pool.get()});
-    std::latch blocked(1);
-    std::latch release(1);
-    group.Spawn([&] {
-      blocked.count_down();
-      release.wait();
-    });
-    blocked.wait();
     std::latch judged(1);
     std::thread spawner([&] {
       judged.wait();
@@ -452,11 +506,11 @@ bool HasThirdSlot() {
     });
     ScopedJudge in_turn([&] {
       switch (++calls) {
-        case 1:
+        case 2:  // after the monitor
           asked.count_down();
           given_to_another.wait();
           return EAGAIN;
-        case 3:  // after the monitor, by the monitor
+        case 3:  // by the monitor
           given_to_another.count_down();
           refused.wait();
       }
@@ -466,18 +520,15 @@ bool HasThirdSlot() {
     asked.wait();
     group.Spawn([] {});
     spawner.join();
-    release.count_down();
     EXPECT_TRUE(group.Wait().ok());
   }
   TaskGroup group({.pool = pool.get()});
-  std::latch blocked(2);
+  std::latch blocked(1);
   std::latch release(1);
-  for (int i = 0; i < 2; ++i) {
-    group.Spawn([&] {
-      blocked.count_down();
-      release.wait();
-    });
-  }
+  group.Spawn([&] {
+    blocked.count_down();
+    release.wait();
+  });
   blocked.wait();
   ScopedJudge witness([&, here = pthread_self()] {
     if (pthread_equal(here, pthread_self())) made_here = true;
@@ -489,11 +540,11 @@ bool HasThirdSlot() {
   return made_here;
 }
 
-// On a machine that is slow a thread may be taken for blocked that is not, so
+// On a machine that is slow the task that blocks may lose its slot before, so
 // not the first time counts.
 TEST(NoThread, APoolDoesNotGiveTheSameSlotBackTwice) {
   int tries = 1;
-  while (HasThirdSlot()) ASSERT_LT(++tries, 10);
+  while (HasSecondSlot()) ASSERT_LT(++tries, 10);
 }
 
 // This and the next run in a process of their own, because the thread that they

@@ -108,7 +108,7 @@ class PoolMonitorTest : public testing::Test {
  protected:
   PoolMonitorTest() {
     first_.AwaitThread();
-    AwaitSleepForGood("looked-at-1");
+    AwaitSleepForGood("watched-1");
   }
 
   // No thread is started before the look at which one would be because nothing
@@ -128,7 +128,7 @@ class PoolMonitorTest : public testing::Test {
   }
 
   const std::unique_ptr<ThreadPool> pool_ =
-      *ThreadPool::Create({.name = "looked-at", .threads = 1});
+      *ThreadPool::Create({.name = "watched", .threads = 1});
   TaskGroup group_{{.pool = pool_.get()}};
   LongTask first_{group_};
 };
@@ -238,6 +238,19 @@ TEST_F(PoolMonitorTest, AWorkerThatWasBlockedAndComputesCountsAgain) {
   third_over.wait();
   looks.reset();
   EXPECT_TRUE(group_.Wait().ok());
+}
+
+// It is made with the first worker, before that has its task.
+TEST(NewMonitor, StaysDormant) {
+  AtStep looks("PoolMonitor: looks", [] {});
+  auto pool = *ThreadPool::Create({.name = "watched", .threads = 2});
+  TaskGroup group({.pool = pool.get()});
+  std::latch over(1);
+  group.Spawn([&] { over.wait(); });
+  AwaitSleepForGood("watched-monitor");
+  EXPECT_FALSE(looks.passed());
+  over.count_down();
+  EXPECT_TRUE(group.Wait().ok());
 }
 
 }  // namespace

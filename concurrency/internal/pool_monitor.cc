@@ -43,35 +43,41 @@ void PoolMonitor::End() {
   }
 }
 
+// The thread waits until the caller has set the state: who rouses it before
+// waits for the mutex.
+int PoolMonitor::Start() {
+  auto run = [](void* monitor) -> void* {
+    static_cast<PoolMonitor*>(monitor)->Run();
+    return nullptr;
+  };
+  pthread_t thread;
+  const int error = pthread_create(&thread, nullptr, run, this);
+  if (error != 0) return error;
+  thread_ = thread;
+  slots_.watch_.store(WorkerSlots::kDormant);
+  FutexWakeOne(&slots_.watch_);
+  return 0;
+}
+
 void PoolMonitor::Rouse() {
-  uint32_t watch = slots_.watch_.load();
-  if (watch == WorkerSlots::kDormant) {
-    if (slots_.watch_.compare_exchange_strong(watch, WorkerSlots::kWatching)) {
-      FutexWakeOne(&slots_.watch_);
-    }
-  } else if (watch == WorkerSlots::kNoThread && slots_.max_threads_ > 0 &&
-             slots_.watch_.compare_exchange_strong(watch,
-                                                   WorkerSlots::kWatching)) {
-    auto run = [](void* monitor) -> void* {
-      static_cast<PoolMonitor*>(monitor)->Run();
-      return nullptr;
-    };
-    pthread_t thread;
-    // Under the mutex, so that End() finds the thread.
+  if (slots_.watch_.load() == WorkerSlots::kNoThread) {
+    if (slots_.max_threads_ == 0) return;
     MutexLock lock(slots_.mutex_);
-    const int error = pthread_create(&thread, nullptr, run, this);
-    if (error == 0) {
-      thread_ = thread;
-    } else {
-      slots_.refusal_ = error;
-      slots_.watch_.store(WorkerSlots::kNoThread);
-    }
+    if (!slots_.HaveMonitor()) return;
+  }
+  uint32_t dormant = WorkerSlots::kDormant;
+  if (slots_.watch_.compare_exchange_strong(dormant, WorkerSlots::kWatching)) {
+    FutexWakeOne(&slots_.watch_);
   }
 }
 
 void PoolMonitor::Run() {
   pthread_setname_np(pthread_self(), slots_.ThreadName("-monitor").c_str());
-  while (true) {
+  while (slots_.watch_.load() == WorkerSlots::kNoThread) {
+    FutexWait(slots_.watch_, WorkerSlots::kNoThread);
+  }
+  BeDormant();
+  while (WaitForNextLook()) {
     TOCSIN_STEP("PoolMonitor: looks");
     const bool stuck = SomethingIsStuck();
     LookAtWorkers(stuck);
@@ -84,19 +90,25 @@ void PoolMonitor::Run() {
       quiet_looks_ = 0;
       uint32_t watching = WorkerSlots::kWatching;
       slots_.watch_.compare_exchange_strong(watching, WorkerSlots::kDormant);
-      if (!slots_.SomethingIsReady()) {
-        FutexWait(slots_.watch_, WorkerSlots::kDormant);
-      }
-      uint32_t dormant = WorkerSlots::kDormant;
-      slots_.watch_.compare_exchange_strong(dormant, WorkerSlots::kWatching);
+      if (!slots_.SomethingIsReady()) BeDormant();
     }
     TOCSIN_STEP("PoolMonitor: has looked");
-    const Instant next_look = After(kBetweenLooks);
-    while (slots_.watch_.load() != WorkerSlots::kEnded && Now() < next_look) {
-      FutexWait(slots_.watch_, WorkerSlots::kWatching, next_look);
-    }
-    if (slots_.watch_.load() == WorkerSlots::kEnded) return;
   }
+}
+
+void PoolMonitor::BeDormant() {
+  FutexWait(slots_.watch_, WorkerSlots::kDormant);
+}
+
+// False if the thread is to end.
+bool PoolMonitor::WaitForNextLook() {
+  uint32_t dormant = WorkerSlots::kDormant;
+  slots_.watch_.compare_exchange_strong(dormant, WorkerSlots::kWatching);
+  const Instant next_look = After(kBetweenLooks);
+  while (slots_.watch_.load() != WorkerSlots::kEnded && Now() < next_look) {
+    FutexWait(slots_.watch_, WorkerSlots::kWatching, next_look);
+  }
+  return slots_.watch_.load() != WorkerSlots::kEnded;
 }
 
 bool PoolMonitor::SomethingIsStuck() {

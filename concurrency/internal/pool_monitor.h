@@ -23,15 +23,20 @@ class PoolMonitor {
   PoolMonitor(const PoolMonitor&) = delete;
   PoolMonitor& operator=(const PoolMonitor&) = delete;
 
-  // Makes the thread, or wakes it. If the system refuses one, the next call
-  // tries again.
-  void Rouse();
+  // Makes the thread, which stays dormant until Rouse(). Returns the errno.
+  int Start() ABSL_EXCLUSIVE_LOCKS_REQUIRED(slots_.mutex_);
+
+  // Wakes the thread, or makes it if there is none yet. If the system refuses
+  // one, the next call tries again.
+  void Rouse() ABSL_LOCKS_EXCLUDED(slots_.mutex_);
 
   // Ends the thread and waits for that. REQUIRES: the workers have ended.
   void End();
 
  private:
   void Run();
+  void BeDormant();
+  bool WaitForNextLook();
   bool SomethingIsStuck();
   void LookAtWorkers(bool stuck);
   void Move(WorkerRecord& worker, WorkerRecord::Slot from,

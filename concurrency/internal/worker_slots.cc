@@ -27,6 +27,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <memory>
 #include <utility>
 
@@ -169,7 +170,7 @@ void WorkerSlots::Grant() {
       idle->granted.store(Granted::kSlot);
       searching_.fetch_add(1);
       idle->woken.store(1);
-    } else if (threads_ < max_threads_ &&
+    } else if (threads_ < max_threads_ && HaveMonitor() &&
                (refusal_ == 0 || Now() >= retry_at_)) {
       fresh = AddWorker();
     }
@@ -183,7 +184,17 @@ void WorkerSlots::Grant() {
   if (idle != nullptr) return FutexWakeOne(&idle->woken);
   // At the cap every worker is busy or blocked and will look for tasks before
   // it parks. If the system refuses a thread, the monitor tries again.
-  if (fresh == nullptr || StartWorker(fresh) != 0) RouseMonitor();
+  if (fresh != nullptr && StartWorker(fresh) == 0) return;
+  if (watch_.load() != kNoThread) RouseMonitor();
+}
+
+// No worker is made before the monitor is there. Otherwise the monitor might be
+// refused when all workers are busy and a task needs it: then nobody would try
+// again. False if it is refused, and the pool has no thread at all.
+bool WorkerSlots::HaveMonitor() {
+  if (watch_.load() != kNoThread) return true;
+  NoteRefusal(StartMonitor());
+  return refusal_ == 0;
 }
 
 absl::Status WorkerSlots::RunOnThread(TaskQueue& queue, Task& task,
@@ -199,6 +210,8 @@ absl::Status WorkerSlots::RunOnThread(TaskQueue& queue, Task& task,
       return absl::ResourceExhaustedError(absl::StrCat(
           "no thread for a task that needs one of its own: the pool has ",
           threads_, ", which is its max_threads"));
+    } else if (!HaveMonitor()) {
+      return RefusedThread(name_, refusal_);
     } else if (worker = AddWorker(); worker == nullptr) {
       return absl::ResourceExhaustedError(
           "no memory for the thread of a task that needs one of its own");
@@ -221,7 +234,10 @@ absl::Status WorkerSlots::RunOnThread(TaskQueue& queue, Task& task,
 // in its queue.
 WorkerRecord* WorkerSlots::AddWorker() {
   WorkerRecord* worker = NewWorker(started_);
-  if (worker == nullptr) return nullptr;
+  if (worker == nullptr) {
+    NoteRefusal(ENOMEM);
+    return nullptr;
+  }
   ++started_;
   ++threads_;
   worker->next = std::exchange(workers_, worker);
@@ -234,9 +250,8 @@ int WorkerSlots::StartWorker(WorkerRecord* worker) {
   pthread_t thread;
   const int error = pthread_create(&thread, nullptr, &RunWorker, worker);
   MutexLock lock(mutex_);
-  refusal_ = error;
+  NoteRefusal(error);
   if (error == 0) return 0;
-  retry_at_ = After(kPauseAfterRefusal);
   WorkerRecord** link = &workers_;
   while (*link != worker) link = &(*link)->next;
   *link = worker->next;
@@ -244,6 +259,11 @@ int WorkerSlots::StartWorker(WorkerRecord* worker) {
   delete worker;
   LeaveThreads();
   return error;
+}
+
+void WorkerSlots::NoteRefusal(int error) {
+  refusal_ = error;
+  if (error != 0) retry_at_ = After(kPauseAfterRefusal);
 }
 
 // The last thread lets the destructor go on.

@@ -168,13 +168,17 @@ class WorkerSlots : public Roster::Pool {
   // Null if there is no memory.
   virtual WorkerRecord* NewWorker(size_t number) = 0;
   virtual void RouseMonitor() = 0;
+  // Returns the errno.
+  virtual int StartMonitor() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) = 0;
 
   static void NumberThread();
   bool SomethingIsReady() const;
   void Send();
   bool SendBelow(int slots);
   void Grant();
+  bool HaveMonitor() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   WorkerRecord* AddWorker() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteRefusal(int error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int StartWorker(WorkerRecord* worker);
   void LeaveThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void* RunWorker(void* worker);
