@@ -4,8 +4,10 @@
 #include <atomic>
 #include <cstddef>
 #include <new>
+#include <optional>
 #include <utility>
 
+#include "absl/base/config.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/available_cpus.h"
 #include "tocsin/concurrency/internal/pool_monitor.h"
@@ -18,8 +20,17 @@ namespace {
 
 class Pool final : public internal::WorkerSlots {
  public:
-  Pool(ThreadPool::Options options, int threads)
-      : WorkerSlots(std::move(options.name), threads, options.max_threads),
+  explicit Pool(ThreadPool::Options options)
+      : WorkerSlots(
+            std::move(options.name),
+            options.threads.has_value()
+                ? *options.threads
+                : std::min(internal::AvailableCpus(), options.max_threads),
+            options.max_threads),
+        most_slots_(
+            options.threads.has_value()
+                ? kAsAsked
+                : std::min(internal::CpusOfAffinity(), options.max_threads)),
         monitor_(*this) {}
   ~Pool() override {
     if (forked()) return;  // its threads, and holders of its locks, are gone
@@ -28,11 +39,29 @@ class Pool final : public internal::WorkerSlots {
   }
 
  private:
+  static constexpr int kAsAsked = -1;
+
   internal::WorkerRecord* NewWorker(size_t number) override {
     return new (std::nothrow) internal::Worker(*this, number);
   }
   void RouseMonitor() override { monitor_.Rouse(); }
   int StartMonitor() override { return monitor_.Start(); }
+  // By the quota of now and the affinity of then: that of the monitor, which
+  // asks, is no other's.
+  std::optional<int> ChangedSlots() override {
+    if (most_slots_ == kAsAsked) return std::nullopt;
+#ifdef ABSL_HAVE_EXCEPTIONS
+    try {
+      return std::min(internal::CpuQuota(), most_slots_);
+    } catch (const std::bad_alloc&) {
+      return std::nullopt;
+    }
+#else
+    return std::min(internal::CpuQuota(), most_slots_);
+#endif
+  }
+
+  const int most_slots_;
 
   internal::PoolMonitor monitor_;
 };
@@ -41,9 +70,7 @@ class Pool final : public internal::WorkerSlots {
 
 ThreadPool& ThreadPool::Default() {
   static ThreadPool& pool = *[] {
-    const int threads =
-        std::min(internal::AvailableCpus(), Options().max_threads);
-    auto* made = new ThreadPool(std::make_unique<Pool>(Options(), threads));
+    auto* made = new ThreadPool(std::make_unique<Pool>(Options()));
     internal::default_slots.store(made->slots_.get(),
                                   std::memory_order_release);
     return made;
@@ -62,12 +89,8 @@ absl::StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Create(
         "ThreadPool: max_threads is ", options.max_threads, ", less than the ",
         *options.threads, " threads asked for; raise it"));
   }
-  const int threads =
-      options.threads.has_value()
-          ? *options.threads
-          : std::min(internal::AvailableCpus(), options.max_threads);
   return std::unique_ptr<ThreadPool>(
-      new ThreadPool(std::make_unique<Pool>(std::move(options), threads)));
+      new ThreadPool(std::make_unique<Pool>(std::move(options))));
 }
 
 ThreadPool::ThreadPool(std::unique_ptr<internal::WorkerSlots> slots)

@@ -54,8 +54,10 @@ struct ThreadPoolOptions {
   std::string name = "tocsin";
   // How many tasks run at a time, as far as they do not block. By default the
   // number of CPUs that the process may use, by its affinity and the quota of
-  // its cgroup, but at most max_threads. With kRunInWait, groups run their
-  // tasks in Wait(), and a spawned task gets a thread only if no wait takes it.
+  // its cgroup, but at most max_threads. The quota may change: a pool that has
+  // more tasks than threads looks at it every second; tasks that run go on.
+  // With kRunInWait, groups run their tasks in Wait(), and a spawned task gets
+  // a thread only if no wait takes it.
   std::optional<int> threads = {};
   // The maximum number of threads for tasks, including blocked and idle ones.
   int max_threads = 512;

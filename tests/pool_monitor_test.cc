@@ -1,15 +1,20 @@
 // What the monitor of a pool takes for blocked, and what it does then: look by
 // look, and with CPU clocks that show what the test wants.
+#include <dlfcn.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
+#include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <functional>
 #include <latch>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "gtest/gtest.h"
 #include "tests/pool_testing.h"
@@ -18,6 +23,10 @@
 #include "tocsin/concurrency/thread_pool.h"
 
 namespace {
+
+// What the quota of this process's cgroup is, in CPUs; the machine has four.
+std::atomic<int> cpu_quota{0};
+std::atomic<int> quota_looks{0};
 
 // Of a hundred CPUs, what each thread uses of them as others see it; as it is,
 // if negative.
@@ -35,6 +44,46 @@ extern "C" int clock_gettime(clockid_t clock, timespec* time) noexcept {
   const int64_t shown =
       (time->tv_sec * int64_t{1'000'000'000} + time->tv_nsec) * percent / 100;
   *time = {shown / 1'000'000'000, shown % 1'000'000'000};
+  return 0;
+}
+
+// The file that tells the quota is a pipe that holds the text.
+static FILE* OpenInstead(const char* path, const char* mode,
+                         const char* function) {
+  std::string text;
+  if (cpu_quota.load() != 0) {
+    if (std::strcmp(path, "/proc/self/cgroup") == 0) {
+      text = "0::/\n";
+      ++quota_looks;
+    } else if (std::strcmp(path, "/sys/fs/cgroup/cpu.max") == 0) {
+      text = std::to_string(cpu_quota.load() * 100'000) + " 100000\n";
+    }
+  }
+  int ends[2];
+  if (text.empty() || pipe(ends) != 0) {
+    using Open = FILE*(const char*, const char*);
+    return reinterpret_cast<Open*>(dlsym(RTLD_NEXT, function))(path, mode);
+  }
+  EXPECT_EQ(write(ends[1], text.data(), text.size()),
+            static_cast<ssize_t>(text.size()));
+  close(ends[1]);
+  return fdopen(ends[0], mode);
+}
+
+extern "C" FILE* fopen(const char* path, const char* mode) {
+  return OpenInstead(path, mode, "fopen");
+}
+extern "C" FILE* fopen64(const char* path, const char* mode) {
+  return OpenInstead(path, mode, "fopen64");
+}
+
+extern "C" int sched_getaffinity(pid_t pid, size_t size,
+                                 cpu_set_t* set) noexcept {
+  if (cpu_quota.load() == 0) {
+    return syscall(SYS_sched_getaffinity, pid, size, set) < 0 ? -1 : 0;
+  }
+  std::memset(set, 0, size);
+  for (int cpu = 0; cpu < 4; ++cpu) CPU_SET_S(cpu, size, set);
   return 0;
 }
 
@@ -238,6 +287,89 @@ TEST_F(PoolMonitorTest, AWorkerThatWasBlockedAndComputesCountsAgain) {
   third_over.wait();
   looks.reset();
   EXPECT_TRUE(group_.Wait().ok());
+}
+
+class PoolOfQuotaTest : public testing::Test {
+ protected:
+  // The pool has more tasks than threads, and looks at the quota.
+  static void AwaitLookAtQuota(Looks& looks) {
+    const int before = quota_looks;
+    while (quota_looks == before) looks.Next();
+    looks.Next();
+  }
+  ~PoolOfQuotaTest() override { cpu_quota = 0; }
+};
+
+TEST_F(PoolOfQuotaTest, GrowsWithIt) {
+  cpu_quota = 1;
+  auto pool = *ThreadPool::Create({.name = "watched"});
+  TaskGroup group({.pool = pool.get()});
+  LongTask first(group);
+  first.AwaitThread();
+  first.Compute();
+  LongTask others[] = {LongTask(group), LongTask(group), LongTask(group),
+                       LongTask(group)};
+  const ThreadsUse all(100);
+  Looks looks;
+  cpu_quota = 3;
+  const size_t threads = Threads();
+  AwaitLookAtQuota(looks);
+  while (Threads() < threads + 2) looks.Next();
+  cpu_quota = 100;  // more than there are CPUs
+  AwaitLookAtQuota(looks);
+  while (Threads() < threads + 3) looks.Next();
+  for (int i = 0; i < 3; ++i) looks.Next();
+  EXPECT_EQ(Threads(), threads + 3);
+  first.End();
+  for (LongTask& other : others) other.End();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_F(PoolOfQuotaTest, ShrinksWithItAsTasksEnd) {
+  cpu_quota = 2;
+  auto pool = *ThreadPool::Create({.name = "watched"});
+  TaskGroup group({.pool = pool.get()});
+  LongTask first(group);
+  LongTask second(group);
+  for (LongTask* task : {&first, &second}) {
+    task->AwaitThread();
+    task->Compute();
+  }
+  std::optional<Looks> looks(std::in_place);
+  std::atomic<bool> third_ran = false;
+  std::latch third_over(1);
+  group.Spawn([&] {
+    third_ran = true;
+    third_over.count_down();
+  });
+  {
+    const ThreadsUse all(100);
+    cpu_quota = 1;
+    AwaitLookAtQuota(*looks);
+    HeldAt parks("WorkerSlots: a worker is about to park");
+    second.End();
+    parks.AwaitThread();
+    EXPECT_FALSE(third_ran);
+  }
+  first.End();
+  third_over.wait();
+  looks.reset();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST_F(PoolOfQuotaTest, DoesNotIfItsThreadsWereAskedFor) {
+  cpu_quota = 1;
+  auto pool = *ThreadPool::Create({.name = "watched", .threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  LongTask first(group);
+  LongTask second(group);
+  Looks looks;
+  const int before = quota_looks;
+  looks.Next();
+  EXPECT_EQ(quota_looks, before);
+  first.End();
+  second.End();
+  EXPECT_TRUE(group.Wait().ok());
 }
 
 // It is made with the first worker, before that has its task.

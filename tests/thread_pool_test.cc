@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <functional>
 #include <latch>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -77,6 +78,16 @@ TEST(ThreadPool, RefusesNumbersThatMakeNoSense) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("raise it"));
   EXPECT_TRUE(ThreadPool::Create({.max_threads = 1}).ok());
+}
+
+// And UndefinedBehaviorSanitizer finds nothing to say.
+TEST(ThreadPool, AsManyThreadsAsThereAreNumbersMayRun) {
+  constexpr int kAll = std::numeric_limits<int>::max();
+  auto pool = *ThreadPool::Create({.threads = kAll, .max_threads = kAll});
+  TaskGroup group({.pool = pool.get()});
+  std::latch all(100);
+  for (int i = 0; i < 100; ++i) group.Spawn([&] { all.arrive_and_wait(); });
+  EXPECT_TRUE(group.Wait().ok());
 }
 
 // Trio threads: names reach the OS thread, cut to 15 bytes.

@@ -16,18 +16,6 @@ namespace tocsin::inline v0_2::internal {
 
 namespace {
 
-int CpusOfAffinity() {
-  // The kernel refuses a set smaller than its own, however many CPUs there are.
-  for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
-    std::vector<cpu_set_t> set(cpus / CPU_SETSIZE);
-    const size_t size = set.size() * sizeof(cpu_set_t);
-    if (sched_getaffinity(0, size, set.data()) == 0) {
-      return CPU_COUNT_S(size, set.data());
-    }
-  }
-  return 1;
-}
-
 std::string FirstLine(const std::string& path) {
   std::string line;
   std::getline(std::ifstream(path), line);
@@ -58,9 +46,22 @@ int QuotaOf(const std::string& folder, bool unified) {
 }  // namespace
 
 int AvailableCpus() {
-  return std::max(1, std::min(CpusOfAffinity(),
-                              CpuQuota("/proc/self/cgroup", "/sys/fs/cgroup")));
+  return std::max(1, std::min(CpusOfAffinity(), CpuQuota()));
 }
+
+int CpusOfAffinity() {
+  // The kernel refuses a set smaller than its own, however many CPUs there are.
+  for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
+    std::vector<cpu_set_t> set(cpus / CPU_SETSIZE);
+    const size_t size = set.size() * sizeof(cpu_set_t);
+    if (sched_getaffinity(0, size, set.data()) == 0) {
+      return CPU_COUNT_S(size, set.data());
+    }
+  }
+  return 1;
+}
+
+int CpuQuota() { return CpuQuota("/proc/self/cgroup", "/sys/fs/cgroup"); }
 
 int CpuQuota(const std::string& membership, const std::string& root) {
   int least = kNoQuota;

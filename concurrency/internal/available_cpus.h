@@ -13,6 +13,10 @@ namespace tocsin::inline v0_2::internal {
 // rounded up, if that is less. At least 1.
 int AvailableCpus();
 
+// The two of which that is the lesser one. The mask is that of this thread.
+int CpusOfAffinity();
+int CpuQuota();
+
 // What the quotas come to in the cgroups that `membership` names, a file like
 // /proc/self/cgroup, and those above them, in the hierarchies mounted at
 // `root`, a folder like /sys/fs/cgroup. Version 1 and 2.

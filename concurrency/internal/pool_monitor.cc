@@ -26,6 +26,9 @@ constexpr int kQuietLooks = 20;
 // A worker that polls uses some.
 constexpr int kBlockedUsesLessThanOneIn = 10;
 
+// It reads some files.
+constexpr absl::Duration kBetweenLooksAtSlots = absl::Seconds(1);
+
 constexpr std::chrono::nanoseconds kZero{0};
 
 }  // namespace
@@ -79,6 +82,7 @@ void PoolMonitor::Run() {
   BeDormant();
   while (WaitForNextLook()) {
     TOCSIN_STEP("PoolMonitor: looks");
+    LookAtSlots();
     const bool stuck = SomethingIsStuck();
     LookAtWorkers(stuck);
     if (stuck) {
@@ -109,6 +113,17 @@ bool PoolMonitor::WaitForNextLook() {
     FutexWait(slots_.watch_, WorkerSlots::kWatching, next_look);
   }
   return slots_.watch_.load() != WorkerSlots::kEnded;
+}
+
+// More slots are filled by this look; of fewer the workers hear with their next
+// task.
+void PoolMonitor::LookAtSlots() {
+  const Instant now = Now();
+  if (now < Add(slots_known_since_, kBetweenLooksAtSlots)) return;
+  slots_known_since_ = now;
+  if (const std::optional<int> slots = slots_.ChangedSlots()) {
+    slots_.slot_count_.store(*slots);
+  }
 }
 
 bool PoolMonitor::SomethingIsStuck() {

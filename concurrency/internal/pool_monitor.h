@@ -38,15 +38,17 @@ class PoolMonitor {
   void BeDormant();
   bool WaitForNextLook();
   bool SomethingIsStuck();
+  void LookAtSlots();
   void LookAtWorkers(bool stuck);
   void Move(WorkerRecord& worker, WorkerRecord::Slot from,
             WorkerRecord::Slot to);
   // A pool without a slot still starts what nobody waits for.
-  int AtLeastOneSlot() const { return std::max(slots_.slot_count_, 1); }
+  int AtLeastOneSlot() const { return std::max(slots_.slot_count_.load(), 1); }
 
   WorkerSlots& slots_;
   // Of the thread alone.
   Instant last_look_{};
+  Instant slots_known_since_{};
   int quiet_looks_ = 0;  // in a row, without a task that was started before
   std::optional<pthread_t> thread_ ABSL_GUARDED_BY(slots_.mutex_);
 };

@@ -75,7 +75,7 @@ WorkerSlots::WorkerSlots(std::string name, int slots, int max_threads)
       max_threads_(max_threads),
       made_in_process_(forks.load()),
       shard_count_(std::bit_ceil(
-          static_cast<uint32_t>(std::clamp(2 * slots, 16, kMostShards)))),
+          static_cast<uint32_t>(2 * std::clamp(slots, 8, kMostShards / 2)))),
       shards_(std::make_unique<Shard[]>(shard_count_)) {
   Roster::Enter(*this);
 }

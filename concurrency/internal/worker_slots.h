@@ -168,6 +168,8 @@ class WorkerSlots : public Roster::Pool {
   // Null if there is no memory.
   virtual WorkerRecord* NewWorker(size_t number) = 0;
   virtual void RouseMonitor() = 0;
+  // How many slots there are to be from now on, if that may have changed.
+  virtual std::optional<int> ChangedSlots() = 0;
   // Returns the errno.
   virtual int StartMonitor() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) = 0;
 
@@ -184,7 +186,7 @@ class WorkerSlots : public Roster::Pool {
   static void* RunWorker(void* worker);
 
   const std::string name_;
-  const int slot_count_;
+  std::atomic<int> slot_count_;  // the monitor alone changes it
   const int max_threads_;
   const uint32_t made_in_process_;  // `forks` at that time
   const uint32_t shard_count_;      // a power of two
