@@ -96,7 +96,8 @@ class TaskSet {
   // The same for a task that the others do not wait for: it starts at once, on
   // a thread of its own, and is cancelled once all others have ended and a
   // thread waits for the set. If the system refuses the thread, the set fails
-  // with kResourceExhausted.
+  // with kResourceExhausted; if this thread may make none for the pool (see
+  // thread_pool.h), with kFailedPrecondition.
   template <typename F>
   void SpawnBackground(F&& f, TaskOptions options = {}) {
     state_.SpawnBackground(std::forward<F>(f), std::move(options));
@@ -113,9 +114,10 @@ class TaskSet {
   // Runs f(started) on a thread of its own. Returns the value as soon as f
   // calls started(value); f then goes on as a task like any other. If f does
   // not call it, returns an error, which is not one of the set: that of the
-  // task; kFailedPrecondition if the task ended without an error, or the set is
-  // closed; kResourceExhausted if the system refuses the thread. If the current
-  // scope is cancelled first, cancels the task and waits for its end.
+  // task; kFailedPrecondition if the task ended without an error, the set is
+  // closed, or this thread may make none for the pool (see thread_pool.h);
+  // kResourceExhausted if the system refuses the thread. If the current scope
+  // is cancelled first, cancels the task and waits for its end.
   // Start<void>() returns an absl::Status.
   template <typename T, typename F>
   std::conditional_t<std::is_void_v<T>, absl::Status, absl::StatusOr<T>> Start(

@@ -27,6 +27,28 @@
 // while a task needs one. Its first thread, which runs no tasks, sees to that.
 // If that is refused, the pool has no threads, and asks again with each task.
 //
+// Its threads do not depend on the thread that makes them necessary. They begin
+// in the state in which the main thread would make them: with its CPU affinity,
+// scheduling policy, priority, nice value and I/O priority. They block the
+// signals that living ScopedSignalBlocks ask for, on whichever threads, and no
+// others; not what a program blocks by itself, to wait for it in one place. The
+// floating-point environment is the default, also in a program built with
+// -ffast-math. The timer slack is what the main thread had when it last made a
+// thread of a pool, or the loading thread when the library was loaded. A task
+// that changes its thread changes it back before it ends.
+//
+// Some things a thread keeps for good from the one that makes it: user ids,
+// groups and capabilities; seccomp filters and no_new_privs; namespaces; a
+// working directory, root and umask of its own (unshare(CLONE_FS)); descriptors
+// of its own (unshare(CLONE_FILES)); a nice value, affinity or policy that it
+// may not change back. A thread in which one of them is not the main thread's
+// makes no thread for a pool. The pool goes on as if the system had refused
+// one: status() says which it was, and the tasks start on the threads that
+// there are, on one that another thread makes when it spawns, or in Wait(). A
+// program that spawns from such threads lets its main thread spawn first. Not
+// looked at are cgroups of single threads, labels of security modules and
+// memory policies; and nothing is once the main thread has ended.
+//
 // Threads start when there is something for them to do. A pool without tasks
 // uses no CPU. Groups must end before their pool. All members may be called
 // from any thread. In a forked child a pool of the parent is dead: its groups
@@ -53,9 +75,10 @@ struct ThreadPoolOptions {
   // The name of its threads in ps and top, followed by a number.
   std::string name = "tocsin";
   // How many tasks run at a time, as far as they do not block. By default the
-  // number of CPUs that the process may use, by its affinity and the quota of
-  // its cgroup, but at most max_threads. The quota may change: a pool that has
-  // more tasks than threads looks at it every second; tasks that run go on.
+  // number of CPUs that the process may use, by the affinity of its main
+  // thread and the quota of its cgroup, but at most max_threads. The quota may
+  // change: a pool that has more tasks than threads looks at it every second;
+  // tasks that run go on.
   // With kRunInWait, groups run their tasks in Wait(), and a spawned task gets
   // a thread only if no wait takes it.
   std::optional<int> threads = {};
@@ -80,7 +103,8 @@ class ThreadPool {
   ~ThreadPool();
 
   // OK, or what keeps the pool from working as promised: kResourceExhausted if
-  // the system refused the last thread asked for, kFailedPrecondition in a
+  // the system refused the last thread asked for, kFailedPrecondition if the
+  // thread that asked for it keeps it from being like the main thread, or in a
   // forked child.
   absl::Status status() const;
 

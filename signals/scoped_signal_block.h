@@ -1,4 +1,5 @@
-// Blocks signals in the calling thread and in threads it creates meanwhile.
+// Blocks signals in the calling thread, in threads it creates meanwhile, and in
+// those that the library starts meanwhile for whichever thread.
 //
 //   int main() {
 //     ScopedSignalBlock block({SIGINT, SIGTERM});
@@ -24,18 +25,16 @@
 
 #include <csignal>
 
+#include "tocsin/concurrency/internal/mask_request.h"
 #include "tocsin/signals/signal_set.h"
 
 namespace tocsin::inline v0_2 {
 
 class [[nodiscard]] ScopedSignalBlock {
  public:
-  explicit ScopedSignalBlock(const SignalSet& signals) {
-    sigset_t mask;
-    sigemptyset(&mask);
-    for (int signum : signals) sigaddset(&mask, signum);
-    sigaddset(&mask, SIGSTKFLT);
-    pthread_sigmask(SIG_BLOCK, &mask, &previous_);
+  explicit ScopedSignalBlock(const SignalSet& signals)
+      : request_(ToMask(signals)) {
+    pthread_sigmask(SIG_BLOCK, &request_.signals(), &previous_);
   }
   ScopedSignalBlock(const ScopedSignalBlock&) = delete;
   ScopedSignalBlock& operator=(const ScopedSignalBlock&) = delete;
@@ -43,6 +42,15 @@ class [[nodiscard]] ScopedSignalBlock {
   ~ScopedSignalBlock() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
 
  private:
+  static sigset_t ToMask(const SignalSet& signals) {
+    sigset_t mask;
+    sigemptyset(&mask);
+    for (int signum : signals) sigaddset(&mask, signum);
+    sigaddset(&mask, SIGSTKFLT);
+    return mask;
+  }
+
+  const internal::MaskRequest request_;
   sigset_t previous_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -117,17 +118,23 @@ TEST_F(CpuQuotaTest, WhatCannotBeReadIsNoLimit) {
   EXPECT_EQ(CpuQuota(root_ + "/no/such/file", root_), kNoQuota);
 }
 
-TEST(AvailableCpus, FollowsTheAffinityOfTheThread) {
-  std::thread([] {
-    EXPECT_GE(AvailableCpus(), 1);
-    cpu_set_t one;
-    ASSERT_EQ(sched_getaffinity(0, sizeof(one), &one), 0);
-    int first = 0;
-    while (!CPU_ISSET(first, &one)) ++first;
-    CPU_ZERO(&one);
-    CPU_SET(first, &one);
+TEST(AvailableCpus, FollowsTheAffinityOfTheMainThread) {
+  cpu_set_t all;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+  const int available = AvailableCpus();
+  EXPECT_GE(available, 1);
+  int first = 0;
+  while (!CPU_ISSET(first, &all)) ++first;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(first, &one);
+  std::thread([&] {
     ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+    EXPECT_EQ(AvailableCpus(), available);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(all), &all), 0);
+    ASSERT_EQ(sched_setaffinity(getpid(), sizeof(one), &one), 0);
     EXPECT_EQ(AvailableCpus(), 1);
+    ASSERT_EQ(sched_setaffinity(getpid(), sizeof(all), &all), 0);
   }).join();
 }
 

@@ -1,6 +1,7 @@
 #include "tocsin/concurrency/internal/available_cpus.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -54,7 +55,7 @@ int CpusOfAffinity() {
   for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
     std::vector<cpu_set_t> set(cpus / CPU_SETSIZE);
     const size_t size = set.size() * sizeof(cpu_set_t);
-    if (sched_getaffinity(0, size, set.data()) == 0) {
+    if (sched_getaffinity(getpid(), size, set.data()) == 0) {
       return CPU_COUNT_S(size, set.data());
     }
   }

@@ -9,11 +9,11 @@
 
 namespace tocsin::inline v0_2::internal {
 
-// The CPUs of its affinity mask, or what the quotas of its cgroups come to,
-// rounded up, if that is less. At least 1.
+// The CPUs of its main thread's affinity mask, or what the quotas of its
+// cgroups come to, rounded up, if that is less. At least 1.
 int AvailableCpus();
 
-// The two of which that is the lesser one. The mask is that of this thread.
+// The two of which that is the lesser one.
 int CpusOfAffinity();
 int CpuQuota();
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "tocsin/concurrency/internal/birth_state.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
@@ -25,7 +26,10 @@ void DeadlineTimer::Set(const ScopeState* scope, Instant time) {
     alarms_.erase({scope->links_.timer, scope});
   }
   scope->links_.timer = time;
-  if (time == kNever) return;
+  if (time == kNever) {
+    if (bound_ && alarms_.empty()) Ring();
+    return;
+  }
   if (!running_) {
     pthread_t thread;
     // If the system refuses the thread, the next call tries again.
@@ -33,9 +37,13 @@ void DeadlineTimer::Set(const ScopeState* scope, Instant time) {
         StartThread<&DeadlineTimer::Run, "tocsin-timer">(thread, this) == 0;
     if (running_) pthread_detach(thread);
   } else if (alarms_.begin()->second == scope) {
-    changes_.fetch_add(1, std::memory_order_release);
-    FutexWakeOne(&changes_);
+    Ring();
   }
+}
+
+void DeadlineTimer::Ring() {
+  changes_.fetch_add(1, std::memory_order_release);
+  FutexWakeOne(&changes_);
 }
 
 void DeadlineTimer::ForgetAll() {
@@ -44,13 +52,19 @@ void DeadlineTimer::ForgetAll() {
 }
 
 void DeadlineTimer::Run() {
+  bound_ = FindBond() != Bond::kNone;
   while (true) {
     const uint32_t changes = changes_.load(std::memory_order_acquire);
     Instant next = kNever;
     std::unique_ptr<StopRequest> due;
     {
       MutexLock lock(scope_tree_mutex);
-      if (!alarms_.empty()) {
+      if (alarms_.empty()) {
+        if (bound_) {
+          running_ = false;
+          return;
+        }
+      } else {
         const auto [time, scope] = *alarms_.begin();
         ScopeCause cause = time <= Now() ? scope->Cause() : ScopeCause();
         if (cause.exists()) {

@@ -34,11 +34,15 @@ class DeadlineTimer {
   void ForgetAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(scope_tree_mutex);
 
  private:
+  void Ring();
   void Run() ABSL_LOCKS_EXCLUDED(scope_tree_mutex);
 
   std::set<std::pair<Instant, const ScopeState*>> alarms_
       ABSL_GUARDED_BY(scope_tree_mutex);
   bool running_ ABSL_GUARDED_BY(scope_tree_mutex) = false;
+  // Whether the thread that needed it first has bound it (birth_state.h). It
+  // serves that one, and ends once there is no alarm: the next needs another.
+  std::atomic<bool> bound_{false};
   std::atomic<uint32_t> changes_{0};  // what the thread sleeps on
 };
 

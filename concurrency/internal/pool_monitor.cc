@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/time/time.h"
+#include "tocsin/concurrency/internal/birth_state.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
@@ -50,11 +51,12 @@ void PoolMonitor::End() {
 // waits for the mutex.
 int PoolMonitor::Start() {
   auto run = [](void* monitor) -> void* {
+    BeBorn();
     static_cast<PoolMonitor*>(monitor)->Run();
     return nullptr;
   };
   pthread_t thread;
-  const int error = pthread_create(&thread, nullptr, run, this);
+  const int error = CreateLikeMain(thread, run, this);
   if (error != 0) return error;
   thread_ = thread;
   slots_.watch_.store(WorkerSlots::kDormant);

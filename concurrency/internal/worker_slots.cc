@@ -32,6 +32,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tocsin/concurrency/internal/birth_state.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
@@ -244,11 +245,11 @@ WorkerRecord* WorkerSlots::AddWorker() {
   return worker;
 }
 
-// pthread_create() instead of std::thread, whose constructor throws. Returns
-// the errno.
+// Returns what CreateLikeMain() does. What binds this thread need not bind the
+// next that asks: there is no pause then.
 int WorkerSlots::StartWorker(WorkerRecord* worker) {
   pthread_t thread;
-  const int error = pthread_create(&thread, nullptr, &RunWorker, worker);
+  const int error = CreateLikeMain(thread, &RunWorker, worker);
   MutexLock lock(mutex_);
   NoteRefusal(error);
   if (error == 0) return 0;
@@ -263,7 +264,7 @@ int WorkerSlots::StartWorker(WorkerRecord* worker) {
 
 void WorkerSlots::NoteRefusal(int error) {
   refusal_ = error;
-  if (error != 0) retry_at_ = After(kPauseAfterRefusal);
+  if (error > 0) retry_at_ = After(kPauseAfterRefusal);
 }
 
 // The last thread lets the destructor go on.
@@ -274,6 +275,7 @@ void WorkerSlots::LeaveThreads() {
 }
 
 void* WorkerSlots::RunWorker(void* worker) {
+  BeBorn();
   static_cast<WorkerRecord*>(worker)->Run();
   return nullptr;
 }

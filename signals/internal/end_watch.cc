@@ -31,8 +31,9 @@ absl::StatusOr<std::unique_ptr<EndWatch>> EndWatch::Start() {
         absl::StrCat("eventfd for ChildProcess: ", ErrorText(errno)));
   }
   const ScopedMask mask;  // which the thread inherits
-  if (const int error = StartThread<&EndWatch::Run, "tocsin-child">(
-          watch->thread_, watch.get());
+  if (const int error =
+          StartThread<&EndWatch::Run, "tocsin-child", BirthMask::kInherited>(
+              watch->thread_, watch.get());
       error != 0) {
     return NoThread("ChildProcess without a pidfd", error);
   }

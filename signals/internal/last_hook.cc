@@ -13,7 +13,8 @@ absl::StatusOr<std::unique_ptr<LastHook>> LastHook::Start(
   auto last = absl::WrapUnique(new LastHook(std::move(hook)));
   const ScopedMask mask;  // which the thread inherits
   if (const int error =
-          StartThread<&LastHook::Run, "tocsin-hook">(last->thread_, last.get());
+          StartThread<&LastHook::Run, "tocsin-hook", BirthMask::kInherited>(
+              last->thread_, last.get());
       error != 0) {
     last->state_ = kEnds;
     return NoThread("the hook of a forced end", error);

@@ -39,7 +39,8 @@ int ServiceThread::Start(const sigset_t& blocked) {
   stays_blocked_ = blocked;
   // The thread inherits the mask of this one.
   const int error =
-      StartThread<&ServiceThread::Run, "tocsin-signals">(thread_, this);
+      StartThread<&ServiceThread::Run, "tocsin-signals", BirthMask::kInherited>(
+          thread_, this);
   if (error != 0) return error;
   while (id_.load() == 0) FutexWait(id_, 0);
   return 0;

@@ -15,8 +15,9 @@ namespace tocsin::inline v0_2::internal {
 absl::StatusOr<std::unique_ptr<Watchdog>> Watchdog::Start() {
   auto watchdog = absl::WrapUnique(new Watchdog);
   const ScopedMask mask;  // which the thread inherits
-  if (const int error = StartThread<&Watchdog::Run, "tocsin-watchdog">(
-          watchdog->thread_, watchdog.get());
+  if (const int error =
+          StartThread<&Watchdog::Run, "tocsin-watchdog", BirthMask::kInherited>(
+              watchdog->thread_, watchdog.get());
       error != 0) {
     watchdog->word_ = kEnds;
     return NoThread("the watchdog of Run()", error);
