@@ -29,8 +29,11 @@
 // Any member may be called from any thread, also from tasks of the set, as long
 // as the set exists. It may be made on one thread, waited for on another and
 // destroyed on a third. Wait() runs tasks of its own set, on the stack of the
-// caller, and never those of another; so sets may be nested to any depth on any
-// number of threads.
+// caller, and never those of another; so sets may be nested on any number of
+// threads. How deep depends on the stack, as for any recursion: a task that
+// makes a set and waits for it needs at most 2 KiB for both, besides what it
+// uses itself. So 4,000 of them, one in the other, fit into 8 MiB. (Under a
+// sanitizer they need more.) Where the stack ends, the program ends by SIGSEGV.
 #ifndef TOCSIN_CONCURRENCY_TASK_SET_H_
 #define TOCSIN_CONCURRENCY_TASK_SET_H_
 
@@ -151,8 +154,9 @@ class TaskSet {
     state_.Cancel(std::move(reason), grace);
   }
 
-  // All failures up to now in the order they happened, of which the first
-  // kFailuresKept are kept; failure_count() counts all.
+  // The failures up to now in the order they happened. If there are more than
+  // kFailuresKept, these are the first ones; but if none of them threw, the
+  // last one kept is the first that did. failure_count() counts all.
   static constexpr size_t kFailuresKept = 100;
   std::vector<TaskFailure> failures() const { return state_.failures(); }
   size_t failure_count() const { return state_.failure_count(); }

@@ -49,6 +49,11 @@
 // looked at are cgroups of single threads, labels of security modules and
 // memory policies; and nothing is once the main thread has ended.
 //
+// A task returns or throws. Where it calls pthread_exit(), or a
+// pthread_cancel() takes effect in it, the program ends by SIGABRT with a
+// message, because what waits for the task would wait for ever. (In a library
+// that was compiled without exceptions nobody notices, and it does wait.)
+//
 // Threads start when there is something for them to do. A pool without tasks
 // uses no CPU. Groups must end before their pool. All members may be called
 // from any thread. In a forked child a pool of the parent is dead: its groups

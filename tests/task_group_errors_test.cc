@@ -1,5 +1,8 @@
 // How the failures of tasks come out of their group.
+#include <pthread.h>
+
 #include <atomic>
+#include <csignal>
 #include <latch>
 #include <memory>
 #include <semaphore>
@@ -482,6 +485,87 @@ TEST_P(TaskGroupErrorsTest, AnExceptionOfTheBodyCancelsTheTasksAndPasses) {
                std::logic_error);
   EXPECT_TRUE(ended);
   EXPECT_TRUE(CheckCancelled().ok());
+}
+
+// The others are no less in order than without it.
+TEST_P(TaskGroupErrorsTest, RethrowFirstFindsWhatWasThrownAfterManyErrors) {
+  TaskGroup group(
+      {.pool = pool_.get(), .max_running = 1, .cancel_on_error = false});
+  const size_t kept = TaskGroup::kFailuresKept;
+  for (size_t i = 0; i < kept + 7; ++i) {
+    group.Spawn([i] { return absl::UnknownError(absl::StrCat(i)); });
+  }
+  group.Spawn([] { throw std::out_of_range("first"); }, {.name = "thrower"});
+  group.Spawn([] { throw std::runtime_error("second"); });
+  group.Spawn([] { return absl::UnknownError("after it"); });
+  EXPECT_EQ(group.Wait(), absl::UnknownError("0"));
+  EXPECT_EQ(group.failure_count(), kept + 10);
+  const std::vector<TaskFailure> failures = group.failures();
+  ASSERT_EQ(failures.size(), kept);
+  EXPECT_EQ(failures[kept - 2].status,
+            absl::UnknownError(absl::StrCat(kept - 2)));
+  EXPECT_EQ(failures[kept - 1].task, "thrower");
+  EXPECT_THROW(group.RethrowFirst(), std::out_of_range);
+}
+
+TEST_P(TaskGroupErrorsTest, WhatWasThrownLaterTakesNoPlaceOfAnother) {
+  TaskGroup group(
+      {.pool = pool_.get(), .max_running = 1, .cancel_on_error = false});
+  group.Spawn([] { throw std::out_of_range("first"); });
+  const size_t kept = TaskGroup::kFailuresKept;
+  for (size_t i = 1; i < kept; ++i) {
+    group.Spawn([i] { return absl::UnknownError(absl::StrCat(i)); });
+  }
+  group.Spawn([] { throw std::runtime_error("second"); });
+  EXPECT_FALSE(group.Wait().ok());
+  EXPECT_EQ(group.failure_count(), kept + 1);
+  EXPECT_EQ(group.failures().back().status,
+            absl::UnknownError(absl::StrCat(kept - 1)));
+  EXPECT_THROW(group.RethrowFirst(), std::out_of_range);
+}
+
+TEST_P(TaskGroupErrorsTest, ATaskThatEndsItsThreadEndsTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        TaskGroup group(InPool());
+        group.Spawn([] { pthread_exit(nullptr); }, {.name = "parser"});
+        group.Wait().IgnoreError();
+      },
+      testing::KilledBySignal(SIGABRT), "parser called pthread_exit");
+  EXPECT_EXIT(
+      {
+        TaskGroup group(InPool());
+        group.Spawn(
+            [] {
+              pthread_cancel(pthread_self());
+              pthread_testcancel();
+            },
+            {.name = "parser"});
+        group.Wait().IgnoreError();
+      },
+      testing::KilledBySignal(SIGABRT), "parser .* pthread_cancel");
+  EXPECT_EXIT(
+      {
+        TaskGroup group(InPool());
+        group
+            .SpawnWithResult(
+                []() -> int {
+                  pthread_exit(nullptr);
+                  return 1;
+                },
+                {.name = "parser"})
+            .Wait()
+            .IgnoreError();
+      },
+      testing::KilledBySignal(SIGABRT), "parser called pthread_exit");
+  EXPECT_EXIT(
+      {
+        TaskGroup group(InPool());
+        group.Start<void>([](Started<void>&) { pthread_exit(nullptr); })
+            .IgnoreError();
+      },
+      testing::KilledBySignal(SIGABRT), "the task called pthread_exit");
 }
 
 #endif  // ABSL_HAVE_EXCEPTIONS

@@ -1,9 +1,11 @@
 // What a task group promises, whatever number of threads its pool has.
 #include "tocsin/concurrency/task_group.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <latch>
 #include <memory>
@@ -17,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -689,6 +692,42 @@ int Fibonacci(const TaskGroup::Options& options, int n) {
 TEST_P(TaskGroupTest, NestedGroupsOfAnyDepth) {
   EXPECT_EQ(Fibonacci(InPool(), 15), 610);
 }
+
+// Returns where its stack is when it is at the bottom.
+uintptr_t BottomOf(const TaskGroup::Options& options, int depth) {
+  if (depth == 0)
+    return reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+  uintptr_t bottom = 0;
+  TaskGroup group(options);
+  group.Spawn([&] { bottom = BottomOf(options, depth - 1); });
+  group.Wait().IgnoreError();
+  return bottom;
+}
+
+// As task_set.h tells.
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
+TEST(TaskGroup, FourThousandOneInTheOtherFitIntoAStackOfEightMebibytes) {
+  const auto pool = *ThreadPool::Create({.threads = 0});
+  const auto nest = [](void* at) -> void* {
+    const uintptr_t top =
+        reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+    constexpr int kDepth = 4000;
+    const uintptr_t bottom =
+        BottomOf({.pool = static_cast<ThreadPool*>(at)}, kDepth);
+    // Less if another thread helped.
+    EXPECT_LE(static_cast<intptr_t>(top - bottom), kDepth * 2048);
+    return nullptr;
+  };
+  pthread_attr_t attributes;
+  ASSERT_EQ(pthread_attr_init(&attributes), 0);
+  ASSERT_EQ(pthread_attr_setstacksize(&attributes, 8 << 20), 0);
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(&thread, &attributes, nest, pool.get()), 0);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
+}
+#endif
 
 void Nest(const TaskGroup::Options& options, int depth) {
   if (depth == 0) return;

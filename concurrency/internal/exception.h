@@ -6,6 +6,7 @@
 
 #include <cxxabi.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <memory>
@@ -31,11 +32,22 @@ inline std::string NameOfException() {
 }
 
 // The exception that is being handled, as a status:
-// "`who` threw std::runtime_error: ...".
+// "`who` threw std::runtime_error: ...". Ends the program if it is the end of
+// the thread: what waits for `who` would wait for ever, and glibc lets nobody
+// keep such an exception.
 inline absl::Status StatusOfException(absl::string_view who) {
   const std::string what = absl::StrCat(who, " threw ", NameOfException());
   try {
     throw;
+#ifdef __GLIBCXX__
+  } catch (const abi::__forced_unwind&) {
+    std::fprintf(stderr,
+                 "tocsin: %s called pthread_exit(), or pthread_cancel() ended "
+                 "its thread, and what waits for it would wait for ever. Let "
+                 "it return.\n",
+                 std::string(who).c_str());
+    std::abort();
+#endif
   } catch (const std::exception& e) {
     return absl::InternalError(absl::StrCat(what, ": ", e.what()));
   } catch (...) {

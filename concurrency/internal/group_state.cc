@@ -172,6 +172,8 @@ void GroupState::Fail(TaskFailure failure) {
     MutexLock lock(mutex_);
     if (failures_.size() < kFailuresKept) {
       failures_.push_back(std::move(failure));
+    } else if (failure.exception != nullptr && FirstException() == nullptr) {
+      failures_.back() = std::move(failure);
     }
     failure_count_.fetch_add(1, std::memory_order_release);
   }
@@ -222,10 +224,20 @@ size_t GroupState::failure_count() const {
   return failure_count_.load(std::memory_order_acquire);
 }
 
-void GroupState::RethrowFirst() const {
-  for (const TaskFailure& failure : failures()) {
-    if (failure.exception) std::rethrow_exception(failure.exception);
+std::exception_ptr GroupState::FirstException() const {
+  for (const TaskFailure& failure : failures_) {
+    if (failure.exception != nullptr) return failure.exception;
   }
+  return nullptr;
+}
+
+void GroupState::RethrowFirst() const {
+  std::exception_ptr first;
+  {
+    MutexLock lock(mutex_);
+    first = FirstException();
+  }
+  if (first != nullptr) std::rethrow_exception(std::move(first));
 }
 
 std::vector<std::string> GroupState::running() const {

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -112,6 +113,8 @@ class GroupState final : private TaskQueue, private MadeGroup {
   void NoteError(const RunningTask& running, absl::Status status);
   void NoteException(const RunningTask& running);
   void Fail(TaskFailure failure);
+  std::exception_ptr FirstException() const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveIfThere();
   absl::Status Forked() const;
   absl::Status Closed() const;

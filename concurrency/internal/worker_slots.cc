@@ -274,7 +274,8 @@ void WorkerSlots::LeaveThreads() {
   FutexWakeOne(&empty_);
 }
 
-void* WorkerSlots::RunWorker(void* worker) {
+// Nothing ends the thread from outside: whoever its task is for would not know.
+void* WorkerSlots::RunWorker(void* worker) noexcept {
   BeBorn();
   static_cast<WorkerRecord*>(worker)->Run();
   return nullptr;

@@ -183,7 +183,7 @@ class WorkerSlots : public Roster::Pool {
   void NoteRefusal(int error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int StartWorker(WorkerRecord* worker);
   void LeaveThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static void* RunWorker(void* worker);
+  static void* RunWorker(void* worker) noexcept;
 
   const std::string name_;
   std::atomic<int> slot_count_;  // the monitor alone changes it
