@@ -78,8 +78,10 @@ bool TakeScheduling(pid_t main) {
 // clears the rest.
 class Affinity {
  public:
-  explicit Affinity(pid_t tid)
-      : size_(syscall(SYS_sched_getaffinity, tid, sizeof(cpus_), cpus_)) {}
+  explicit Affinity(pid_t tid) {
+    const auto size = syscall(SYS_sched_getaffinity, tid, sizeof(cpus_), cpus_);
+    if (size > 0) size_ = static_cast<size_t>(size);
+  }
 
   bool Known() const { return size_ > 0; }
   bool Set() const {
@@ -92,7 +94,7 @@ class Affinity {
 
  private:
   unsigned long cpus_[128];  // NOLINT(runtime/int): the kernel's
-  const long size_;          // NOLINT(runtime/int)
+  size_t size_ = 0;          // 0 where it is not told
 };
 
 bool TakeAffinity(pid_t main) {
@@ -123,7 +125,8 @@ class Link {
   Link(const char* task, const char* name) {
     char path[64];
     std::snprintf(path, sizeof(path), "%s%s", task, name);
-    size_ = readlink(path, text_, sizeof(text_));
+    const ssize_t size = readlink(path, text_, sizeof(text_));
+    if (size > 0) size_ = static_cast<size_t>(size);
   }
 
   bool Known() const { return size_ > 0; }
@@ -134,7 +137,7 @@ class Link {
 
  private:
   char text_[512];
-  ssize_t size_;
+  size_t size_ = 0;
 };
 
 bool SameLink(const char* name) {
@@ -247,7 +250,8 @@ bool BeBorn(BirthMask mask) {
 
 Bond FindBond() {
   if (OnMainThread()) return Bond::kNone;
-  if (!Link(kMain, "ns/net").Known()) return Bond::kNone;
+  const Link network(kMain, "ns/net");
+  if (!network.Known()) return Bond::kNone;
   const std::optional<Rights> main = ReadRights(kMain);
   const std::optional<Rights> own =
       main.has_value() ? ReadRights(kThis) : std::nullopt;
@@ -255,7 +259,8 @@ Bond FindBond() {
     if (main->user != own->user) return Bond::kUser;
     if (main->filters != own->filters) return Bond::kFilters;
   }
-  for (const char* name : {"ns/net", "ns/uts", "ns/ipc", "ns/cgroup"}) {
+  if (network != Link(kThis, "ns/net")) return Bond::kNamespaces;
+  for (const char* name : {"ns/uts", "ns/ipc", "ns/cgroup"}) {
     if (!SameLink(name)) return Bond::kNamespaces;
   }
   const int unshared = Unshared(KCMP_FS);
@@ -269,10 +274,12 @@ Bond FindBond() {
   return Bond::kNone;
 }
 
-int CreateLikeMain(pthread_t& thread, void* (*run)(void*), void* argument) {
+int CreateLikeMain(pthread_t& thread, void* (*run)(void*), void* argument,
+                   bool as_born) {
   if (OnMainThread()) {
     slack_of_main.store(prctl(PR_GET_TIMERSLACK), std::memory_order_relaxed);
-  } else if (const Bond bond = FindBond(); bond != Bond::kNone) {
+  } else if (const Bond bond = as_born ? Bond::kNone : FindBond();
+             bond != Bond::kNone) {
     return -static_cast<int>(bond);
   } else if (!HasSchedulingOfMain()) {
     Trial trial{.run = run, .argument = argument};

@@ -47,8 +47,11 @@ Bond FindBond();
 
 // pthread_create(3), with `run` called in the state of the main thread. Returns
 // 0, the errno, or the number of a Bond of the calling thread, negated: then
-// there is no thread, because it could not be made like others.
-int CreateLikeMain(pthread_t& thread, void* (*run)(void*), void* argument);
+// there is no thread, because it could not be made like others. It is looked
+// for unless the calling thread was made so and has run no code of the program
+// that may have left it otherwise: `as_born`.
+int CreateLikeMain(pthread_t& thread, void* (*run)(void*), void* argument,
+                   bool as_born = false);
 
 }  // namespace tocsin::inline v0_2::internal
 

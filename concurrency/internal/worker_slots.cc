@@ -249,7 +249,9 @@ WorkerRecord* WorkerSlots::AddWorker() {
 // next that asks: there is no pause then.
 int WorkerSlots::StartWorker(WorkerRecord* worker) {
   pthread_t thread;
-  const int error = CreateLikeMain(thread, &RunWorker, worker);
+  // A worker between two tasks: what a task changes of it, it changes back.
+  const bool as_born = worker_slot != nullptr && CurrentTask() == nullptr;
+  const int error = CreateLikeMain(thread, &RunWorker, worker, as_born);
   MutexLock lock(mutex_);
   NoteRefusal(error);
   if (error == 0) return 0;
