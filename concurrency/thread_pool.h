@@ -27,6 +27,18 @@
 // while a task needs one. Its first thread, which runs no tasks, sees to that.
 // If that is refused, the pool has no threads, and asks again with each task.
 //
+// Ready tasks take turns, so that how long one waits is bounded in tasks. Say
+// that T threads have spawned tasks that are ready, and that these belong to G
+// groups. Of the tasks that a thread has spawned into a group, the oldest
+// starts before any thread of the pool has started 1,025 * T * G others. (A
+// worker that runs out of tasks takes some over, as if it had spawned them; T
+// is at most 64.) So a group, or a thread, that always has tasks ready keeps no
+// other waiting. Tasks that a Wait() runs, or that have a thread of their own,
+// do not count. A Wait() keeps the bound among the tasks of its group.
+//
+// It is no bound on time. A task should not compute for long while it holds
+// what others need: a task that has started runs to its end.
+//
 // Its threads do not depend on the thread that makes them necessary. They begin
 // in the state in which the main thread would make them: with its CPU affinity,
 // scheduling policy, priority, nice value and I/O priority. They block the

@@ -45,10 +45,10 @@ TEST_F(TaskRingTest, GivesTheOldestAndTheNewest) {
   Push(ring, 0, 4);
   EXPECT_EQ(ring.size(), 4);
   for (int i = 0; i < 4; ++i) EXPECT_EQ(ring[i], task(i));
-  EXPECT_EQ(ring.TakeNewest(), task(3));
+  EXPECT_EQ(ring.TakeNext(), task(3));
   EXPECT_EQ(ring.TakeOldest(), task(0));
   EXPECT_EQ(ring[0], task(1));
-  EXPECT_EQ(ring.TakeNewest(), task(2));
+  EXPECT_EQ(ring.TakeNext(), task(2));
   EXPECT_EQ(ring.TakeOldest(), task(1));
   EXPECT_TRUE(ring.empty());
 }
@@ -97,18 +97,56 @@ TEST_F(TaskRingTest, MakesRoomWhereTheSpareOneHasNone) {
 }
 
 // As many as there is room for, and one more.
-TEST_F(TaskRingTest, MovesTheOldestSoThatTheNewestComesFirst) {
-  for (int count = 1; count <= 9; ++count) {
+TEST_F(TaskRingTest, MovesTheOldestInTheirOrder) {
+  for (int count = 1; count <= 5; ++count) {
     TaskRing from;
     TaskRing to;
-    Push(to, 100, 103);
     Push(from, 0, 10);
     to.MoveOldest(from, count);
     EXPECT_EQ(from.size(), 10 - count);
-    EXPECT_EQ(to.size(), 3 + count);
-    for (int i = 0; i < count; ++i) EXPECT_EQ(to.TakeNewest(), task(i));
+    EXPECT_EQ(to.size(), count);
+    for (int i = 0; i < count; ++i) EXPECT_EQ(to[i], task(i));
     ExpectOldest(from, count, 10);
-    ExpectOldest(to, 100, 103);
+    ExpectOldest(to, 0, count);
+  }
+}
+
+TEST_F(TaskRingTest, GivesTheNewestFirstAndThenInOrderWhatWasMoved) {
+  TaskRing from;
+  TaskRing to;
+  Push(from, 0, 10);
+  to.MoveOldest(from, 4);
+  EXPECT_EQ(to.TakeOldest(), task(0));
+  EXPECT_EQ(to.TakeNext(), task(1));
+  Push(to, 20, 22);
+  EXPECT_EQ(to.TakeNext(), task(21));
+  EXPECT_EQ(to.TakeNext(), task(20));
+  EXPECT_EQ(to.TakeNext(), task(2));
+  EXPECT_EQ(to.TakeNext(), task(3));
+  Push(to, 30, 32);
+  EXPECT_EQ(to.TakeNext(), task(31));
+  EXPECT_EQ(to.TakeNext(), task(30));
+  EXPECT_TRUE(to.empty());
+}
+
+// Whether it grows by itself or by the spare one's memory.
+TEST_F(TaskRingTest, KnowsWhatWasMovedAlsoWhenItHasGrown) {
+  for (int spare_size : {0, 50}) {
+    TaskRing spare;
+    Push(spare, 0, spare_size);
+    ExpectOldest(spare, 0, spare_size);
+    TaskRing from;
+    TaskRing to;
+    Push(from, 0, 10);
+    to.MoveOldest(from, 4);
+    EXPECT_EQ(to.TakeNext(), task(0));
+    Push(to, 20, 21);
+    to.MakeRoom(spare);
+    Push(to, 21, 22);
+    EXPECT_EQ(to.TakeNext(), task(21));
+    EXPECT_EQ(to.TakeNext(), task(20));
+    for (int i = 1; i < 4; ++i) EXPECT_EQ(to.TakeNext(), task(i));
+    EXPECT_TRUE(to.empty());
   }
 }
 

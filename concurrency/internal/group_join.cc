@@ -15,15 +15,24 @@
 
 namespace tocsin::inline v0_2::internal {
 
+[[gnu::always_inline]] inline void GroupJoin::RunHomeTask(
+    RunningTask& running) {
+  queue_.home_shard_.lock.Unlock();
+  queue_.Perform(running);
+  queue_.home_shard_.lock.Lock();
+  if (queue_.EndAt(queue_.home_, running)) {
+    TaskQueue::AnnounceEnd(queue_.home_);
+  }
+}
+
 [[gnu::always_inline]] inline void GroupJoin::RunHomeTasks() {
   RunningTask running;
   while (queue_.MayTake(queue_.home_)) {
-    queue_.Take(queue_.home_, running);
-    queue_.home_shard_.lock.Unlock();
-    queue_.Perform(running);
-    queue_.home_shard_.lock.Lock();
-    if (queue_.EndAt(queue_.home_, running)) {
-      TaskQueue::AnnounceEnd(queue_.home_);
+    if (queue_.OldestIsDue(queue_.home_)) {
+      RunTasksThatAreDue();
+    } else {
+      queue_.Begin(queue_.home_, *queue_.home_.tasks.TakeNext(), running);
+      RunHomeTask(running);
     }
   }
 }
@@ -43,7 +52,6 @@ bool GroupJoin::Run() {
 }
 
 bool GroupJoin::RunWithoutTasks() {
-  RunningTask running;
   bool lingered = false;
   do {
     const bool background_left =
@@ -52,10 +60,7 @@ bool GroupJoin::RunWithoutTasks() {
     bool joined = true;
     if (background_left && !std::exchange(background_cancelled_, true)) {
       queue_.CancelBackground();
-    } else if (queue_.StealHome(running)) {
-      queue_.slots_.DispatchIfReady();
-      queue_.Perform(running);
-      TaskQueue::EndAlone(running);
+    } else if (RunTaskFromElsewhere()) {
       lingered = false;
     } else if (!std::exchange(lingered, true)) {
       if (!background_left) {
@@ -69,6 +74,26 @@ bool GroupJoin::RunWithoutTasks() {
     queue_.home_shard_.lock.Lock();
     if (!joined) return false;
   } while (!queue_.MayTake(queue_.home_) && !queue_.Ended());
+  return true;
+}
+
+// The oldest at home, and one from elsewhere.
+[[gnu::noinline]] void GroupJoin::RunTasksThatAreDue() {
+  RunningTask running;
+  queue_.Take(queue_.home_, running);
+  RunHomeTask(running);
+  if (!queue_.count_.HasAccounts()) return;
+  queue_.home_shard_.lock.Unlock();
+  RunTaskFromElsewhere();
+  queue_.home_shard_.lock.Lock();
+}
+
+bool GroupJoin::RunTaskFromElsewhere() {
+  RunningTask running;
+  if (!queue_.StealHome(turn_, running)) return false;
+  queue_.slots_.DispatchIfReady();
+  queue_.Perform(running);
+  TaskQueue::EndAlone(running);
   return true;
 }
 

@@ -4,6 +4,8 @@
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_
 
+#include <cstddef>
+
 #include "absl/base/thread_annotations.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/task_queue.h"
@@ -23,16 +25,23 @@ class GroupJoin {
 
  private:
   // The two parts of Run(): while there are tasks at home, and while there are
-  // none. False if it would wait for itself.
+  // none. False if it would wait for itself. Now and then the first also runs
+  // one that is elsewhere.
+  void RunHomeTask(RunningTask& running)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
   void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
   bool RunWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
   bool WouldWaitForItself() const;
   void Sleep() ABSL_LOCKS_EXCLUDED(queue_.home_shard_.lock);
+  void RunTasksThatAreDue()
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
+  bool RunTaskFromElsewhere() ABSL_LOCKS_EXCLUDED(queue_.home_shard_.lock);
   bool SomethingIsReadyElsewhere();
 
   TaskQueue& queue_;
   Instant since_{};  // when it slept first
   bool background_cancelled_ = false;
+  size_t turn_ = 0;  // of the shard to look at first
 };
 
 }  // namespace tocsin::inline v0_2::internal

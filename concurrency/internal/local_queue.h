@@ -23,6 +23,8 @@ inline constexpr uint64_t kNeverLooked = UINT64_MAX;
 
 // What a group has at one shard, whose lock guards it.
 struct alignas(64) LocalQueue {
+  // One time in so many, a thread takes the oldest task instead of the next.
+  static constexpr uint64_t kOldestEvery = 1024;
   // Unnamed tasks get their numbers by the block.
   static constexpr uint64_t kNumbers = 1024;
 
@@ -43,6 +45,9 @@ struct alignas(64) LocalQueue {
   // thread also reads it without.
   std::atomic<int64_t> unfinished{0};
   uint64_t taken = 0;
+  // Once so many are taken, the next one is the oldest. 0 for a group with a
+  // limit.
+  uint64_t oldest_at = kOldestEvery;
   uint64_t taken_at_last_look = 0;  // or kNeverLooked
   RunningTask* begun = nullptr;
 

@@ -8,6 +8,7 @@
 #define TOCSIN_CONCURRENCY_INTERNAL_SHARD_H_
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 
 #include "absl/base/thread_annotations.h"
@@ -22,6 +23,9 @@ struct alignas(64) Shard {
   ShortLock lock;
   LocalQueue* first_ready ABSL_GUARDED_BY(lock) = nullptr;
   LocalQueue* last_ready ABSL_GUARDED_BY(lock) = nullptr;
+  uint32_t ready_count ABSL_GUARDED_BY(lock) = 0;
+  // If several are ready, the oldest task is taken from so many of the next.
+  uint32_t oldest_due ABSL_GUARDED_BY(lock) = 0;
   // The local queues that are not the home of a group: those that are an
   // account of one, and those kept for the next.
   LocalQueue* accounts ABSL_GUARDED_BY(lock) = nullptr;
@@ -61,6 +65,12 @@ struct alignas(64) Shard {
   // Enters and leaves the shard's list of local queues that are ready.
   static void Enter(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   static void Leave(LocalQueue& local) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  // It has had its turn: now the others come first.
+  static void TakeTurns(LocalQueue& local) {
+    if (!local.ready || local.next_ready == nullptr) return;
+    Leave(local);
+    Enter(local);
+  }
 
   ~Shard() ABSL_NO_THREAD_SAFETY_ANALYSIS;
 };
@@ -75,6 +85,7 @@ inline void Shard::Enter(LocalQueue& local) {
   (shard.last_ready != nullptr ? shard.last_ready->next_ready
                                : shard.first_ready) = &local;
   shard.last_ready = &local;
+  ++shard.ready_count;
   if (!shard.looks_ready.load(std::memory_order_relaxed)) {
     shard.looks_ready.store(true);
   }
@@ -84,6 +95,7 @@ inline void Shard::Leave(LocalQueue& local) {
   if (!local.ready) return;
   Shard& shard = local.shard;
   local.ready = false;
+  --shard.ready_count;
   (local.previous_ready != nullptr ? local.previous_ready->next_ready
                                    : shard.first_ready) = local.next_ready;
   (local.next_ready != nullptr ? local.next_ready->previous_ready

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -252,6 +253,15 @@ std::vector<std::string> TaskQueue::Names() const {
   return running;
 }
 
+// Where several groups are ready.
+void TaskQueue::TakeInTurn(Shard& shard, RunningTask& running) {
+  LocalQueue& local = *shard.first_ready;
+  const bool oldest = shard.oldest_due > 0;
+  if (oldest) --shard.oldest_due;
+  local.queue->Take(local, running, oldest);
+  Shard::TakeTurns(local);
+}
+
 bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
   bool more;
   {
@@ -259,19 +269,27 @@ bool TaskQueue::Steal(Shard& from, Shard& to, RunningTask& running) {
     if (!from.SeeReady()) return false;
     LocalQueue* local = from.first_ready;
     more = local->queue->StealFrom(*local, to, running);
+    Shard::TakeTurns(*local);
+    // Otherwise a thread that takes the newest ones here between two thieves
+    // could have the turn of the same group each time.
+    from.oldest_due = from.ready_count;
   }
   if (more) running.queue().RouseSleeper();
   return true;
 }
 
-bool TaskQueue::StealHome(RunningTask& running) {
+bool TaskQueue::StealHome(size_t& turn, RunningTask& running) {
   if (!count_.HasAccounts()) return false;
-  for (Shard& shard : slots_.shards()) {
+  const std::span<Shard> shards = slots_.shards();
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const size_t at = (turn + i) % shards.size();
+    Shard& shard = shards[at];
     if (&shard == &home_shard_ || !shard.looks_ready.load()) continue;
     LockBoth lock(shard, home_shard_);
     LocalQueue* local = FindLocalQueue(shard);
     if (local == nullptr || !MayTake(*local)) continue;
     StealFrom(*local, home_shard_, running);
+    turn = at + 1;
     return true;
   }
   return false;
@@ -295,7 +313,7 @@ bool TaskQueue::StealFrom(LocalQueue& from, Shard& to, RunningTask& running) {
   ++from.taken;
   UpdateReady(from);
   Shard::Enter(here);
-  Begin(here, *here.tasks.TakeNewest(), running);
+  Begin(here, *here.tasks.TakeOldest(), running);
   return true;
 }
 
@@ -363,6 +381,13 @@ LocalQueue* TaskQueue::FindLocalQueue(Shard& shard) const {
 LocalQueue& TaskQueue::LocalQueueAt(Shard& shard) {
   if (LocalQueue* local = FindLocalQueue(shard)) return *local;
   return shard.AddAccount(*this);
+}
+
+// Out of the way of what runs for every task.
+Task& TaskQueue::TakeDue(LocalQueue& local) {
+  if (max_running_ == 0)
+    local.oldest_at = local.taken + LocalQueue::kOldestEvery;
+  return *local.tasks.TakeOldest();
 }
 
 void TaskQueue::UpdateReady(LocalQueue& local) {

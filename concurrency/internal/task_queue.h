@@ -73,6 +73,7 @@ class TaskQueue {
         home_(home) {
     home_.queue = this;
     home_.numbers_end = kHomeNumbers;
+    if (max_running != 0) home_.oldest_at = 0;
   }
   TaskQueue(const TaskQueue&) = delete;
   TaskQueue& operator=(const TaskQueue&) = delete;
@@ -115,11 +116,11 @@ class TaskQueue {
 
   // For the pool's workers. ------------------------------------------------
 
-  // Takes a task of the first local queue that is ready at the shard. REQUIRES:
-  // one is.
+  // Takes a task of the local queue at the shard whose turn it is. REQUIRES:
+  // one is ready.
   static void TakeFrom(Shard& shard, RunningTask& running)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
-  // Takes the oldest task of the first local queue that is ready at `from`. If
+  // Takes the oldest task of the local queue at `from` whose turn it is. If
   // nothing is ready at `to`, another shard, and the group has no limit, also
   // carries the older half over to that. False if `from` has nothing ready.
   static bool Steal(Shard& from, Shard& to, RunningTask& running);
@@ -151,8 +152,6 @@ class TaskQueue {
 
   // How many of the numbers for unnamed tasks the home queue begins with.
   static constexpr uint64_t kHomeNumbers = 64;
-  // One time in so many, a thread takes its oldest task instead of its newest.
-  static constexpr uint64_t kOldestEvery = 1024;
 
   [[noreturn]] static void DieOfFork();
 
@@ -171,7 +170,9 @@ class TaskQueue {
   // Wakes a thread that sleeps in a GroupJoin, if one does, to take a task that
   // is not at home.
   bool RouseSleeper() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
-  bool StealHome(RunningTask& running);
+  // Of the shards it looks at that of `turn` first, and makes it that of the
+  // one behind that in which it found something.
+  bool StealHome(size_t& turn, RunningTask& running);
   bool DiscardAt(Shard& shard) ABSL_LOCKS_EXCLUDED(shard.lock);
 
   // False if the queue is closed. If something is certain to be unfinished, it
@@ -198,7 +199,14 @@ class TaskQueue {
   LocalQueue& LocalQueueAt(Shard& shard)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
   bool MayTake(const LocalQueue& local) const ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  void Take(LocalQueue& local, RunningTask& running);
+  static void TakeInTurn(Shard& shard, RunningTask& running)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.lock);
+  bool OldestIsDue(const LocalQueue& local) const {
+    return local.taken >= local.oldest_at;
+  }
+  Task& TakeDue(LocalQueue& local);
+  // Takes the oldest if that is due, or `oldest`.
+  void Take(LocalQueue& local, RunningTask& running, bool oldest = false);
   void Begin(LocalQueue& local, Task& task,
              RunningTask& running) ABSL_NO_THREAD_SAFETY_ANALYSIS;
   bool EndAt(LocalQueue& local,
@@ -256,20 +264,19 @@ inline void TaskQueue::Begin(LocalQueue& local, Task& task,
   local.Link(running, task);
 }
 
-inline void TaskQueue::Take(LocalQueue& local, RunningTask& running) {
-  const bool oldest =
-      max_running_ != 0 || local.taken % kOldestEvery == kOldestEvery - 1;
-  Begin(local, oldest ? *local.tasks.TakeOldest() : *local.tasks.TakeNewest(),
-        running);
+inline void TaskQueue::Take(LocalQueue& local, RunningTask& running,
+                            bool oldest) {
+  oldest |= OldestIsDue(local);
+  Begin(local, oldest ? TakeDue(local) : *local.tasks.TakeNext(), running);
 }
 
-inline void TaskQueue::TakeFrom(Shard& shard, RunningTask& running) {
+[[gnu::always_inline]] inline void TaskQueue::TakeFrom(Shard& shard,
+                                                       RunningTask& running) {
   LocalQueue& local = *shard.first_ready;
-  local.queue->Take(local, running);
-  // Groups take turns.
-  if (local.ready && local.next_ready != nullptr) {
-    Shard::Leave(local);
-    Shard::Enter(local);
+  if (local.next_ready == nullptr) {
+    local.queue->Take(local, running);
+  } else {
+    TakeInTurn(shard, running);
   }
 }
 

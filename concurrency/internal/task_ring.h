@@ -33,18 +33,21 @@ class TaskRing {
   }
   void Push(Task* task) { slots_[end_++ & mask_] = task; }
   Task* TakeOldest() { return slots_[begin_++ & mask_]; }
-  Task* TakeNewest() {
+  // The newest of those that were pushed here. Once there is none left, those
+  // that were moved here, the oldest first.
+  Task* TakeNext() {
+    if (end_ == moved_end_) return TakeOldest();
     Task* task = slots_[--end_ & mask_];
     // While that task runs, the next ones travel to this core.
     __builtin_prefetch(slots_[(end_ - kAhead) & mask_]);
     return task;
   }
 
-  // Takes the `count` oldest of `from`, in reverse, so that TakeNewest() gives
-  // them in the order in which they came.
+  // Takes the `count` oldest of `from`. REQUIRES: this one is empty.
   void MoveOldest(TaskRing& from, size_t count) {
-    if (size() + count > mask_ + 1) Grow(size() + count);
-    for (size_t i = count; i-- > 0;) slots_[end_++ & mask_] = from[i];
+    if (count > mask_ + 1) Grow(count);
+    for (size_t i = 0; i < count; ++i) Push(from[i]);
+    moved_end_ = end_;
     from.begin_ += count;
   }
 
@@ -54,6 +57,7 @@ class TaskRing {
     std::swap(mask_, other.mask_);
     std::swap(begin_, other.begin_);
     std::swap(end_, other.end_);
+    std::swap(moved_end_, other.moved_end_);
     slots_ = large_ != nullptr ? large_.get() : inline_;
     other.slots_ = other.large_ != nullptr ? other.large_.get() : other.inline_;
   }
@@ -71,7 +75,9 @@ class TaskRing {
 
   [[gnu::noinline]] void MakeMoreRoom(TaskRing& spare) {
     if (spare.mask_ > mask_) {
+      const size_t moved = moved_end_ > begin_ ? moved_end_ - begin_ : 0;
       while (!empty()) spare.Push(TakeOldest());
+      spare.moved_end_ = spare.begin_ + moved;
       Swap(spare);
     } else {
       Grow(size() + 1);
@@ -92,8 +98,9 @@ class TaskRing {
 
   Task** slots_ = inline_;
   size_t mask_ = kInline - 1;
-  size_t begin_ = 0;  // only go up and wrap, except in TakeNewest()
+  size_t begin_ = 0;  // only go up, except in TakeNext()
   size_t end_ = 0;
+  size_t moved_end_ = 0;  // those before it were moved here
   std::unique_ptr<Task*[]> large_;
   Task* inline_[kInline] = {};  // what is prefetched must be a pointer
 };

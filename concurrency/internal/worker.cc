@@ -73,8 +73,9 @@ void Worker::RunTasks() {
   shard_ = &slots_.ShardOfThread();
   searching_ = true;  // it has been counted
   while (KeepsSlot()) {
+    const bool ran = RunTaskInTurn();
     RunOwnTasks();
-    if (!RunOtherTask() && !shard_->looks_ready.load() && !Search()) break;
+    if (!ran && !shard_->looks_ready.load() && !Search()) break;
   }
   if (searching_) StopSearching();
 }
@@ -138,21 +139,34 @@ void Worker::HoldOff() {
   while (std::chrono::steady_clock::now() - now < hold_off_) Pause();
 }
 
-// Runs a task of another shard, and carries some more over from there. False if
-// there was none.
-bool Worker::RunOtherTask() {
+// Takes a task at this thread's own shard.
+bool Worker::TakeOwn(RunningTask& running) {
+  MutexLock lock(shard_->lock);
+  if (!shard_->SeeReady()) return false;
+  TaskQueue::TakeFrom(*shard_, running);
+  return true;
+}
+
+// Runs a task of the next shard that has one, and if it is another's, carries
+// some more over from there. False if there was none.
+bool Worker::RunTaskInTurn() {
   HoldOff();
   const std::span<Shard> shards = slots_.shards();
-  size_t at = shard_ - shards.data();
-  for (size_t i = 1; i < shards.size(); ++i) {
-    at = (at + 1) % shards.size();
+  const uint64_t turn = slots_.turn();
+  for (size_t i = 0; i < shards.size(); ++i) {
+    Shard& shard = shards[(turn + i) % shards.size()];
+    if (!shard.looks_ready.load()) continue;
     RunningTask running;
-    if (!shards[at].looks_ready.load() ||
-        !TaskQueue::Steal(shards[at], *shard_, running)) {
+    if (&shard == shard_) {
+      // It comes to these anyway, except that it may be here for one task only.
+      if (ran_since_granted_ || !TakeOwn(running)) continue;
+    } else if (TaskQueue::Steal(shard, *shard_, running)) {
+      carried_ = true;
+      carried_at_ = std::chrono::steady_clock::now();
+    } else {
       continue;
     }
-    carried_ = true;
-    carried_at_ = std::chrono::steady_clock::now();
+    slots_.Advance(turn, i + 1);
     if (searching_) {
       StopSearching();
     } else {

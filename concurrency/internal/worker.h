@@ -34,7 +34,8 @@ class Worker final : public WorkerRecord, public WorkerSlot {
   void RunOwnTask();
   void RunTasks();
   void RunOwnTasks();
-  bool RunOtherTask();
+  bool RunTaskInTurn();
+  bool TakeOwn(RunningTask& running);
   void HoldOff();
   bool Search();
   void StopSearching();

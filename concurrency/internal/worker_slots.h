@@ -102,6 +102,13 @@ class WorkerSlots : public Roster::Pool {
     if (thread_number == 0) NumberThread();
   }
   std::span<Shard> shards() const { return {shards_.get(), shard_count_}; }
+  // Shards take turns: workers look at this one first. Advance() gives the turn
+  // to the `passed`-th after it, unless another worker has given it on.
+  uint64_t turn() const { return turn_.load(std::memory_order_relaxed); }
+  void Advance(uint64_t turn, size_t passed) {
+    turn_.compare_exchange_strong(turn, turn + passed,
+                                  std::memory_order_relaxed);
+  }
 
   // Call it when a task became ready. Unless a worker is searching, sends one
   // if a slot is free, and otherwise makes sure that the monitor is awake.
@@ -198,6 +205,8 @@ class WorkerSlots : public Roster::Pool {
   // How many of them look for a task, before they give their slots back.
   std::atomic<int> searching_{0};
   std::atomic<uint32_t> watch_{kNoThread};
+
+  alignas(64) std::atomic<uint64_t> turn_{0};  // counts on, and wraps nowhere
 
   mutable SlimMutex mutex_;
   WorkerRecord* idle_ ABSL_GUARDED_BY(mutex_) = nullptr;  // last in, first out
