@@ -14,6 +14,7 @@
 #include "tests/steps.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/clean_up_scope.h"
+#include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/tests/scoped_thread.h"
 
 namespace tocsin {
@@ -41,7 +42,7 @@ class ScopeLifetime : public testing::Test {
         clean_up.emplace();
       }
       scope = &*own;
-      while (CheckCancelled().ok()) sched_yield();
+      while (!internal::current_scope->cancelled()) sched_yield();
     });
     while (scope == nullptr) sched_yield();
     HeldAt changed("CancelScope: changed, not yet announced");
