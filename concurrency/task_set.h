@@ -66,7 +66,8 @@ struct TaskSetOptions {
   std::string name = {};
   // How many tasks run at a time. With a limit they start in the order they
   // were spawned, with kUnlimited in any order. Background tasks and those of
-  // Start() do not count.
+  // Start() do not count. A task that waits for another by its TaskHandle may
+  // run that one meanwhile, in its own place.
   int max_running = kUnlimited;
   // Whether a task that fails cancels the others.
   bool cancel_on_error = true;
@@ -144,7 +145,7 @@ class TaskSet {
   absl::Status Wait() { return state_.Wait(); }
 
   // Cancels all tasks and returns at once. Tasks that have not started are
-  // destroyed, on this thread.
+  // destroyed, on this thread. The set does not end before this is through.
   void Cancel(absl::Status reason = absl::CancelledError()) {
     state_.Cancel(std::move(reason));
   }

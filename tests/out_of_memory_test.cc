@@ -42,6 +42,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/semaphore.h"
 #include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/task_handle.h"
 #include "tocsin/concurrency/thread_pool.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/signals/child_process.h"
@@ -49,6 +50,7 @@
 #include "tocsin/signals/scoped_signal_block.h"
 #include "tocsin/signals/shutdown.h"
 #include "tocsin/signals/stop_on_signal.h"
+#include "tocsin/tests/scoped_thread.h"
 
 namespace {
 
@@ -329,6 +331,56 @@ TEST(OutOfMemory, ATaskWithAResultIsSpawnedOrNot) {
         tasks.group.SpawnWithResult([&tasks] { return ++tasks.ran; });
     ++tasks.spawned;
   });
+}
+
+// On a thread that runs the task in its wait, and again where that failed.
+TEST(OutOfMemory, AWaitRunsItsTaskOrNot) {
+  for (int limit : {0, 1}) {
+    auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+    for (int n = 1, refused = 1; refused != 0; ++n) {
+      TaskGroup group({.pool = pool.get(), .max_running = limit});
+      int ran = 0;
+      const TaskHandle<int> handle = group.SpawnWithResult(
+          [&] { return ++ran; }, {.name = "with a name that is allocated"});
+      absl::Status status = absl::UnknownError("thrown");
+      refused = Refuse(n, [&] { status = handle.Wait(); }) ? 1 : 0;
+      EXPECT_EQ(status.ok(), ran == 1) << status;
+      EXPECT_TRUE(handle.Wait().ok());
+      EXPECT_TRUE(group.Wait().ok());
+      EXPECT_EQ(ran, 1) << n;
+    }
+  }
+}
+
+TEST(OutOfMemory, AnyNumberOfWaitsForAResultNeedsNone) {
+  auto pool = *ThreadPool::Create({.threads = 1});
+  TaskGroup group({.pool = pool.get()});
+  std::latch started(1);
+  std::latch release(1);
+  const TaskHandle<void> handle = group.SpawnWithResult([&] {
+    started.count_down();
+    release.wait();
+  });
+  started.wait();
+  std::vector<std::unique_ptr<ScopedThread>> waiters;
+  for (int i = 0; i < 5; ++i) {
+    waiters.push_back(std::make_unique<ScopedThread>([&] {
+      EXPECT_FALSE(Refuse(1, [&] { EXPECT_TRUE(handle.Wait().ok()); }));
+    }));
+    waiters.back()->AwaitAsleep();
+  }
+  release.count_down();
+  waiters.clear();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(OutOfMemory, ACancelOfATaskNeedsNone) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  const TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
+  EXPECT_TRUE(Refuse(1, [&] { handle.Cancel(); }));  // the text
+  EXPECT_EQ(handle.Wait(), absl::CancelledError(""));
+  EXPECT_TRUE(group.Wait().ok());
 }
 
 TEST(OutOfMemory, ATaskIsStartedOrNot) {

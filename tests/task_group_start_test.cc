@@ -20,9 +20,11 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/status_matchers.h"
+#include "tocsin/concurrency/blocking_region.h"
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/task_handle.h"
 #include "tocsin/concurrency/task_set.h"
 #include "tocsin/concurrency/thread_pool.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -41,6 +43,20 @@ absl::Status SleepUntilCancelled() {
     if (absl::Status status = sleeper.Sleep(); !status.ok()) return status;
   }
 }
+
+// Calls what it is given when it dies.
+class AtDeath {
+ public:
+  explicit AtDeath(std::function<void()> call) : call_(std::move(call)) {}
+  AtDeath(AtDeath&& other) noexcept
+      : call_(std::exchange(other.call_, nullptr)) {}
+  ~AtDeath() {
+    if (call_) call_();
+  }
+
+ private:
+  std::function<void()> call_;
+};
 
 class WithPool : public testing::TestWithParam<int> {
  protected:
@@ -435,6 +451,192 @@ TEST_P(TaskHandleTest, AWaitKeepsToTheLimitOfRunningTasks) {
   EXPECT_TRUE(ran);
 }
 
+// It would have to see through what it runs, and is over sooner.
+TEST(TaskHandle, AWaitWithANearerDeadlineRunsNoTask) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get(), .max_running = 1});
+  bool ran = false;
+  TaskHandle<void> handle = group.SpawnWithResult([&] { ran = true; });
+  {
+    CancelScope scope({.timeout = absl::Milliseconds(1)});
+    EXPECT_TRUE(absl::IsDeadlineExceeded(handle.Wait()));
+  }
+  EXPECT_FALSE(ran);
+  EXPECT_TRUE(group.Wait().ok());
+  EXPECT_TRUE(ran);
+}
+
+// Nobody else can, though what ends the wait would not end the task.
+TEST(TaskHandle, WithoutAnyThreadsATaskWithAResultMayWaitForAnother) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskGroup group({.pool = pool.get()});
+  TaskHandle<int> outer = group.SpawnWithResult([&] {
+    TaskHandle<int> inner = group.SpawnWithResult([] { return 1; });
+    return *inner.Take() + 1;
+  });
+  EXPECT_EQ(*outer.Take(), 2);
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+// With max_running. ---------------------------------------------------------
+
+// Its waits find no thread but their own.
+class LimitTest : public testing::Test {
+ protected:
+  const std::unique_ptr<ThreadPool> pool_ =
+      *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskSet tasks_{{.pool = pool_.get(), .max_running = 1}};
+};
+
+TEST_F(LimitTest, AWaitRunsWhatWasSpawnedBeforeFirst) {
+  std::vector<int> order;
+  tasks_.Spawn([&] { order.push_back(1); });
+  TaskHandle<void> second = tasks_.SpawnWithResult([&] { order.push_back(2); });
+  TaskHandle<void> third = tasks_.SpawnWithResult([&] { order.push_back(3); });
+  tasks_.Spawn([&] { order.push_back(4); });
+  EXPECT_TRUE(third.Wait().ok());
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));  // and none after it
+  EXPECT_TRUE(second.Wait().ok());
+  EXPECT_TRUE(tasks_.Wait().ok());
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3, 4}));
+}
+
+TEST_F(LimitTest, AWaitRunsItsTaskOnceTheLimitAllowsIt) {
+  std::latch inside(1);
+  std::latch release(1);
+  TaskHandle<void> first = tasks_.SpawnWithResult([&] {
+    inside.count_down();
+    release.wait();
+  });
+  TaskHandle<int> second = tasks_.SpawnWithResult([] { return 2; });
+  ScopedThread waits_for_first([&] { EXPECT_TRUE(first.Wait().ok()); });
+  inside.wait();
+  ScopedThread waits_for_second([&] { EXPECT_EQ(*second.Take(), 2); });
+  waits_for_second.AwaitAsleep();
+  release.count_down();
+  waits_for_second.Join();
+}
+
+TEST_F(LimitTest, SoDoesAWaitForAll) {
+  std::latch inside(1);
+  std::latch release(1);
+  std::atomic<bool> ran = false;
+  TaskHandle<void> first = tasks_.SpawnWithResult([&] {
+    inside.count_down();
+    release.wait();
+  });
+  tasks_.Spawn([&] { ran = true; });
+  ScopedThread waits_for_first([&] { EXPECT_TRUE(first.Wait().ok()); });
+  inside.wait();
+  ScopedThread waits_for_all([&] { EXPECT_TRUE(tasks_.Wait().ok()); });
+  waits_for_all.AwaitAsleep();
+  release.count_down();
+  waits_for_all.Join();
+  EXPECT_TRUE(ran);
+}
+
+// golang errgroup, Kotlin #4132
+TEST_P(TaskHandleTest, ATaskMayWaitForOneThatTheLimitHoldsBack) {
+  for (int limit : {1, 2, 3}) {
+    TaskGroup group({.pool = pool_.get(), .max_running = limit});
+    std::latch all_inside(limit);
+    std::atomic<int> running = 0;
+    std::atomic<int> most = 0;
+    auto inner = [&] {
+      int now = ++running;
+      for (int seen = most; seen < now;) most.compare_exchange_weak(seen, now);
+      --running;
+    };
+    auto outer = [&] {
+      {
+        BlockingRegion region;
+        all_inside.arrive_and_wait();
+      }
+      CancelScope scope;  // may be cancelled for itself
+      return group.SpawnWithResult(inner).Wait();
+    };
+    for (int i = 0; i < limit; ++i) {
+      if (i % 2 == 0) {
+        group.Spawn(outer);
+      } else {
+        group.SpawnWithResult(outer);
+      }
+    }
+    EXPECT_TRUE(group.Wait().ok());
+    EXPECT_LE(most, limit);
+  }
+}
+
+// Each of those that wait keeps the limit, whatever order the threads take.
+TEST_P(TaskHandleTest, WaitsOfManyThreadsKeepTheOrderAndTheLimit) {
+  TaskSet tasks({.pool = pool_.get(), .max_running = 1});
+  constexpr int kTasks = 200;
+  std::vector<int> order;  // no two run at a time
+  std::vector<TaskHandle<void>> handles;
+  for (int i = 0; i < kTasks; ++i) {
+    handles.push_back(
+        tasks.SpawnWithResult([&order, i] { order.push_back(i); }));
+  }
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&handles, t] {
+      for (int i = t; i < kTasks; i += 4) {
+        EXPECT_TRUE(handles[(i * 7) % kTasks].Wait().ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(tasks.Wait().ok());
+  for (int i = 0; i < kTasks; ++i) EXPECT_EQ(order[i], i);
+}
+
+// Cancelled before its turn. -------------------------------------------------
+
+TEST_P(TaskHandleTest, ATaskThatIsCancelledInTheQueueEndsAtOnce) {
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::latch started(1);
+  std::latch release(1);
+  std::thread::id destroyed_on;
+  group.Spawn([&] {
+    started.count_down();
+    release.wait();
+  });
+  started.wait();
+  TaskHandle<void> handle = group.SpawnWithResult(
+      [at_death = AtDeath([&] { destroyed_on = std::this_thread::get_id(); })] {
+        ADD_FAILURE() << "ran";
+      });
+  ScopedThread waiter([&] { EXPECT_TRUE(absl::IsCancelled(handle.Wait())); });
+  waiter.AwaitAsleep();
+  handle.Cancel();
+  EXPECT_EQ(destroyed_on, std::this_thread::get_id());
+  waiter.Join();
+  EXPECT_TRUE(absl::IsCancelled(handle.Wait()));
+  release.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+}
+
+TEST(TaskHandle, AGroupDoesNotEndBeforeACancelledClosureIsGone) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskSet tasks({.pool = pool.get()});
+  std::latch dying(1);
+  std::latch die(1);
+  std::atomic<bool> ended = false;
+  TaskHandle<void> handle = tasks.SpawnWithResult([at_death = AtDeath([&] {
+                                                     dying.count_down();
+                                                     die.wait();
+                                                   })] {});
+  ScopedThread canceller([&] { handle.Cancel(); });
+  dying.wait();
+  ScopedThread owner([&] {
+    EXPECT_TRUE(tasks.Wait().ok());
+    ended = true;
+  });
+  owner.AwaitAsleep();
+  EXPECT_FALSE(ended);
+  die.count_down();
+}
+
 TEST_P(TaskHandleTest, AResultIsReturnedThoughTheScopeIsCancelled) {
   TaskGroup group(InPool());
   TaskHandle<int> handle = group.SpawnWithResult([] { return 1; });
@@ -465,20 +667,6 @@ TEST_P(TaskHandleTest, TheClosureIsGoneWhenTheWaitReturns) {
   EXPECT_EQ(token.use_count(), 1);
   EXPECT_FALSE(refused.Wait().ok());
 }
-
-// Calls what it is given when it dies.
-class AtDeath {
- public:
-  explicit AtDeath(std::function<void()> call) : call_(std::move(call)) {}
-  AtDeath(AtDeath&& other) noexcept
-      : call_(std::exchange(other.call_, nullptr)) {}
-  ~AtDeath() {
-    if (call_) call_();
-  }
-
- private:
-  std::function<void()> call_;
-};
 
 TEST(TaskHandle, NobodyIsToldOfTheEndBeforeTheClosureIsGone) {
   auto pool = *ThreadPool::Create({.threads = 1});

@@ -400,7 +400,7 @@ TEST_F(OneWorkerTest, AWorkerThatAlwaysHasTasksOfItsOwnComesForOthersToo) {
 }
 
 // A thread that waits for a result runs that task itself, which then counts as
-// any other.
+// any other. Another that has to wait for the limit is told when it may.
 TEST_F(OneWorkerTest, ATaskThatIsRunByTheWaitForItsResultCountsForTheLimit) {
   Occupied worker(*pool_);
   TaskGroup group({.pool = pool_.get(), .max_running = 1});
@@ -408,13 +408,13 @@ TEST_F(OneWorkerTest, ATaskThatIsRunByTheWaitForItsResultCountsForTheLimit) {
   std::latch release(1);
   std::atomic<bool> second_ran = false;
   std::latch second_over(1);
-  TaskHandle<void> second = group.SpawnWithResult([&] {
-    second_ran = true;
-    second_over.count_down();
-  });
   TaskHandle<void> first = group.SpawnWithResult([&] {
     inside.count_down();
     release.wait();
+  });
+  TaskHandle<void> second = group.SpawnWithResult([&] {
+    second_ran = true;
+    second_over.count_down();
   });
   std::thread waits_for_first([&] { EXPECT_TRUE(first.Wait().ok()); });
   inside.wait();
@@ -430,14 +430,34 @@ TEST_F(OneWorkerTest, ATaskThatIsRunByTheWaitForItsResultCountsForTheLimit) {
   worker.GoOn();
   other_ran.wait();
   EXPECT_FALSE(second_ran);
-  // And once the limit allows it, for the next: nobody else does.
-  AwaitSleepForGood("single-");
   release.count_down();
   second_over.wait();
   waits_for_first.join();
   waits_for_second.join();
   EXPECT_TRUE(group.Wait().ok());
   EXPECT_TRUE(other.Wait().ok());
+}
+
+// And a worker comes for what waited for the limit where nobody else does.
+TEST_F(OneWorkerTest, WhatAWaitForAResultHeldBackIsStartedAtItsEnd) {
+  Occupied worker(*pool_);
+  TaskGroup group({.pool = pool_.get(), .max_running = 1});
+  std::latch inside(1);
+  std::latch release(1);
+  std::latch ran(1);
+  TaskHandle<void> first = group.SpawnWithResult([&] {
+    inside.count_down();
+    release.wait();
+  });
+  group.Spawn([&] { ran.count_down(); });
+  std::thread waits([&] { EXPECT_TRUE(first.Wait().ok()); });
+  inside.wait();
+  worker.GoOn();
+  AwaitSleepForGood("single-");
+  release.count_down();
+  ran.wait();
+  waits.join();
+  EXPECT_TRUE(group.Wait().ok());
 }
 
 // And none waits for its result: the worker alone comes for the second.

@@ -1,7 +1,9 @@
 #include "tocsin/concurrency/internal/group_join.h"
 
+#include <optional>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/completion_count.h"
 #include "tocsin/concurrency/internal/group_waiters.h"
@@ -9,6 +11,7 @@
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/shard.h"
+#include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/spin.h"
 #include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
@@ -37,18 +40,20 @@ namespace tocsin::inline v0_2::internal {
   }
 }
 
-bool GroupJoin::Run() {
+std::optional<absl::Status> GroupJoin::Run(const absl::Status& outcome) {
   const RunningTask* const task = CurrentTask();
-  if (task != nullptr && &task->queue() == &queue_) return false;
+  if (task != nullptr && &task->queue() == &queue_) return std::nullopt;
   WorkerSlots::KnowThread();
   MutexLock lock(queue_.home_shard_.lock);
-  ++queue_.joining_;
+  if (++queue_.joining_ > 1) queue_.crowded_ = true;
   bool joined = true;
   do {
     RunHomeTasks();
   } while (!queue_.CloseIfEnded() && (joined = RunWithoutTasks()));
+  std::optional<absl::Status> result;
+  if (joined) result = outcome;
   --queue_.joining_;
-  return joined;
+  return result;
 }
 
 bool GroupJoin::RunWithoutTasks() {
@@ -100,7 +105,8 @@ bool GroupJoin::RunTaskFromElsewhere() {
 // Sleeps until a task is added or the last one has ended, or for less.
 void GroupJoin::Sleep() {
   if (since_ == Instant()) since_ = Now();
-  GroupWaiters::Waiter waiter(queue_, since_);
+  Sleeper sleeper({"Wait()", since_, &queue_}, Sleeper::Unscoped());
+  GroupWaiters::Waiter waiter{sleeper};
   {
     TOCSIN_STEP("GroupJoin: about to fall asleep");
     MutexLock lock(queue_.home_shard_.lock);
@@ -111,7 +117,7 @@ void GroupJoin::Sleep() {
     queue_.waiters_.Enter(waiter);
   }
   // A thread that adds a task from here on sees that this one sleeps.
-  if (!SomethingIsReadyElsewhere()) waiter.sleeper.Sleep().IgnoreError();
+  if (!SomethingIsReadyElsewhere()) sleeper.Sleep().IgnoreError();
   TOCSIN_STEP("GroupJoin: has slept");
   MutexLock lock(queue_.home_shard_.lock);
   queue_.waiters_.Leave(waiter);

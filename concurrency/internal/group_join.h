@@ -5,8 +5,10 @@
 #define TOCSIN_CONCURRENCY_INTERNAL_GROUP_JOIN_H_
 
 #include <cstddef>
+#include <optional>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/task_queue.h"
 
@@ -19,9 +21,11 @@ class GroupJoin {
   GroupJoin& operator=(const GroupJoin&) = delete;
 
   // Runs the tasks of this queue and no others, then sleeps until the last one
-  // has ended elsewhere, and closes the queue. False, at once or instead of
-  // sleeping, if called by a task that would wait for itself.
-  [[nodiscard]] bool Run();
+  // has ended elsewhere, and closes the queue. Returns a copy of `outcome`,
+  // which the group has by then. The queue may be gone after that, if another
+  // thread waits for it, too. Nothing, at once or instead of sleeping, if
+  // called by a task that would wait for itself.
+  [[nodiscard]] std::optional<absl::Status> Run(const absl::Status& outcome);
 
  private:
   // The two parts of Run(): while there are tasks at home, and while there are

@@ -1,8 +1,10 @@
 #include "tocsin/concurrency/internal/group_state.h"
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/exception.h"
@@ -11,6 +13,7 @@
 #include "tocsin/concurrency/internal/scope.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/status_text.h"
+#include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2::internal {
 
@@ -24,7 +27,7 @@ GroupState::~GroupState() {
         absl::CancelledError("the task group is destroyed"),
         current_scope != nullptr ? current_scope->CleanUpEnds() : kNever);
     Discard();
-    if (!GroupJoin(*this).Run()) {
+    if (!GroupJoin(*this).Run(outcome_).has_value()) {
       std::fprintf(
           stderr,
           "tocsin: a TaskSet was destroyed by a task that it would have to "
@@ -32,6 +35,7 @@ GroupState::~GroupState() {
       std::abort();
     }
   }
+  if (!slots().forked()) LetWaitsGetOut();
   if (entered_by_ == nullptr) return;
   if (!left_) LeaveIfThere();
   if (!left_) {
@@ -75,7 +79,7 @@ void GroupState::SpawnBackgroundTask(Task* task) {
 
 void GroupState::SpawnHandledTask(std::shared_ptr<HandledTask> task) {
   Task* ticket =
-      Task::New(HandledTask::Ticket(task, false), TaskOptions(task->options));
+      Task::New(HandledTask::Ticket(task), TaskOptions(task->options));
   RefusedTask refused(ticket);
   if (!slots().forked() && Add(*ticket)) {
     (void)refused.release();
@@ -187,18 +191,31 @@ void GroupState::CancelBackground() {
 
 void GroupState::Cancel(absl::Status reason, absl::Duration grace) {
   if (slots().forked()) return;
+  // What ends now may be all that the owner waits for.
+  const Hold hold(*this);
   scope().Cancel(std::move(reason), grace);
-  Discard();
+  TOCSIN_STEP("GroupState: has cancelled its scope");
+  if (hold) Discard();
 }
 
 absl::Status GroupState::Wait() {
-  if (!slots().forked() && !GroupJoin(*this).Run()) {
+  if (slots().forked()) {
+    LeaveIfThere();
+    return Forked();
+  }
+  const bool entered_here = entered_by_ == &current_scope;
+  const uint32_t forks_before = forks.load(std::memory_order_relaxed);
+  std::optional<absl::Status> outcome = GroupJoin(*this).Run(outcome_);
+  if (!outcome.has_value()) {
     return absl::FailedPreconditionError(
         "Wait() was called by a task that it would have to wait for; let the "
         "owner of the tasks wait");
   }
-  LeaveIfThere();
-  return slots().forked() ? Forked() : outcome_;
+  // From here on only the thread that will destroy it may touch a TaskGroup.
+  if (entered_here) LeaveIfThere();
+  return forks.load(std::memory_order_relaxed) == forks_before
+             ? *std::move(outcome)
+             : Forked();
 }
 
 // What Wait() returns must not depend on who calls it first, or on what happens

@@ -1,4 +1,5 @@
-// The threads that sleep in the wait for the end of a group.
+// The threads that sleep in the wait for the end of a group, and, in a group
+// with a limit, for the turn of one of its tasks.
 //
 // The end wakes them all, and each task that is added wakes one. The lock of
 // the group's home shard guards all members except AnyToRouse(), which any
@@ -22,10 +23,7 @@ class GroupWaiters {
  public:
   // On the stack of the thread that sleeps.
   struct Waiter {
-    Waiter(const TaskQueue& group, Instant since)
-        : sleeper({"Wait()", since, &group}, Sleeper::Unscoped()) {}
-
-    Sleeper sleeper;
+    Sleeper& sleeper;
     bool roused = false;  // for a task that was added
     Waiter* next = nullptr;
   };

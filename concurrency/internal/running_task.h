@@ -20,7 +20,8 @@ enum class TaskKind : uint8_t {
   kQueued,      // starts when a worker or a waiting thread takes it
   kOwnThread,   // started at once, on a thread of its own
   kBackground,  // the same, and cancelled once all others have ended
-  kReserved,    // run by the thread that waits for it
+  kReserved,    // run by a thread that waits for a task, and in no list
+  kInTurn,      // the same, in a group with a limit, for which it counts
 };
 
 // A task that has started, on the stack of the thread that runs it.

@@ -32,7 +32,10 @@ void Scope::Leave() {
   if (attached_.load(std::memory_order_acquire)) ScopeTree::Detach(*this);
 }
 
-void Scope::RequestCancel::operator()() const { scope->CancelAs(token); }
+void Scope::RequestCancel::operator()() const {
+  TOCSIN_STEP("CancelScope: its stop token is requested");
+  scope->CancelAs(token);
+}
 
 void Scope::CancelAs(const std::stop_token& token) {
   const ScopeCause cause = ScopeTree::CauseOf(token);

@@ -1,9 +1,12 @@
 #include "tocsin/concurrency/internal/task_queue.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <span>
+#include <ctime>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -19,6 +22,9 @@ namespace {
 
 // The most tasks that one thread takes over from another at a time.
 constexpr size_t kMostCarried = 256;
+
+// How often a thread yields before it sleeps in between.
+constexpr int kYields = 100;
 
 }  // namespace
 
@@ -97,13 +103,14 @@ bool TaskQueue::AddAt(Shard& shard, Task& task) {
 }
 
 absl::Status TaskQueue::Start(Task& task, TaskKind kind) {
+  // The task may end before this thread is through with the pool.
+  const Hold hold(*this);
+  if (!hold) {
+    return absl::FailedPreconditionError(
+        "started on a task group that is closed: its Wait() has returned");
+  }
   {
     MutexLock lock(home_shard_.lock);
-    if (closed_) {
-      return absl::FailedPreconditionError(
-          "started on a task group that is closed: its Wait() has returned");
-    }
-    used_ = true;
     CountStarted(kind, 1);
     task.next = std::exchange(starting_, &task);
   }
@@ -135,15 +142,19 @@ bool TaskQueue::RouseSleeper() {
   return waiter != nullptr;
 }
 
-bool TaskQueue::Reserve() {
+bool TaskQueue::RunsOnThisStack() const {
+  const RunningTask* r = CurrentTask();
+  while (r != nullptr && &r->queue() != this) r = r->outer;
+  return r != nullptr;
+}
+
+bool TaskQueue::DependsOnThisThread() const {
+  return (limited() && RunsOnThisStack()) || !slots_.CanSend();
+}
+
+void TaskQueue::Reserve() {
   MutexLock lock(home_shard_.lock);
-  if (max_running_ != 0) {
-    if (running_ >= max_running_) return false;
-    ++running_;
-    UpdateReady(home_);
-  }
   home_.Count(1);
-  return true;
 }
 
 void TaskQueue::RunReserved(Task& task) {
@@ -155,33 +166,86 @@ void TaskQueue::RunReserved(Task& task) {
     home_.Link(running, task);
   }
   Perform(running);
-  bool ready;
+  EndHere(running);
+}
+
+bool TaskQueue::TakeInTurn(RunningTask& running, GroupWaiters::Waiter& waiter) {
+  // Then the limit counts the one that waits.
+  const bool inside = RunsOnThisStack();
+  MutexLock lock(home_shard_.lock);
+  if (home_.tasks.empty() || (!inside && running_ >= max_running_)) {
+    waiters_.Enter(waiter);
+    return false;
+  }
+  running.kind = inside ? TaskKind::kReserved : TaskKind::kInTurn;
+  if (!inside) ++running_;
+  ++home_.taken;
+  Task& task = *home_.tasks.TakeOldest();
+  UpdateReady(home_);
+  home_.Link(running, task);
+  return true;
+}
+
+void TaskQueue::RunInTurn(RunningTask& running) {
+  WorkerSlots::KnowThread();
+  Perform(running);
+  EndHere(running);
+}
+
+bool TaskQueue::LeaveTurn(GroupWaiters::Waiter& waiter) {
+  MutexLock lock(home_shard_.lock);
+  waiters_.Leave(waiter);
+  return std::exchange(waiter.roused, false);
+}
+
+void TaskQueue::PassOn() {
+  const std::atomic<uint32_t>* waiter;
   {
     MutexLock lock(home_shard_.lock);
-    const bool tell = EndAt(home_, running);
-    ready = home_.ready;
-    if (tell) AnnounceEnd(home_);
+    if (!home_.ready) return;
+    waiter = waiters_.Rouse();
   }
-  // This thread takes no other task: another takes one that waited for the
-  // limit.
-  if (ready) slots_.Dispatch();
+  if (waiter != nullptr) {
+    FutexWakeOne(waiter);
+  } else {
+    slots_.Dispatch();
+  }
+}
+
+// This thread takes no other task and is no worker: so it tells of what is
+// ready before the group may end, and touches nothing after that.
+void TaskQueue::EndHere(RunningTask& running) {
+  if (running.kind == TaskKind::kInTurn) {
+    {
+      MutexLock lock(home_shard_.lock);
+      --running_;
+      UpdateReady(home_);
+    }
+    PassOn();
+  }
+  WakeUps wake_ups;
+  {
+    MutexLock lock(home_shard_.lock);
+    home_.Unlink(running);
+    home_.Count(-1);
+    NoticeEnd(wake_ups);
+  }
+  wake_ups.Send();
+  TOCSIN_STEP("TaskQueue: has ended a task that a wait ran");
 }
 
 void TaskQueue::Discard() {
-  // Keeps the group from ending meanwhile.
-  if (!OpenAccount()) return;
+  const Hold hold(*this);
+  if (!hold) return;
   bool kept = false;
   for (Shard& shard : slots_.shards()) kept |= DiscardAt(shard);
+  if (!kept) return;
   WakeUps wake_ups;
-  if (kept) {
-    {
-      MutexLock lock(home_shard_.lock);
-      waiters_.WakeAll(wake_ups);
-    }
-    slots_.Dispatch();
+  {
+    MutexLock lock(home_shard_.lock);
+    waiters_.WakeAll(wake_ups);
   }
-  CloseAccount(wake_ups);
-  wake_ups.Send();
+  slots_.Dispatch();
 }
 
 // True if some were kept.
@@ -355,6 +419,28 @@ void TaskQueue::CloseAccount(WakeUps& wake_ups) {
   MutexLock lock(home_shard_.lock);
   count_.CloseAccount();
   NoticeEnd(wake_ups);
+}
+
+void TaskQueue::CloseHeld() {
+  WakeUps wake_ups;
+  CloseAccount(wake_ups);
+}
+
+void TaskQueue::LetWaitsGetOut() {
+  if (!crowded_.load(std::memory_order_relaxed)) return;
+  // They have been woken, and take the lock once more at the most.
+  for (int i = 0;; ++i) {
+    {
+      MutexLock lock(home_shard_.lock);
+      if (joining_ == 0) return;
+    }
+    if (i < kYields) {
+      sched_yield();
+    } else {
+      const timespec pause = {.tv_sec = 0, .tv_nsec = 100'000};
+      nanosleep(&pause, nullptr);
+    }
+  }
 }
 
 void TaskQueue::DieOfFork() {

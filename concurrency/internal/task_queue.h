@@ -89,10 +89,6 @@ class TaskQueue {
   // even so.
   void Discard();
 
-  // Runs a task that is in no list, on this thread. Reserve() counts it, so
-  // that the group does not end before it; false at the limit of running tasks.
-  [[nodiscard]] bool Reserve();
-  void RunReserved(Task& task);
   // The scope that tasks run in, and whether what cancels this thread's current
   // scope cancels that one.
   Scope& scope() const { return scope_; }
@@ -100,6 +96,44 @@ class TaskQueue {
   // Whether it ends before the task that made it, and so before the group of
   // that task.
   virtual bool EndsBeforeItsMaker() const = 0;
+
+  // Keeps the group from ending, if it has not ended.
+  class [[nodiscard]] Hold {
+   public:
+    explicit Hold(TaskQueue& queue)
+        : queue_(queue.OpenAccount() ? &queue : nullptr) {}
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    ~Hold() {
+      if (queue_ != nullptr) queue_->CloseHeld();
+    }
+    explicit operator bool() const { return queue_ != nullptr; }
+
+   private:
+    TaskQueue* const queue_;
+  };
+
+  // For a thread that waits for a task which has not started. --------------
+
+  bool limited() const { return max_running_ != 0; }
+  bool forked() const { return slots_.forked(); }
+  // Whether no other thread will take that task, as long as this one waits: the
+  // pool has no thread to send, or the limit counts a task that waits here.
+  bool DependsOnThisThread() const;
+  // Without a limit: runs a task that is in no list, on this thread. Reserve()
+  // counts it, so that the group does not end before.
+  void Reserve();
+  void RunReserved(Task& task);
+  // With a limit: takes the oldest task, if one may start, and else enters the
+  // waiter, which is woken when one may. A task that runs inside the wait of
+  // another of the group counts as that one.
+  [[nodiscard]] bool TakeInTurn(RunningTask& running,
+                                GroupWaiters::Waiter& waiter);
+  void RunInTurn(RunningTask& running);
+  // Whether the waiter had been woken for a task. It takes that or calls
+  // PassOn(), which tells the next.
+  [[nodiscard]] bool LeaveTurn(GroupWaiters::Waiter& waiter);
+  void PassOn();
 
   // The names of all tasks that have not ended, running ones first.
   std::vector<std::string> Names() const;
@@ -144,6 +178,9 @@ class TaskQueue {
   ~TaskQueue() = default;
 
   WorkerSlots& slots() const { return slots_; }
+  // Waits until all threads are out of their waits for the group. Call it
+  // before the destructor, once the group has ended.
+  void LetWaitsGetOut();
   // Whether anything was ever added. For NoticeClosed().
   bool used() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return used_; }
 
@@ -167,6 +204,9 @@ class TaskQueue {
   bool AddAt(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   bool AddToAccount(Shard& shard, Task& task) ABSL_LOCKS_EXCLUDED(shard.lock);
   void CloseAccount(WakeUps& wake_ups) ABSL_LOCKS_EXCLUDED(home_shard_.lock);
+  void CloseHeld();
+  bool RunsOnThisStack() const;
+  void EndHere(RunningTask& running);
   // Wakes a thread that sleeps in a GroupJoin, if one does, to take a task that
   // is not at home.
   bool RouseSleeper() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
@@ -234,7 +274,9 @@ class TaskQueue {
   int running_ ABSL_GUARDED_BY(home_shard_.lock) = 0;  // where there is a limit
   int64_t background_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
   Task* starting_ ABSL_GUARDED_BY(home_shard_.lock) = nullptr;
+  // The threads in a GroupJoin, and whether there were several at a time.
   int joining_ ABSL_GUARDED_BY(home_shard_.lock) = 0;
+  std::atomic<bool> crowded_ = false;  // written under the lock
   bool used_ ABSL_GUARDED_BY(home_shard_.lock) = false;
   bool closed_ ABSL_GUARDED_BY(home_shard_.lock) = false;
 };
@@ -312,8 +354,7 @@ inline bool TaskQueue::CloseIfEnded() {
     return local.unfinished.load(std::memory_order_relaxed) == 0;
   }
   CountStarted(running.kind, -1);
-  if (max_running_ != 0 && (running.kind == TaskKind::kQueued ||
-                            running.kind == TaskKind::kReserved)) {
+  if (max_running_ != 0 && running.kind == TaskKind::kQueued) {
     --running_;
     UpdateReady(home_);
   }

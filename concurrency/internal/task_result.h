@@ -12,14 +12,13 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "tocsin/concurrency/internal/running_task.h"
-#include "tocsin/concurrency/internal/sleeper.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task_closure.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
+#include "tocsin/concurrency/internal/waiter_list.h"
 #include "tocsin/concurrency/task_options.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -38,8 +37,10 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   // instead.
   class Ticket {
    public:
-    // With `claimed`, the caller has already claimed the task.
-    Ticket(std::shared_ptr<HandledTask> task, bool claimed)
+    // With `claimed`, the task is claimed by its maker once that is true, and
+    // is none of the ticket's business until then.
+    explicit Ticket(std::shared_ptr<HandledTask> task,
+                    const bool* claimed = nullptr)
         : task_(std::move(task)), claimed_(claimed) {}
     Ticket(Ticket&&) = default;
     ~Ticket();
@@ -47,7 +48,7 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
 
    private:
     std::shared_ptr<HandledTask> task_;
-    const bool claimed_;
+    const bool* const claimed_;
   };
 
   TaskOptions options;
@@ -56,9 +57,7 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   absl::Status Wait();
   // kCancelled for a task that has not started, and for the waits of one that
   // has.
-  void Cancel() {
-    if (!forked()) stop_.request_stop();
-  }
+  void Cancel();
   // Ends the task without running it.
   void Abandon(absl::Status why);
 
@@ -71,11 +70,18 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   bool forked() const {
     return forks.load(std::memory_order_relaxed) != made_in_process_;
   }
-  // Returns the group, or null if the task was claimed before.
+  struct Waiter;
+
+  // Returns the group, or null if the task was claimed before. The caller keeps
+  // the group from ending.
   TaskQueue* Claim();
   absl::Status Run();
   void End(absl::Status status);
-  void RunHereIfPossible();
+  // Whether Wait() may run tasks of the group on this thread. REQUIRES: the
+  // task is not claimed.
+  bool MayRunHere() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool RunsOnThisStack() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunHere();
 
   const uint32_t made_in_process_ = forks.load(std::memory_order_relaxed);
   std::stop_source stop_;
@@ -87,7 +93,7 @@ class HandledTask : public std::enable_shared_from_this<HandledTask> {
   // Written under the lock, `status_` first.
   std::atomic<bool> ended_{false};
   absl::Status status_;
-  absl::InlinedVector<Sleeper*, 2> waiting_ ABSL_GUARDED_BY(mutex_);
+  WaiterList<Waiter> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 
 template <typename R>

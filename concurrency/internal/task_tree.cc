@@ -332,7 +332,9 @@ const TaskQueue* Text::WaitsFor(const SeenThread& thread,
                                 const RunningTask* runs) const {
   if (runs == nullptr) return thread.wait.group;
   const SeenTask& task = sight_.tasks.at(runs);
-  return task.kind != TaskKind::kReserved ? task.group : nullptr;
+  const bool in_wait_for_task =
+      task.kind == TaskKind::kReserved || task.kind == TaskKind::kInTurn;
+  return in_wait_for_task ? nullptr : task.group;
 }
 
 }  // namespace

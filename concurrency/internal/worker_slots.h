@@ -24,6 +24,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "tocsin/concurrency/internal/clock.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/roster.h"
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/shard.h"
@@ -121,6 +122,11 @@ class WorkerSlots : public Roster::Pool {
     if (searching_.load() == 0 && SomethingIsReady()) Dispatch();
   }
 
+  // Whether a thread could be sent for a task: one that is idle, or another.
+  bool CanSend() const {
+    MutexLock lock(mutex_);
+    return idle_ != nullptr || (threads_ < max_threads_ && refusal_ == 0);
+  }
   // Runs the task, which is in no list, on a thread that does nothing else
   // until it has ended. kResourceExhausted if there is no thread for it.
   absl::Status RunOnThread(TaskQueue& queue, Task& task, TaskKind kind);
