@@ -10,18 +10,19 @@
 //
 // As many as `threads` tasks run at a time on its threads. A worker that sleeps
 // in a wait of the library, or in a BlockingRegion, does not count: another
-// takes its place. Nor does one that is blocked elsewhere, as soon as a task
-// has found no worker for a tenth of a second: it was at the same task for so
-// long, used less than a tenth of a CPU, and does not wait for a CPU now. More
-// than `threads` run when such workers go on: until then one after the other
-// ends its task and takes no new one. The surplus threads end after a while.
+// takes its place. Nor does one that is blocked elsewhere, once a task has
+// found no worker for a tenth of a second: it was at the same task for so long,
+// used less than a tenth of a CPU, and does not wait for one. When such workers
+// go on, more than `threads` run; each that ends its task then stops, until
+// there are no more than that. The surplus threads end after a while.
 //
 // Where none is blocked, a task waits until another ends. But for each second
-// in which none starts, the pool lets one more run, up to twice `threads`. So
-// every spawned task starts in the end, even if all that run block for ever, or
-// up to `threads` of them compute for ever. At `max_threads` no more threads
-// are made. Then the wait of its group may have to run a task; it also does so
-// if the system refuses all threads.
+// in which its threads start none, the pool lets one more run, up to twice
+// `threads` (two with kRunInWait). So every spawned task starts in the end,
+// even if all that run block for ever, or fewer than twice `threads` compute
+// for ever; tasks that compute delay others all the same. At `max_threads` no
+// more threads are made. Then the wait of its group may have to run a task; it
+// also does so if the system refuses all threads.
 //
 // If the system refuses a thread, the pool asks again every tenth of a second
 // while a task needs one. Its first thread, which runs no tasks, sees to that.

@@ -351,23 +351,6 @@ TEST(NoThread, ATaskOutlivesARefusalBesideAService) {
   EXPECT_TRUE(group.Wait().ok());
 }
 
-TEST(NoThread, APoolHasNoWorkerBeforeItHasItsMonitor) {
-  auto pool = *ThreadPool::Create({.threads = 1});
-  TaskGroup group({.pool = pool.get()});
-  std::atomic<bool> here = false;
-  {
-    ScopedJudge first([asked = std::make_shared<std::atomic<int>>(0)] {
-      return asked->fetch_add(1) == 0 ? EAGAIN : 0;
-    });
-    group.Spawn([&, me = pthread_self()] {
-      here = pthread_equal(me, pthread_self()) != 0;
-    });
-    ExpectRefusedThread(pool->status(), "");
-    EXPECT_TRUE(group.Wait().ok());
-  }
-  EXPECT_TRUE(here);
-}
-
 // A task of Start() that is refused when somebody waits for it already.
 TEST(NoThread, AWaitThatSleepsEndsWhenTheLastTaskIsRefused) {
   auto pool = *ThreadPool::Create({});

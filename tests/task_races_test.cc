@@ -607,9 +607,11 @@ TEST(ThreadPoolRaces, NoMoreTasksRunThanThereAreSlots) {
 }
 
 TEST(ThreadPoolRaces, ASlotForWhichNoThreadCouldBeHadIsFreeAgain) {
-  auto pool = PoolOf(1, 2);
+  auto pool = PoolOf(1, 3);
   HeldAt monitor(kMonitorLooks);
   TaskGroup group({.pool = pool.get()});
+  // With its thread comes the monitor, so that it is a worker that is refused.
+  group.SpawnBackground([] { Event().Wait().IgnoreError(); });
   std::latch ran(1);
   pthread_attr_t usual;
   ASSERT_EQ(pthread_getattr_default_np(&usual), 0);
