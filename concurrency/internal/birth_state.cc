@@ -19,6 +19,7 @@
 #include <optional>
 
 #include "absl/strings/string_view.h"
+#include "tocsin/concurrency/internal/create_thread.h"
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mask_request.h"
 
@@ -283,7 +284,7 @@ int CreateLikeMain(pthread_t& thread, void* (*run)(void*), void* argument,
     return -static_cast<int>(bond);
   } else if (!HasSchedulingOfMain()) {
     Trial trial{.run = run, .argument = argument};
-    if (const int error = pthread_create(&thread, nullptr, RunTrial, &trial);
+    if (const int error = CreateThread(thread, RunTrial, &trial);
         error != 0) {
       return error;
     }
@@ -292,7 +293,7 @@ int CreateLikeMain(pthread_t& thread, void* (*run)(void*), void* argument,
     pthread_join(thread, nullptr);
     return -static_cast<int>(Bond::kScheduling);
   }
-  return pthread_create(&thread, nullptr, run, argument);
+  return CreateThread(thread, run, argument);
 }
 
 }  // namespace tocsin::inline v0_2::internal

@@ -45,7 +45,7 @@ bool BeBorn(BirthMask mask = BirthMask::kOfBlocks);
 // once the main thread has ended.
 Bond FindBond();
 
-// pthread_create(3), with `run` called in the state of the main thread. Returns
+// CreateThread(), with `run` called in the state of the main thread. Returns
 // 0, the errno, or the number of a Bond of the calling thread, negated: then
 // there is no thread, because it could not be made like others. It is looked
 // for unless the calling thread was made so and has run no code of the program

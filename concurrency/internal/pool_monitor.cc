@@ -12,6 +12,7 @@
 #include "tocsin/concurrency/internal/futex.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/shard.h"
+#include "tocsin/concurrency/internal/start_thread.h"
 #include "tocsin/concurrency/internal/step.h"
 
 namespace tocsin::inline v0_2::internal {

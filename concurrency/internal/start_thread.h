@@ -1,5 +1,4 @@
-// Starts the threads of the library that do one thing: pthread_create(3),
-// because the constructor of std::thread throws.
+// Starts the threads of the library that do one thing.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_START_THREAD_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_START_THREAD_H_
 
@@ -13,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "tocsin/concurrency/internal/birth_state.h"
+#include "tocsin/concurrency/internal/create_thread.h"
 #include "tocsin/concurrency/internal/error_text.h"
 
 namespace tocsin::inline v0_2::internal {
@@ -40,7 +40,7 @@ int StartThread(pthread_t& thread, T* object) {
     (static_cast<T*>(argument)->*kRun)();
     return nullptr;
   };
-  return pthread_create(&thread, nullptr, run, object);
+  return CreateThread(thread, run, object);
 }
 
 // What a caller is told of that errno, or of a Bond, negated.
