@@ -231,6 +231,29 @@ TEST(CancelScopeRaces, ALookInTheMiddleOfMovingADeadlineIsNotRemembered) {
   EXPECT_TRUE(scope.cancelled());
 }
 
+// A scope that was seen to be cancelled stays so.
+TEST(CancelScopeRaces, ADeadlineThatPassesWhileItIsMovedIsNotSeenToPass) {
+  bool moved = false;
+  while (!moved) {  // else it had passed before
+    const internal::Instant passes = internal::After(absl::Milliseconds(50));
+    CancelScope scope({.timeout = internal::TimeUntil(passes)});
+    bool seen = false;
+    std::optional<ScopedThread> looker;
+    AtStep moving("CancelScope: about to move its deadline", [&] {
+      while (internal::Now() <= passes) sched_yield();
+      looker.emplace([&] { seen = scope.cancelled(); });
+      looker->AwaitAsleep();
+    });
+    scope.set_timeout(absl::Hours(1));
+    looker.reset();
+    moved = moving.passed();
+    if (moved) {
+      EXPECT_FALSE(scope.cancelled());
+      EXPECT_FALSE(seen);
+    }
+  }
+}
+
 TEST(CancelScopeRaces, ALookInTheMiddleOfLiftingAShieldIsNotRemembered) {
   CancelScope outer;
   CancelScope inner({.shield = true});

@@ -95,6 +95,7 @@ void Scope::set_deadline(const Deadline& deadline) {
   const bool in_tree = InTree();
   const Instant now = Tick();
   if (Latch(now)) return;
+  TOCSIN_STEP("CancelScope: about to move its deadline");
   wall_ahead_.store(deadline.wall_ahead, std::memory_order_release);
   cancelled_at_.store(now, std::memory_order_release);
   deadline_.store(deadline.instant, std::memory_order_release);
