@@ -57,6 +57,14 @@ std::string LinkOfThread(const std::string& name) {
   return std::string(text, static_cast<size_t>(std::max<ssize_t>(size, 0)));
 }
 
+std::string Scheduling() {
+  sched_param parameters{};
+  sched_getparam(0, &parameters);
+  return absl::StrCat("policy ", sched_getscheduler(0), " priority ",
+                      parameters.sched_priority, "\nnice ",
+                      getpriority(PRIO_PROCESS, 0), "\n");
+}
+
 // Of the calling thread, as text.
 std::string State() {
   const std::string task = TaskOfThisThread();
@@ -65,11 +73,7 @@ std::string State() {
                             "NoNewPrivs", "Seccomp", "Umask"}) {
     absl::StrAppend(&state, field, " ", StatusField(task, field), "\n");
   }
-  sched_param parameters{};
-  sched_getparam(0, &parameters);
-  absl::StrAppend(&state, "policy ", sched_getscheduler(0), " priority ",
-                  parameters.sched_priority, "\nnice ",
-                  getpriority(PRIO_PROCESS, 0), "\nI/O priority ",
+  absl::StrAppend(&state, Scheduling(), "I/O priority ",
                   syscall(SYS_ioprio_get, 1, 0), "\nslack ",
                   prctl(PR_GET_TIMERSLACK), "\nrounding ", fegetround(), "\n");
   for (const char* link : {"ns/net", "ns/uts", "ns/ipc", "cwd", "root"}) {
@@ -408,18 +412,18 @@ TEST(MainThreadTest, WorkersDoNotInheritWhatResetOnForkResets) {
   SKIP_THREADS_AFTER_FORK();
   Child child(Fork([] {
     std::latch changed(1);
-    std::string before;
     std::string worker;
     std::thread spawns([&] {
-      before = State();
       changed.wait();
       const std::unique_ptr<ThreadPool> pool = Pool();
-      worker = OnWorker(*pool, State);
+      worker = OnWorker(*pool, Scheduling);
     });
     Schedule(SCHED_FIFO | SCHED_RESET_ON_FORK, 1);
     changed.count_down();
     spawns.join();
-    EXPECT_EQ(worker, before);
+    std::string made_by_it;
+    std::thread([&] { made_by_it = Scheduling(); }).join();
+    EXPECT_EQ(worker, made_by_it);
   }));
   EXPECT_EQ(ExitStatus(child.Wait()), 0);
 }
