@@ -68,6 +68,8 @@ struct TaskSetOptions {
   // were spawned, with kUnlimited in any order. Background tasks and those of
   // Start() do not count. A task that waits for another by its TaskHandle may
   // run that one meanwhile, in its own place.
+  // A set with a negative limit starts none: Spawn() is refused, and Wait()
+  // returns kInvalidArgument.
   int max_running = kUnlimited;
   // Whether a task that fails cancels the others.
   bool cancel_on_error = true;
@@ -141,7 +143,11 @@ class TaskSet {
   //
   // No scope ends this wait early: it ends when the tasks do, and what cancels
   // their scope ends their waits. kFailedPrecondition if called by a task that
-  // it would have to wait for, or in a forked child.
+  // it would have to wait for, or by the destructor of a task that never
+  // started, or in a forked child. Where tasks of several sets wait for each
+  // other in a circle, one of these waits returns that, after a tenth of a
+  // second or more; destructors that wait in such a circle, and nothing else,
+  // end the program with a message.
   absl::Status Wait() { return state_.Wait(); }
 
   // Cancels all tasks and returns at once. Tasks that have not started are

@@ -3,14 +3,24 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <cstdio>
+#include <cstdlib>
 #include <new>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "absl/base/config.h"
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "tocsin/concurrency/internal/available_cpus.h"
+#include "tocsin/concurrency/internal/held_shards.h"
+#include "tocsin/concurrency/internal/local_queue.h"
+#include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/pool_monitor.h"
+#include "tocsin/concurrency/internal/roster.h"
+#include "tocsin/concurrency/internal/running_task.h"
+#include "tocsin/concurrency/internal/shard.h"
 #include "tocsin/concurrency/internal/worker.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
@@ -34,12 +44,16 @@ class Pool final : public internal::WorkerSlots {
         monitor_(*this) {}
   ~Pool() override {
     if (forked()) return;  // its threads, and holders of its locks, are gone
+    DieIfUsed();
     EndWorkers();
     monitor_.End();
   }
 
  private:
   static constexpr int kAsAsked = -1;
+  // It would wait for a task that may wait for it, or leave a group without it.
+  void DieIfUsed() const;
+  bool IsUsed() const;
 
   internal::WorkerRecord* NewWorker(size_t number) override {
     return new (std::nothrow) internal::Worker(*this, number);
@@ -65,6 +79,40 @@ class Pool final : public internal::WorkerSlots {
 
   internal::PoolMonitor monitor_;
 };
+
+bool Pool::IsUsed() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  internal::MutexLock lock(internal::Roster::mutex);
+  const internal::HeldShards held;
+  const std::span<internal::Shard> mine = shards();
+  for (internal::Roster::Entry* e = internal::Roster::threads; e != nullptr;
+       e = e->next) {
+    const auto& thread = static_cast<const internal::Roster::Thread&>(*e);
+    const internal::RunningTask* r = thread.task->load();
+    for (; r != nullptr && held.Have(r->local->shard); r = r->outer) {
+      const internal::Shard* const at = &r->local->shard;
+      if (at >= mine.data() && at < mine.data() + mine.size()) return true;
+    }
+  }
+  for (const internal::Shard& shard : mine) {
+    if (shard.first_ready != nullptr) return true;
+    for (const auto* p = shard.accounts; p != nullptr; p = p->next) {
+      if (p->unfinished.load() != 0) return true;
+    }
+  }
+  return false;
+}
+
+void Pool::DieIfUsed() const {
+  if (!IsUsed()) return;
+  std::fprintf(
+      stderr,
+      "tocsin: the ThreadPool \"%s\" was destroyed before a task of a "
+      "group that uses it has ended. Destroy groups before their pool. "
+      "Where exit() in a task destroys a static pool, let main() return "
+      "instead, or destroy that pool never.\n",
+      ThreadName("").c_str());
+  std::abort();
+}
 
 }  // namespace
 

@@ -117,13 +117,16 @@ class ThreadPool {
 
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
-  // Waits for its threads to end. No group may use it any more.
+  // Waits for its threads to end. No group may use it any more; if a task of
+  // one has not ended, the program ends with a message, also at exit() in a
+  // task.
   ~ThreadPool();
 
   // OK, or what keeps the pool from working as promised: kResourceExhausted if
-  // the system refused the last thread asked for, kFailedPrecondition if the
-  // thread that asked for it keeps it from being like the main thread, or in a
-  // forked child.
+  // the system refused the last thread asked for, or if max_threads are blocked
+  // or busy and a ready task has found none for a tenth of a second;
+  // kFailedPrecondition if the thread that asked for one keeps it from being
+  // like the main thread, or in a forked child.
   absl::Status status() const;
 
  private:

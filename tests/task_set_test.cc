@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <iterator>
 #include <latch>
 #include <memory>
@@ -23,6 +24,7 @@
 #include "tocsin/concurrency/cancel_scope.h"
 #include "tocsin/concurrency/clean_up_scope.h"
 #include "tocsin/concurrency/task_group.h"
+#include "tocsin/concurrency/task_handle.h"
 #include "tocsin/concurrency/thread_pool.h"
 #include "tocsin/concurrency/wait.h"
 #include "tocsin/tests/scoped_thread.h"
@@ -397,6 +399,92 @@ TEST(TaskSet, MayBeAMemberThatOutlivesBlocks) {
     counter->WaitForOne();
     counter.reset();
   }).join();
+}
+
+TEST(TaskSet, WithANegativeLimitRefusesItsTasks) {
+  TaskSet tasks({.name = "none", .max_running = -1});
+  bool ran = false;
+  tasks.Spawn([&] { ran = true; });
+  tasks.SpawnBackground([&] { ran = true; });
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(tasks.SpawnWithResult([] { return 1; }).Take().status().code(),
+            invalid);
+  EXPECT_EQ(tasks.Start<void>([](auto& started) { return started(); }).code(),
+            invalid);
+  const absl::Status status = tasks.Wait();
+  EXPECT_EQ(status.code(), invalid);
+  EXPECT_THAT(status.ToString(), testing::HasSubstr("\"none\" is -1"));
+  EXPECT_EQ(tasks.failure_count(), 3);
+  for (const TaskFailure& failure : tasks.failures()) {
+    EXPECT_EQ(failure.status.code(), invalid);
+  }
+  EXPECT_FALSE(ran);
+}
+
+// Calls `act` when it is destroyed and has not been moved from.
+class AtDestruction {
+ public:
+  explicit AtDestruction(std::function<void()> act) : act_(std::move(act)) {}
+  AtDestruction(AtDestruction&& other) noexcept
+      : act_(std::exchange(other.act_, nullptr)) {}
+  ~AtDestruction() {
+    if (act_) act_();
+  }
+
+ private:
+  std::function<void()> act_;
+};
+
+TEST(TaskSet, ATaskThatIsDiscardedCannotWaitForIt) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  for (bool elsewhere : {false, true}) {
+    TaskSet tasks({.pool = pool.get()});
+    absl::Status status;
+    auto spawn = [&] {
+      tasks.Spawn(
+          [discarded = AtDestruction([&] { status = tasks.Wait(); })] {});
+    };
+    elsewhere ? std::thread(spawn).join() : spawn();
+    tasks.Cancel();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_TRUE(tasks.Wait().ok());
+  }
+}
+
+TEST(TaskSet, ATaskThatIsDiscardedCannotWaitForItself) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskSet tasks({.pool = pool.get()});
+  std::optional<TaskHandle<void>> handle;
+  absl::Status status;
+  handle = tasks.SpawnWithResult(
+      [discarded = AtDestruction([&] { status = handle->Wait(); })] {});
+  tasks.Cancel();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(absl::IsCancelled(handle->Wait()));
+}
+
+TEST(TaskSet, ATaskThatIsDiscardedMayWaitForOthers) {
+  auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+  TaskSet tasks({.pool = pool.get()});
+  TaskSet others({.pool = pool.get()});
+  int ran = 0;
+  others.Spawn([&] { ++ran; });
+  tasks.Spawn(
+      [discarded = AtDestruction([&] { EXPECT_TRUE(others.Wait().ok()); })] {});
+  tasks.Cancel();
+  EXPECT_EQ(ran, 1);
+}
+
+TEST(TaskSetDeathTest, DestroyedByATaskThatIsDiscardedEndsTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        auto pool = *ThreadPool::Create({.threads = 0, .max_threads = 0});
+        auto* tasks = new TaskSet({.pool = pool.get()});
+        tasks->Spawn([last = AtDestruction([&] { delete tasks; })] {});
+        tasks->Cancel();
+      },
+      "destroyed by a task");
 }
 
 TEST(TaskSet, WaitReturnsTheSameAfterARefusedSpawn) {

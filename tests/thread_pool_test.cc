@@ -484,6 +484,96 @@ TEST_P(ThreadPoolDeathTest, ATaskThatThrowsDoesNotEndTheProcess) {
 }
 #endif
 
+// The destructor would wait for the thread that it runs on, or for a task that
+// waits for it, or leave a group without its pool.
+TEST(ThreadPoolDeathTest, DestroyedBeforeATaskHasEndedItEndsTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  constexpr char kSays[] = "ThreadPool \"early\" was destroyed before a task";
+  auto make = [](int threads) {
+    WatchChild();
+    return *ThreadPool::Create({.name = "early", .threads = threads});
+  };
+  for (int threads : {0, 1, 2}) {
+    EXPECT_DEATH(
+        {
+          auto pool = make(threads);
+          TaskGroup group({.pool = pool.get()});
+          group.Spawn([&] { pool.reset(); });
+          group.Wait().IgnoreError();
+        },
+        kSays);
+    EXPECT_DEATH(
+        {
+          static auto pool = make(threads);
+          TaskGroup group({.pool = pool.get()});
+          group.Spawn([] { std::exit(0); });
+          group.Wait().IgnoreError();
+        },
+        kSays);
+  }
+  EXPECT_DEATH(
+      {
+        auto pool = make(1);
+        TaskGroup group({.pool = pool.get()});
+        std::latch begun(1);
+        group.Spawn([&] {
+          begun.count_down();
+          std::latch(1).wait();
+        });
+        begun.wait();
+        pool.reset();
+      },
+      kSays);
+  EXPECT_DEATH(
+      {
+        auto pool = *ThreadPool::Create(
+            {.name = "early", .threads = 0, .max_threads = 0});
+        TaskGroup group({.pool = pool.get()});
+        group.Spawn([] {});
+        pool.reset();
+      },
+      kSays);
+  EXPECT_DEATH(
+      {
+        auto pool = *ThreadPool::Create(
+            {.name = "early", .threads = 0, .max_threads = 0});
+        TaskGroup group({.pool = pool.get()});
+        std::thread([&] { group.Spawn([] {}); }).join();
+        pool.reset();
+      },
+      kSays);
+}
+
+// What would let the others go on is queued behind them, and nobody waits for
+// the group.
+TEST(ThreadPool, SaysThatAllItsThreadsAreTakenWhileATaskIsReady) {
+  auto pool =
+      *ThreadPool::Create({.name = "full", .threads = 2, .max_threads = 2});
+  TaskGroup group({.pool = pool.get()});
+  std::latch go_on(1);
+  std::latch begun(2);
+  for (int i = 0; i < 2; ++i) {
+    group.Spawn([&] {
+      begun.count_down();
+      go_on.wait();
+    });
+  }
+  begun.wait();
+  EXPECT_TRUE(pool->status().ok());
+  group.Spawn([] {});
+  absl::Status status;
+  while (status.ok()) {
+    std::this_thread::yield();
+    status = pool->status();
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_THAT(status.ToString(), HasSubstr("\"full\""));
+  EXPECT_THAT(status.ToString(), HasSubstr("all 2 threads"));
+  go_on.count_down();
+  EXPECT_TRUE(group.Wait().ok());
+  while (!pool->status().ok()) std::this_thread::yield();
+}
+
 // Trio: the cache of threads is empty in a forked child; after fork() the pool
 // says so rather than hang.
 TEST_P(ThreadPoolDeathTest, InAForkedChildThePoolIsDeadAndSaysSo) {

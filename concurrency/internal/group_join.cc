@@ -71,7 +71,7 @@ bool GroupJoin::RunWithoutTasks() {
       if (!background_left) {
         SpinUntil([this] { return queue_.NothingUnfinished(); });
       }
-    } else if (!WouldWaitForItself()) {
+    } else if (!WouldWaitForItself() && !IsRefused()) {
       Sleep();
     } else {
       joined = false;
@@ -105,7 +105,9 @@ bool GroupJoin::RunTaskFromElsewhere() {
 // Sleeps until a task is added or the last one has ended, or for less.
 void GroupJoin::Sleep() {
   if (since_ == Instant()) since_ = Now();
-  Sleeper sleeper({"Wait()", since_, &queue_}, Sleeper::Unscoped());
+  const bool may_get_long = CurrentTask() != nullptr && !long_.has_value();
+  Sleeper sleeper({"Wait()", since_, &queue_}, Sleeper::Unscoped(),
+                  may_get_long ? Add(since_, TaskWait::kLong) : kNever);
   GroupWaiters::Waiter waiter{sleeper};
   {
     TOCSIN_STEP("GroupJoin: about to fall asleep");
@@ -114,6 +116,7 @@ void GroupJoin::Sleep() {
     if (queue_.Ended()) return;
     // Since the caller looked, all but the background may have ended.
     if (!background_cancelled_ && queue_.NothingUnfinished()) return;
+    if (long_.has_value() && long_->refused()) return;
     queue_.waiters_.Enter(waiter);
   }
   // A thread that adds a task from here on sees that this one sleeps.
@@ -149,6 +152,17 @@ bool GroupJoin::WouldWaitForItself() const {
     q = q->EndsBeforeItsMaker() ? q->made_in_ : nullptr;
   }
   return q == &queue_;
+}
+
+// Asks once the wait has lasted, and then each time before it sleeps again.
+bool GroupJoin::IsRefused() {
+  const RunningTask* const task = CurrentTask();
+  if (task == nullptr || since_ == Instant()) return false;
+  if (!long_.has_value()) {
+    if (Now() < Add(since_, TaskWait::kLong)) return false;
+    long_.emplace(queue_, *task, may_be_refused_);
+  }
+  return long_->refused();
 }
 
 }  // namespace tocsin::inline v0_2::internal

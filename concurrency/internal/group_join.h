@@ -11,20 +11,25 @@
 #include "absl/status/status.h"
 #include "tocsin/concurrency/internal/clock.h"
 #include "tocsin/concurrency/internal/task_queue.h"
+#include "tocsin/concurrency/internal/task_wait.h"
 
 namespace tocsin::inline v0_2::internal {
 
 class GroupJoin {
  public:
-  explicit GroupJoin(TaskQueue& queue) : queue_(queue) {}
+  // If it `may_be_refused`, it is also refused in the place of one that may
+  // not, where each waits for the other.
+  GroupJoin(TaskQueue& queue, bool may_be_refused)
+      : queue_(queue), may_be_refused_(may_be_refused) {}
   GroupJoin(const GroupJoin&) = delete;
   GroupJoin& operator=(const GroupJoin&) = delete;
 
   // Runs the tasks of this queue and no others, then sleeps until the last one
   // has ended elsewhere, and closes the queue. Returns a copy of `outcome`,
   // which the group has by then. The queue may be gone after that, if another
-  // thread waits for it, too. Nothing, at once or instead of sleeping, if
-  // called by a task that would wait for itself.
+  // thread waits for it, too. Nothing if called by a task that would wait for
+  // itself: at once or instead of sleeping; or through the waits of other
+  // tasks, after a while.
   [[nodiscard]] std::optional<absl::Status> Run(const absl::Status& outcome);
 
  private:
@@ -36,6 +41,7 @@ class GroupJoin {
   void RunHomeTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
   bool RunWithoutTasks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
   bool WouldWaitForItself() const;
+  bool IsRefused();
   void Sleep() ABSL_LOCKS_EXCLUDED(queue_.home_shard_.lock);
   void RunTasksThatAreDue()
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(queue_.home_shard_.lock);
@@ -43,7 +49,9 @@ class GroupJoin {
   bool SomethingIsReadyElsewhere();
 
   TaskQueue& queue_;
-  Instant since_{};  // when it slept first
+  const bool may_be_refused_;
+  Instant since_{};               // when it slept first
+  std::optional<TaskWait> long_;  // in a task, once it has lasted
   bool background_cancelled_ = false;
   size_t turn_ = 0;  // of the shard to look at first
 };

@@ -26,8 +26,10 @@ GroupState::~GroupState() {
     scope().CancelUntil(
         absl::CancelledError("the task group is destroyed"),
         current_scope != nullptr ? current_scope->CleanUpEnds() : kNever);
-    Discard();
-    if (!GroupJoin(*this).Run(outcome_).has_value()) {
+    DiscardTasks();
+    if (!GroupJoin(*this, /*may_be_refused=*/false)
+             .Run(outcome_)
+             .has_value()) {
       std::fprintf(
           stderr,
           "tocsin: a TaskSet was destroyed by a task that it would have to "
@@ -63,7 +65,7 @@ void GroupState::RefuseTask(RefusedTask task) {
 
 void GroupState::SpawnBackgroundTask(Task* task) {
   RefusedTask refused(task);
-  if (slots().forked()) return Refuse(std::move(refused), Forked());
+  if (unusable()) return Refuse(std::move(refused), Closed());
   {
     MutexLock lock(mutex_);
     if (background_scope_ == nullptr)
@@ -92,15 +94,15 @@ void GroupState::SpawnHandledTask(std::shared_ptr<HandledTask> task) {
 
 absl::Status GroupState::StartTask(Task* task) {
   RefusedTask refused(task);
-  absl::Status status = slots().forked()
-                            ? Forked()
-                            : TaskQueue::Start(*task, TaskKind::kOwnThread);
+  absl::Status status =
+      unusable() ? Closed() : TaskQueue::Start(*task, TaskKind::kOwnThread);
   if (status.ok()) (void)refused.release();  // Its thread has it now.
   return status;
 }
 
 absl::Status GroupState::Closed() const {
   if (slots().forked()) return Forked();
+  if (max_running() < 0) return BadLimit();
   return absl::FailedPreconditionError(
       "spawned on a task group that is closed: its Wait() has returned");
 }
@@ -195,7 +197,14 @@ void GroupState::Cancel(absl::Status reason, absl::Duration grace) {
   const Hold hold(*this);
   scope().Cancel(std::move(reason), grace);
   TOCSIN_STEP("GroupState: has cancelled its scope");
-  if (hold) Discard();
+  if (hold) DiscardTasks();
+}
+
+// Their closures may make groups as they are destroyed, and leave none.
+void GroupState::DiscardTasks() {
+  const MadeGroup* const made_before = last_made_group;
+  Discard();
+  if (last_made_group != made_before) last_made_group->DieOfOrder();
 }
 
 absl::Status GroupState::Wait() {
@@ -205,11 +214,14 @@ absl::Status GroupState::Wait() {
   }
   const bool entered_here = entered_by_ == &current_scope;
   const uint32_t forks_before = forks.load(std::memory_order_relaxed);
-  std::optional<absl::Status> outcome = GroupJoin(*this).Run(outcome_);
+  std::optional<absl::Status> outcome =
+      GroupJoin(*this, /*may_be_refused=*/true).Run(outcome_);
   if (!outcome.has_value()) {
-    return absl::FailedPreconditionError(
-        "Wait() was called by a task that it would have to wait for; let the "
-        "owner of the tasks wait");
+    return absl::FailedPreconditionError(absl::StrCat(
+        "Wait() ", name_.empty() ? "" : absl::StrCat("for \"", name_, "\" "),
+        "was called by a task that it would have to wait for, perhaps because "
+        "tasks wait for the group of that task; let the owner of the tasks "
+        "wait"));
   }
   // From here on only the thread that will destroy it may touch a TaskGroup.
   if (entered_here) LeaveIfThere();
@@ -263,6 +275,13 @@ std::vector<std::string> GroupState::running() const {
 }
 
 absl::Status GroupState::Forked() const { return slots().status(); }
+
+absl::Status GroupState::BadLimit() const {
+  return absl::InvalidArgumentError(
+      absl::StrCat("max_running of the task group", name_.empty() ? "" : " \"",
+                   name_, name_.empty() ? "" : "\"", " is ", max_running(),
+                   "; it is 1 or more, or kUnlimited"));
+}
 
 bool GroupState::InsideCurrentScope() const {
   const ScopeState* current = current_scope;

@@ -50,7 +50,9 @@ class GroupState final : private TaskQueue, private MadeGroup {
       : TaskQueue(scope, slots, slots.ShardOfThread(), max_running),
         MadeGroup(scope, name_),
         cancel_on_error_(cancel_on_error),
-        name_(std::move(name)) {}
+        name_(std::move(name)) {
+    if (max_running < 0) Settle(BadLimit());
+  }
   ~GroupState();
 
   template <typename F>
@@ -100,6 +102,7 @@ class GroupState final : private TaskQueue, private MadeGroup {
   using RefusedTask = std::unique_ptr<Task, DestroyRefused>;
 
   void RunTask(RunningTask& running);
+  void DiscardTasks();
   void SpawnTask(Task* task) {
     RefusedTask refused(task);
     if (slots().forked() || !Add(*task)) return RefuseTask(std::move(refused));
@@ -116,6 +119,13 @@ class GroupState final : private TaskQueue, private MadeGroup {
   std::exception_ptr FirstException() const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveIfThere();
+  // What Wait() returns from now on.
+  void Settle(absl::Status outcome) {
+    outcome_ = std::move(outcome);
+    settled_.store(true, std::memory_order_release);
+  }
+  bool unusable() const { return slots().forked() || max_running() < 0; }
+  absl::Status BadLimit() const;
   absl::Status Forked() const;
   absl::Status Closed() const;
   std::string NextName(const char* what);

@@ -152,6 +152,8 @@ void PoolMonitor::LookAtWorkers(bool stuck) {
   int overtaken = 0;
   bool started = false;
   MutexLock lock(slots_.mutex_);
+  slots_.full_ = stuck && slots_.idle_ == nullptr &&
+                 slots_.threads_ >= slots_.max_threads_;
   for (WorkerRecord* worker = slots_.workers_; worker != nullptr;
        worker = worker->next) {
     const uint64_t tasks = worker->tasks.load(std::memory_order_relaxed);

@@ -22,12 +22,13 @@ enum class TaskKind : uint8_t {
   kBackground,  // the same, and cancelled once all others have ended
   kReserved,    // run by a thread that waits for a task, and in no list
   kInTurn,      // the same, in a group with a limit, for which it counts
+  kDiscarded,   // never runs: the thread destroys closures of the group
 };
 
 // A task that has started, on the stack of the thread that runs it.
 struct RunningTask {
   LocalQueue* local = nullptr;
-  Task* task = nullptr;
+  Task* task = nullptr;  // null for kDiscarded
   TaskKind kind = TaskKind::kQueued;
   RunningTask* next = nullptr;  // of the local queue's, begun before this one
   // The task further down on the same stack, whose wait runs this one.

@@ -18,11 +18,11 @@ Sleeper::Sleeper(const char* name, Instant timeout, BlockingCall* call)
       scope_(current_scope),
       timeout_(timeout) {}
 
-Sleeper::Sleeper(const Wait& wait, Unscoped)
+Sleeper::Sleeper(const Wait& wait, Unscoped, Instant timeout)
     : Wakeable(nullptr, false),
       wait_(wait),
       scope_(nullptr),
-      timeout_(kNever) {}
+      timeout_(timeout) {}
 
 Sleeper::Sleeper(const char* name, Instant timeout, WithOthers)
     : Wakeable(nullptr, current_scope != nullptr),

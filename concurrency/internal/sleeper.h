@@ -42,10 +42,10 @@ class Sleeper final : public Wakeable {
   // is what reports call the wait.
   explicit Sleeper(const char* name, Instant timeout = kNever,
                    BlockingCall* call = nullptr);
-  // Sleeps until woken, whatever happens to the scope: for a wait that must not
-  // end early.
+  // Sleeps until woken, or until `timeout`, whatever happens to the scope: for
+  // a wait that must not end early.
   struct Unscoped {};
-  Sleeper(const Wait& wait, Unscoped);
+  Sleeper(const Wait& wait, Unscoped, Instant timeout = kNever);
   // Sleeps in the thread's current scope until that changes, and until
   // `timeout` at the latest. One system call wakes all that sleep this way in a
   // scope. Wake() must not be called.

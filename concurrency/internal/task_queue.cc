@@ -142,6 +142,15 @@ bool TaskQueue::RouseSleeper() {
   return waiter != nullptr;
 }
 
+void TaskQueue::WakeWaiters() {
+  WakeUps wake_ups;
+  {
+    MutexLock lock(home_shard_.lock);
+    waiters_.WakeAll(wake_ups);
+  }
+  wake_ups.Send();
+}
+
 bool TaskQueue::RunsOnThisStack() const {
   const RunningTask* r = CurrentTask();
   while (r != nullptr && &r->queue() != this) r = r->outer;
@@ -259,7 +268,13 @@ bool TaskQueue::DiscardAt(Shard& shard) {
     tasks.Swap(local->tasks);
     Shard::Leave(*local);
   }
-  // They count as unfinished until their closures are gone.
+  // They count as unfinished until their closures are gone: so the destructor
+  // of one must not wait for the group.
+  RunningTask running;
+  running.local = local;
+  running.kind = TaskKind::kDiscarded;
+  running.outer = CurrentTask();
+  running_task.store(&running, std::memory_order_release);
   int64_t discarded = 0;
   for (size_t left = tasks.size(); left > 0; --left) {
     Task* task = tasks.TakeOldest();
@@ -272,6 +287,7 @@ bool TaskQueue::DiscardAt(Shard& shard) {
     Task::Free(task);
     ++discarded;
   }
+  running_task.store(running.outer, std::memory_order_release);
   const bool some_kept = !tasks.empty();
   bool account_ended = false;
   {

@@ -63,6 +63,7 @@ class TaskQueue {
  public:
   // The tasks run in `scope`. `home` is the shard of this thread. At most
   // `max_running` of the tasks that were added run at a time; 0 is no limit.
+  // The queue is closed from the beginning if that is negative.
   TaskQueue(Scope& scope, WorkerSlots& slots, Shard& home, int max_running)
       : scope_(scope),
         slots_(slots),
@@ -74,6 +75,7 @@ class TaskQueue {
     home_.queue = this;
     home_.numbers_end = kHomeNumbers;
     if (max_running != 0) home_.oldest_at = 0;
+    closed_ = max_running < 0;
   }
   TaskQueue(const TaskQueue&) = delete;
   TaskQueue& operator=(const TaskQueue&) = delete;
@@ -88,6 +90,9 @@ class TaskQueue {
   // Destroys the tasks that have not started, except those that want to start
   // even so.
   void Discard();
+
+  // Lets the threads that wait for the end look again.
+  void WakeWaiters() ABSL_LOCKS_EXCLUDED(home_shard_.lock);
 
   // The scope that tasks run in, and whether what cancels this thread's current
   // scope cancels that one.
@@ -181,6 +186,7 @@ class TaskQueue {
   // Waits until all threads are out of their waits for the group. Call it
   // before the destructor, once the group has ended.
   void LetWaitsGetOut();
+  int max_running() const { return max_running_; }
   // Whether anything was ever added. For NoticeClosed().
   bool used() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return used_; }
 

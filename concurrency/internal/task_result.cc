@@ -138,6 +138,10 @@ absl::Status HandledTask::Run() {
 }
 
 void HandledTask::Abandon(absl::Status why) {
+  {
+    MutexLock lock(mutex_);
+    running_ = CurrentTask();  // whose closure must not wait for its own end
+  }
   DestroyClosure();
   End(std::move(why));
 }

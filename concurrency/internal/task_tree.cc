@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/clock.h"
+#include "tocsin/concurrency/internal/held_shards.h"
 #include "tocsin/concurrency/internal/local_queue.h"
 #include "tocsin/concurrency/internal/mutex_lock.h"
 #include "tocsin/concurrency/internal/roster.h"
@@ -31,34 +32,6 @@ namespace {
 constexpr size_t kMostNames = 10;
 // Lines are not indented further.
 constexpr size_t kDeepest = 30;
-
-// As long as it exists no task begins or ends.
-class HeldShards {
- public:
-  HeldShards() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    for (Roster::Entry* e = Roster::pools; e != nullptr; e = e->next) {
-      auto& pool = static_cast<WorkerSlots&>(*e);
-      for (Shard& shard : pool.shards()) shards_.push_back(&shard);
-    }
-    std::sort(shards_.begin(), shards_.end(), std::less<>());  // as LockBoth
-    for (Shard* shard : shards_) shard->lock.Lock();
-  }
-  HeldShards(const HeldShards&) = delete;
-  HeldShards& operator=(const HeldShards&) = delete;
-  ~HeldShards() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    for (Shard* shard : shards_) shard->lock.Unlock();
-  }
-
-  const std::vector<Shard*>& shards() const { return shards_; }
-  // Not if it is of a pool of the parent, in a forked child.
-  bool Have(const Shard& shard) const {
-    return std::binary_search(shards_.begin(), shards_.end(), &shard,
-                              std::less<>());
-  }
-
- private:
-  std::vector<Shard*> shards_;
-};
 
 // What was seen. Its pointers into the library are only compared: what they
 // point to may be gone once the shards are released.
@@ -145,6 +118,7 @@ void Sight::SeeStack(const HeldShards& held, SeenThread& thread,
   const RunningTask* above = nullptr;
   for (const RunningTask* r = top; r != nullptr; r = r->outer) {
     if (!held.Have(r->local->shard)) break;
+    if (r->kind == TaskKind::kDiscarded) continue;
     tasks.emplace(r, SeenTask{r->name(), r->kind, &r->queue(), &thread, above});
     SeeGroup(r->queue());
     above = r;

@@ -109,11 +109,19 @@ void WorkerSlots::EndWorkers() {
 absl::Status WorkerSlots::status() const {
   if (forked()) return DeadInChild();
   int refusal;
+  bool full;
   {
     MutexLock lock(mutex_);
     refusal = refusal_;
+    full = full_;
   }
-  return refusal == 0 ? absl::OkStatus() : RefusedThread(name_, refusal);
+  if (refusal != 0) return RefusedThread(name_, refusal);
+  if (!full) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the thread pool \"", name_, "\": a task is ready, and all ",
+                   max_threads_,
+                   " threads, its max_threads, have been blocked or busy for "
+                   "a while; raise max_threads if they wait for that task"));
 }
 
 absl::Status WorkerSlots::DeadInChild() {

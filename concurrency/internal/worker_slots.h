@@ -226,6 +226,8 @@ class WorkerSlots : public Roster::Pool {
   // allocate.
   int refusal_ ABSL_GUARDED_BY(mutex_) = 0;
   Instant retry_at_ ABSL_GUARDED_BY(mutex_) = Instant::min();
+  // Whether something was stuck at max_threads when the monitor looked last.
+  bool full_ ABSL_GUARDED_BY(mutex_) = false;
   // While the pool is destroyed, a thread that ends joins the one before it.
   std::optional<pthread_t> ended_ ABSL_GUARDED_BY(mutex_);
 };
