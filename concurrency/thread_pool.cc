@@ -21,6 +21,7 @@
 #include "tocsin/concurrency/internal/roster.h"
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/shard.h"
+#include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/internal/worker.h"
 #include "tocsin/concurrency/internal/worker_slots.h"
 
@@ -47,6 +48,7 @@ class Pool final : public internal::WorkerSlots {
     DieIfUsed();
     EndWorkers();
     monitor_.End();
+    internal::Task::GiveBackMemory();
   }
 
  private:

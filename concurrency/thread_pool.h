@@ -67,6 +67,12 @@
 // message, because what waits for the task would wait for ever. (In a library
 // that was compiled without exceptions nobody notices, and it does wait.)
 //
+// A queued task takes about 72 bytes, and what its closure has above 40. This
+// memory goes back to the system when the tasks have ended, except for 64 MiB
+// that the next tasks of the process take, and for pieces of 64 KiB of which a
+// thread has a part at hand (at most 128 tasks for each). A pool that is
+// destroyed gives the 64 MiB back, too.
+//
 // Threads start when there is something for them to do. A pool without tasks
 // uses no CPU. Groups must end before their pool. All members may be called
 // from any thread. In a forked child a pool of the parent is dead: its groups

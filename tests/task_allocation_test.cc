@@ -1,9 +1,16 @@
 // The memory of tasks: a task costs no allocation, once those before it have
 // been through.
+#include <malloc.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <latch>
 #include <memory>
 #include <new>
 #include <optional>
@@ -11,37 +18,57 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/pool_testing.h"
 #include "tests/status_matchers.h"
+#include "tocsin/concurrency/internal/step.h"
 #include "tocsin/concurrency/internal/task.h"
 #include "tocsin/concurrency/task_group.h"
 #include "tocsin/concurrency/thread_pool.h"
 
 namespace {
 std::atomic<int> allocations{0};
-// Of what is aligned more than malloc() does: blocks for tasks, shards, ...
+// Of what is aligned more than malloc() does: shards, local queues.
 std::atomic<int> aligned_allocations{0};
 std::atomic<int> aligned_frees{0};
+std::atomic<std::ptrdiff_t> bytes{0};  // in use, of all others
+std::atomic<int> slabs{0};             // with the blocks of tasks
+
+void* Allocate(std::size_t size) {
+  ++allocations;
+  void* memory = std::malloc(size);
+  bytes += static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
+  return memory;
+}
+void Free(void* memory) {
+  bytes -= static_cast<std::ptrdiff_t>(malloc_usable_size(memory));
+  std::free(memory);
+}
+
+void CountSlabs(const char* step) {
+  if (std::strcmp(step, "Task: has mapped a slab") == 0) ++slabs;
+  if (std::strcmp(step, "Task: has unmapped a slab") == 0) --slabs;
+}
+[[maybe_unused]] const bool counting = [] {
+  __atomic_store_n(&tocsin::internal::at_step, &CountSlabs, __ATOMIC_SEQ_CST);
+  return true;
+}();
 }  // namespace
 
-void* operator new(std::size_t size) {
-  ++allocations;
-  return std::malloc(size);
-}
+void* operator new(std::size_t size) { return Allocate(size); }
 void* operator new(std::size_t size, std::align_val_t alignment) {
   ++allocations;
   ++aligned_allocations;
   return std::aligned_alloc(static_cast<std::size_t>(alignment), size);
 }
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  ++allocations;
-  return std::malloc(size);
+  return Allocate(size);
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { Free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { Free(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept {
   ++aligned_frees;
   std::free(memory);
@@ -102,10 +129,10 @@ void FillStore() {
 }
 
 TEST(TaskAllocation, NoTwoTasksHaveTheSameMemory) {
-  for (int round = 0; round < 5; ++round) {
-    const std::vector<Task*> tasks = NewTasks(kMany);
+  for (int count : {kMany, 20 * kMany, kMany, 20 * kMany}) {
+    const std::vector<Task*> tasks = NewTasks(count);
     const std::set<Task*> different(tasks.begin(), tasks.end());
-    EXPECT_EQ(different.size(), kMany);
+    EXPECT_EQ(different.size(), count);
     Free(tasks);
   }
 }
@@ -122,9 +149,9 @@ TEST(TaskAllocation, AThreadThatEndsLeavesItsMemoryToOthers) {
     std::thread([&] { Free(NewTasks(10)); }).join();
   };
   for (int i = 0; i < 3; ++i) round();
-  const int before = aligned_allocations;
+  const int before = slabs;
   for (int i = 0; i < 20; ++i) round();
-  EXPECT_EQ(aligned_allocations, before);
+  EXPECT_EQ(slabs, before);
 }
 
 TEST(TaskAllocation, SoDoesOneThatUsesTasksToTheVeryEnd) {
@@ -148,10 +175,117 @@ TEST(TaskAllocation, SoDoesOneThatUsesTasksToTheVeryEnd) {
     }).join();
   };
   for (int i = 0; i < 3; ++i) round();
-  const int before = aligned_allocations;
+  const int before = slabs;
   for (int i = 0; i < 20; ++i) round();
-  EXPECT_EQ(aligned_allocations, before);
+  EXPECT_EQ(slabs, before);
 }
+
+constexpr int kTasksOfASlab = 1021;
+constexpr int kSlabsKept = 1024;
+
+TEST(TaskAllocation, TheMemoryOfABurstGoesBackAtItsEnd) {
+  const std::vector<Task*> burst = NewTasks((kSlabsKept + 200) * kTasksOfASlab);
+  EXPECT_GE(slabs, kSlabsKept + 200);
+  std::thread([&] { Free(burst); }).join();
+  // And one or two of which this thread has some tasks at hand.
+  EXPECT_LE(slabs, kSlabsKept + 2);
+  EXPECT_GE(slabs, kSlabsKept);
+  const std::vector<Task*> next = NewTasks(kSlabsKept / 2 * kTasksOfASlab);
+  EXPECT_LE(slabs, kSlabsKept + 2);
+  Free(next);
+  *ThreadPool::Create();  // and its end
+  EXPECT_EQ(slabs, 0);
+}
+
+TEST(TaskAllocation, ATaskThatStaysKeepsNoMoreThanItsSlab) {
+  std::vector<Task*> tasks = NewTasks(10 * kTasksOfASlab);
+  Task* const stays = tasks[5 * kTasksOfASlab];
+  tasks.erase(tasks.begin() + 5 * kTasksOfASlab);
+  Free(tasks);
+  Task::GiveBackMemory();
+  EXPECT_EQ(slabs, 1);
+  Free(NewTasks(kTasksOfASlab - 1));
+  EXPECT_EQ(slabs, 1);
+  Free({stays});
+  Task::GiveBackMemory();
+  EXPECT_EQ(slabs, 0);
+}
+
+// Of the lists of tasks, wherever they are and however they are emptied.
+TEST(TaskAllocation, AListThatHadManyTasksGivesItsMemoryBack) {
+  constexpr int kTasks = 200'000;
+  constexpr int kFew = 100'000;  // bytes, where the list had 16 times as much
+  auto pool = *ThreadPool::Create({.threads = 1, .max_threads = 1});
+  std::latch inside(1);
+  std::latch release(1);
+  TaskSet host({.pool = pool.get()});
+  host.Spawn([&] {
+    inside.count_down();
+    release.wait();
+  });
+  inside.wait();
+  const std::ptrdiff_t before = bytes;
+  auto spawn = [&](TaskSet& set, std::function<void()> last) {
+    auto left = std::make_shared<std::atomic<int>>(kTasks);
+    for (int i = 0; i < kTasks; ++i) {
+      set.Spawn([left, last] {
+        if (--*left == 0) last();
+      });
+    }
+    EXPECT_GT(bytes - before, kTasks * 8);
+  };
+  {
+    TaskSet cancelled({.pool = pool.get()});
+    spawn(cancelled, [] {});
+    cancelled.Cancel();
+    EXPECT_LT(bytes - before, kFew);
+  }
+  {
+    TaskSet joined({.pool = pool.get()});
+    spawn(joined, [&] { EXPECT_LT(bytes - before, kFew); });
+    EXPECT_TRUE(joined.Wait().ok());
+  }
+  {
+    TaskSet ended({.pool = pool.get()});
+    std::thread([&] { spawn(ended, [] {}); }).join();
+    EXPECT_TRUE(ended.Wait().ok());
+    EXPECT_LT(bytes - before, kFew);
+  }
+  TaskSet stolen({.pool = pool.get()});
+  std::latch over(1);
+  spawn(stolen, [&] { over.count_down(); });
+  release.count_down();
+  over.wait();
+  EXPECT_LT(bytes - before, kFew);
+  EXPECT_TRUE(stolen.Wait().ok());
+  EXPECT_TRUE(host.Wait().ok());
+}
+
+#if defined(ABSL_HAVE_EXCEPTIONS) && !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
+void ExhaustMemory() {
+  std::vector<Task*> tasks = NewTasks(1);
+  tasks.reserve(1'000'000);
+  rlimit limit = {.rlim_cur = 1, .rlim_max = RLIM_INFINITY};
+  setrlimit(RLIMIT_AS, &limit);
+  bool refused = false;
+  try {
+    while (true) tasks.push_back(Task::New([] { return absl::OkStatus(); }));
+  } catch (const std::bad_alloc&) {
+    refused = true;
+  }
+  limit.rlim_cur = RLIM_INFINITY;
+  setrlimit(RLIMIT_AS, &limit);
+  tasks.push_back(NewTasks(1)[0]);
+  const std::set<Task*> different(tasks.begin(), tasks.end());
+  _exit(refused && different.size() == tasks.size() ? 0 : 1);
+}
+
+TEST(TaskAllocationDeathTest, ATaskForWhichThereIsNoMemoryIsABadAlloc) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(ExhaustMemory(), testing::ExitedWithCode(0), "");
+}
+#endif
 
 TEST(TaskAllocation, AClosureIsAlignedAndDestroyedOnce) {
   struct alignas(64) Aligned {

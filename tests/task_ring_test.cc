@@ -99,10 +99,11 @@ TEST_F(TaskRingTest, MakesRoomWhereTheSpareOneHasNone) {
 // As many as there is room for, and one more.
 TEST_F(TaskRingTest, MovesTheOldestInTheirOrder) {
   for (int count = 1; count <= 5; ++count) {
+    TaskRing none;
     TaskRing from;
     TaskRing to;
     Push(from, 0, 10);
-    to.MoveOldest(from, count);
+    to.MoveOldest(from, count, none);
     EXPECT_EQ(from.size(), 10 - count);
     EXPECT_EQ(to.size(), count);
     for (int i = 0; i < count; ++i) EXPECT_EQ(to[i], task(i));
@@ -111,11 +112,25 @@ TEST_F(TaskRingTest, MovesTheOldestInTheirOrder) {
   }
 }
 
-TEST_F(TaskRingTest, GivesTheNewestFirstAndThenInOrderWhatWasMoved) {
+TEST_F(TaskRingTest, MovesTasksIntoTheMemoryOfTheSpareOneFirst) {
+  TaskRing spare;
+  Push(spare, 0, 50);
+  ExpectOldest(spare, 0, 50);
   TaskRing from;
   TaskRing to;
   Push(from, 0, 10);
-  to.MoveOldest(from, 4);
+  to.MoveOldest(from, 10, spare);
+  ExpectOldest(to, 0, 10);
+  EXPECT_EQ(Room(to), 64);
+  EXPECT_EQ(Room(spare), 4);
+}
+
+TEST_F(TaskRingTest, GivesTheNewestFirstAndThenInOrderWhatWasMoved) {
+  TaskRing none;
+  TaskRing from;
+  TaskRing to;
+  Push(from, 0, 10);
+  to.MoveOldest(from, 4, none);
   EXPECT_EQ(to.TakeOldest(), task(0));
   EXPECT_EQ(to.TakeNext(), task(1));
   Push(to, 20, 22);
@@ -135,10 +150,11 @@ TEST_F(TaskRingTest, KnowsWhatWasMovedAlsoWhenItHasGrown) {
     TaskRing spare;
     Push(spare, 0, spare_size);
     ExpectOldest(spare, 0, spare_size);
+    TaskRing none;
     TaskRing from;
     TaskRing to;
     Push(from, 0, 10);
-    to.MoveOldest(from, 4);
+    to.MoveOldest(from, 4, none);
     EXPECT_EQ(to.TakeNext(), task(0));
     Push(to, 20, 21);
     to.MakeRoom(spare);
@@ -189,6 +205,26 @@ TEST_F(TaskRingTest, LeavesTheLargerMemoryUnlessItIsVeryLarge) {
   grown(huge, 4097);
   huge.LeaveMemoryTo(spare);
   EXPECT_EQ(Room(spare), 4096);
+  // Where it would stay with the empty one.
+  EXPECT_EQ(Room(huge), 4);
+  EXPECT_EQ(Room(small), 4);
+}
+
+TEST_F(TaskRingTest, ShrinksToWhatItNeedsButNeverToLittle) {
+  TaskRing ring;
+  Push(ring, 0, 5000);
+  ring.Shrink();
+  EXPECT_EQ(ring.size(), 5000);
+  ExpectOldest(ring, 0, 3500);
+  ring.Shrink();
+  ExpectOldest(ring, 3500, 4500);
+  ring.Shrink();
+  EXPECT_EQ(ring.size(), 500);
+  EXPECT_EQ(ring[499], task(4999));
+  ExpectOldest(ring, 4500, 5000);
+  EXPECT_EQ(Room(ring), 4096);
+  ring.Shrink();
+  EXPECT_EQ(Room(ring), 4096);
 }
 
 }  // namespace

@@ -5,7 +5,8 @@
 //
 // Blocks come from a cache of the thread and return to that of the thread that
 // ran the task; caches trade with a common store in batches. Once warm, a task
-// costs no malloc(), as long as its closure fits in.
+// costs no allocation, as long as its closure fits in. The store keeps 64 MiB of
+// free blocks at most, and the rest goes back to the system.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
 
@@ -72,6 +73,10 @@ class alignas(64) Task {
     if (cache.size == cache.capacity) return FreeBlockSlowly(task);
     cache.blocks[cache.size++] = task;
   }
+
+  // Gives the free blocks back to the system that this thread and the store
+  // have, except those in a piece of 64 KiB of which some block is not free.
+  static void GiveBackMemory();
 
   // Null if they are the defaults.
   const TaskOptions* options() const { return options_.get(); }

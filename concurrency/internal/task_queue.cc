@@ -296,6 +296,7 @@ bool TaskQueue::DiscardAt(Shard& shard) {
       tasks.MakeRoom(shard.spare_tasks);
       tasks.Push(local->tasks.TakeOldest());
     }
+    tasks.Shrink();
     tasks.Swap(local->tasks);
     local->Count(-discarded);
     UpdateReady(*local);
@@ -387,8 +388,9 @@ bool TaskQueue::StealFrom(LocalQueue& from, Shard& to, RunningTask& running) {
   }
   LocalQueue& here = LocalQueueAt(to);
   if (&here != &home_ && here.unfinished.load() == 0) count_.OpenAccount();
-  here.tasks.MoveOldest(from.tasks, count);
+  here.tasks.MoveOldest(from.tasks, count, to.spare_tasks);
   here.Count(static_cast<int64_t>(count));
+  from.tasks.Shrink();
   from.Count(-static_cast<int64_t>(count));
   ++from.taken;
   UpdateReady(from);
@@ -489,6 +491,7 @@ LocalQueue& TaskQueue::LocalQueueAt(Shard& shard) {
 Task& TaskQueue::TakeDue(LocalQueue& local) {
   if (max_running_ == 0)
     local.oldest_at = local.taken + LocalQueue::kOldestEvery;
+  local.tasks.Shrink();
   return *local.tasks.TakeOldest();
 }
 

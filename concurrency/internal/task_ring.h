@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "tocsin/concurrency/internal/task.h"
@@ -43,8 +44,10 @@ class TaskRing {
     return task;
   }
 
-  // Takes the `count` oldest of `from`. REQUIRES: this one is empty.
-  void MoveOldest(TaskRing& from, size_t count) {
+  // Takes the `count` oldest of `from`, and memory as MakeRoom() does.
+  // REQUIRES: this one is empty.
+  void MoveOldest(TaskRing& from, size_t count, TaskRing& spare) {
+    if (count > mask_ + 1 && spare.mask_ > mask_) Swap(spare);
     if (count > mask_ + 1) Grow(count);
     for (size_t i = 0; i < count; ++i) Push(from[i]);
     moved_end_ = end_;
@@ -63,9 +66,19 @@ class TaskRing {
   }
 
   // Of the memories of two empty rings, leaves the larger to `spare`, unless it
-  // is so large that it is rarely needed again.
+  // is so large that it is rarely needed again. Gives the other back.
   void LeaveMemoryTo(TaskRing& spare) {
+    if (large_ == nullptr) return;
     if (mask_ > spare.mask_ && mask_ < kKept) Swap(spare);
+    slots_ = inline_;
+    mask_ = kInline - 1;
+    large_ = nullptr;
+  }
+
+  // Gives memory back if it has much more than it needs, and more than rings
+  // usually have.
+  void Shrink() {
+    if (mask_ >= kKept && size() < mask_ / 8) ShrinkTo(kKept);
   }
 
  private:
@@ -87,11 +100,21 @@ class TaskRing {
   [[gnu::noinline]] void Grow(size_t size) {
     size_t capacity = mask_ + 1;
     while (capacity < size) capacity *= 2;
-    auto larger = std::make_unique_for_overwrite<Task*[]>(capacity);
+    MoveTo(std::make_unique_for_overwrite<Task*[]>(capacity), capacity);
+  }
+
+  // Not where it needs more, or if there is no memory for the smaller one.
+  [[gnu::noinline]] void ShrinkTo(size_t capacity) {
+    while (capacity < 2 * size()) capacity *= 2;
+    std::unique_ptr<Task*[]> smaller(new (std::nothrow) Task*[capacity]);
+    if (smaller != nullptr) MoveTo(std::move(smaller), capacity);
+  }
+
+  void MoveTo(std::unique_ptr<Task*[]> slots, size_t capacity) {
     for (size_t i = begin_; i != end_; ++i) {
-      larger[i & (capacity - 1)] = slots_[i & mask_];
+      slots[i & (capacity - 1)] = slots_[i & mask_];
     }
-    large_ = std::move(larger);
+    large_ = std::move(slots);
     slots_ = large_.get();
     mask_ = capacity - 1;
   }
