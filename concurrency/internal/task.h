@@ -5,8 +5,8 @@
 //
 // Blocks come from a cache of the thread and return to that of the thread that
 // ran the task; caches trade with a common store in batches. Once warm, a task
-// costs no allocation, as long as its closure fits in. The store keeps 64 MiB of
-// free blocks at most, and the rest goes back to the system.
+// costs no allocation, as long as its closure fits in. The store keeps 64 MiB
+// of free blocks at most, and the rest goes back to the system.
 #ifndef TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
 #define TOCSIN_CONCURRENCY_INTERNAL_TASK_H_
 
