@@ -122,8 +122,10 @@ def search(model, run, mutant=None):
             return done.stdout
 
         call("spin", "-a", *flags, str(model.path.resolve()))
-        call("gcc", "-O1", "-w", kind, "-DCOLLAPSE", f"-DMEMLIM={MEGABYTES}", "-o", "pan", "pan.c")
-        lines = statements(call("./pan", "-d"))
+        # What is found in a mutant is found soon.
+        level = "-O0" if mutant else "-O2"
+        call("gcc", level, "-w", kind, "-DCOLLAPSE", f"-DMEMLIM={MEGABYTES}", "-o", "pan", "pan.c")
+        lines = statements(call("./pan", "-d", "-d"))
         pan = subprocess.Popen(
             ["./pan", "-m1000000", "-w23", *pan_flags], cwd=scratch, stdout=subprocess.PIPE, text=True
         )
@@ -146,21 +148,36 @@ def search(model, run, mutant=None):
 
 
 def statements(listing):
-    """The lines of a model that have a statement, by `pan -d`."""
-    return {int(line) for line in re.findall(r"^\s*state .*\s\[[^\]]*\] [^:\n]*:(\d+) =>", listing, re.MULTILINE)}
+    """The line of each (process, state), from `pan -d -d`."""
+    found = {}
+    process = None
+    for line in listing.splitlines():
+        if match := re.match(r"(?:proctype|claim) (\S+)|init", line):
+            process = match[1] or "init"
+        elif match := re.match(r"\s*state\s+(\d+) -.* [^\s:]+:(\d+) =>", line):
+            found[process, int(match[1])] = int(match[2])
+    return found
 
 
 def unreached(report):
-    return {
-        int(line)
-        for line, what in re.findall(r"^\t\S*?:(\d+), state \d+, \"(.*)\"$", report, re.MULTILINE)
-        if what != "-end-"
-    }
+    found = set()
+    process = None
+    for line in report.splitlines():
+        if match := re.match(r"unreached in (?:proctype |claim )?(\S+)", line):
+            process = match[1]
+        elif match := re.match(r'\t\S+:\d+, state (\d+), "', line):
+            found.add((process, int(match[1])))
+    return found
 
 
 def check_reached(model, results):
-    reached = set().union(*(result.lines - result.unreached for result in results))
-    missed = set().union(*(result.unreached for result in results)) - reached
+    """A line of an inline function is reached if one process reaches it."""
+    reached = set()
+    missed = set()
+    for result in results:
+        for state, line in result.lines.items():
+            (missed if state in result.unreached else reached).add(line)
+    missed -= reached
     lines = model.text.splitlines()
     missed = [line for line in sorted(missed) if not lines[line - 1].rstrip().endswith(NOT_REACHED)]
     if missed:
