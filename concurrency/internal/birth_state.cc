@@ -284,8 +284,7 @@ int CreateLikeMain(pthread_t& thread, void* (*run)(void*), void* argument,
     return -static_cast<int>(bond);
   } else if (!HasSchedulingOfMain()) {
     Trial trial{.run = run, .argument = argument};
-    if (const int error = CreateThread(thread, RunTrial, &trial);
-        error != 0) {
+    if (const int error = CreateThread(thread, RunTrial, &trial); error != 0) {
       return error;
     }
     while (trial.outcome == 0) FutexWait(trial.outcome, 0);
