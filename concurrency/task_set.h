@@ -31,10 +31,9 @@
 // destroyed on a third. Wait() runs tasks of its own set, on the stack of the
 // caller, and never those of another; so sets may be nested on any number of
 // threads. How deep depends on the stack, as for any recursion: a task that
-// makes a set and waits for it needs 1.5 KiB for both, without optimization up
-// to 2.5, besides what it uses itself. So 3,000 of them, one in the other, fit
-// into 8 MiB. (Under a sanitizer they need more.) Where the stack ends, the
-// program ends by SIGSEGV.
+// makes a set and waits for it needs at most 3 KiB for both, besides what it
+// uses itself. So 2,700 of them, one in the other, fit into 8 MiB. (Under a
+// sanitizer they need more.) Where the stack ends, the program ends by SIGSEGV.
 #ifndef TOCSIN_CONCURRENCY_TASK_SET_H_
 #define TOCSIN_CONCURRENCY_TASK_SET_H_
 
