@@ -27,9 +27,7 @@ GroupState::~GroupState() {
         absl::CancelledError("the task group is destroyed"),
         current_scope != nullptr ? current_scope->CleanUpEnds() : kNever);
     DiscardTasks();
-    if (!GroupJoin(*this, /*may_be_refused=*/false)
-             .Run(outcome_)
-             .has_value()) {
+    if (!GroupJoin(*this, /*may_be_refused=*/false).Run(outcome_).has_value()) {
       std::fprintf(
           stderr,
           "tocsin: a TaskSet was destroyed by a task that it would have to "

@@ -15,8 +15,8 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "tocsin/concurrency/internal/clock.h"
-#include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/made_group.h"
+#include "tocsin/concurrency/internal/scope_links.h"
 #include "tocsin/concurrency/internal/scope_state.h"
 #include "tocsin/concurrency/internal/scope_tree.h"
 

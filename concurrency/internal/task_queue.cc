@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <span>
 #include <ctime>
+#include <span>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"

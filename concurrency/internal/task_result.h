@@ -17,8 +17,8 @@
 #include "tocsin/concurrency/internal/running_task.h"
 #include "tocsin/concurrency/internal/slim_mutex.h"
 #include "tocsin/concurrency/internal/task_closure.h"
-#include "tocsin/concurrency/internal/worker_slots.h"
 #include "tocsin/concurrency/internal/waiter_list.h"
+#include "tocsin/concurrency/internal/worker_slots.h"
 #include "tocsin/concurrency/task_options.h"
 
 namespace tocsin::inline v0_2::internal {
