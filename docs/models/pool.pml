@@ -5,7 +5,7 @@
  * Stands for
  *   concurrency/internal/worker_slots.h: Dispatch, DispatchIfReady, BeginSearch, EndSearch, TakeSlot
  *   concurrency/internal/worker_slots.cc: WorkerSlots::Send, WorkerSlots::Grant, WorkerSlots::Park, WorkerSlots::GiveSlot, WorkerSlots::SomethingLooksReady, WorkerSlots::SomethingIsReady
- *   concurrency/internal/worker.cc: Worker::RunTasks, Worker::StopSearching, Worker::Search, Worker::KeepsSlot, Worker::RunOwnTasks, Worker::RunOtherTask
+ *   concurrency/internal/worker.cc: Worker::RunTasks, Worker::StopSearching, Worker::Search, Worker::KeepsSlot, Worker::RunOwnTasks, Worker::RunTaskInTurn
  *   concurrency/internal/worker.h: Leave, Return
  *   concurrency/internal/shard.h: IsReady, SeeReady, Shard::Enter
  *   concurrency/internal/task_queue.cc: TaskQueue::Add, TaskQueue::Steal
@@ -37,6 +37,8 @@
  *     parked.
  *   Time: a worker searches for as long as it likes; the monitor looks again when nobody
  *     else can do anything, and one time earlier.
+ *   How the monitor tells who blocks from who computes, and whose turn it is of several
+ *     groups and shards.
  *   Tasks that are carried to another shard, which needs three at one: each steal takes
  *     one here.
  *   Threads in Wait() of a group, which take its tasks too: without them it is harder.

@@ -5,8 +5,8 @@
  * Stands for
  *   concurrency/internal/sleeper.cc: Sleeper::Sleep, Sleeper::Join
  *   concurrency/internal/wakeable.h: Wake, WakeLater
- *   concurrency/internal/scope.cc: Scope::Cancel, Scope::Latch, Scope::set_deadline, Scope::Leave
- *   concurrency/internal/scope_state.cc: ScopeState::CancelledBy, ScopeState::ends
+ *   concurrency/internal/scope.cc: Scope::Cancel, Scope::TellOfChange, Scope::set_deadline, Scope::Leave
+ *   concurrency/internal/scope_state.cc: ScopeState::LooksCancelled, ScopeState::Latch, ScopeState::ends
  *   concurrency/internal/scope_tree.cc: ScopeTree::Enter, ScopeTree::Leave, ScopeTree::Attach, ScopeTree::Detach, ScopeTree::CollectWakeUps
  *
  * Runs
