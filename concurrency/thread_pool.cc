@@ -61,9 +61,11 @@ class Pool final : public internal::WorkerSlots {
     return new (std::nothrow) internal::Worker(*this, number);
   }
   void RouseMonitor() override { monitor_.Rouse(); }
-  int StartMonitor() override { return monitor_.Start(); }
-  // By the quota of now and the affinity of then: that of the monitor, which
-  // asks, is no other's.
+  // Its mutex is the monitor's by another name.
+  int StartMonitor() override ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return monitor_.Start();
+  }
+  // By the quota of now and the affinity of then.
   std::optional<int> ChangedSlots() override {
     if (most_slots_ == kAsAsked) return std::nullopt;
 #ifdef ABSL_HAVE_EXCEPTIONS
