@@ -132,8 +132,8 @@ bool IsIn(long call, const std::string& task) {
 }
 
 // One of each way to sleep, in a pool of one. That it gave its slot away is
-// seen by the fact that the next task starts without a monitor, which the pool
-// makes as soon as a task finds no slot.
+// seen by the fact that the next task starts without a look of the monitor,
+// which the pool rouses as soon as a task finds no slot.
 struct Sleep {
   const char* name;
   std::function<void()> sleep;
